@@ -1,0 +1,37 @@
+# `make demo` and `make test` are all a newcomer needs; both make .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+export WANDB_MODE ?= offline
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint format test test-slow test-all demo bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: .venv/.installed  ## create .venv and install the zoo with its development tools
+
+lint: setup  ## style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## rewrite to the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: setup  ## the fast tests
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-slow: setup  ## the tests that start processes or train for a while
+	$(BIN)/python -m pytest -m slow
+
+test-all: test test-slow  ## every test
+
+clean:  ## remove what the tools left behind (not runs/, not .venv)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache dist build *.egg-info

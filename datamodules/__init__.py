@@ -1,0 +1,1 @@
+"""LightningDataModules: data sets that the models train on."""

@@ -1,0 +1,153 @@
+"""A loader whose order is a function of (seed, epoch) and that can start inside an epoch.
+
+Lightning stores a loader's `state_dict` in the checkpoint, so that a run that was killed and
+resumed sees exactly the batches that an uninterrupted one would have seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from zoo.training.seeds import mix
+
+
+class BatchDataset(Protocol):
+    """A data set that is indexed by a whole batch of indices."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+        ...
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        """The batch of these items, collated."""
+        ...
+
+
+class EpochSampler(Sampler[int]):
+    """Indices of one rank in an order that depends on (seed, epoch) alone.
+
+    Rank r takes entries r, r + world_size, ... of the permutation. Training drops the remainder so
+    that all ranks step together; evaluation keeps it, without padding, so every item counts once.
+
+    Args:
+        size: Number of items in the data set.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: Number of processes.
+        train: Shuffle, and give every rank equally many items.
+    """
+
+    def __init__(
+        self, size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1, train: bool = True
+    ) -> None:
+        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
+        self.train = train
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order is drawn next; the Trainer calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.train:
+            return self.size // self.world_size
+        return len(range(self.rank, self.size, self.world_size))
+
+    def __iter__(self) -> Iterator[int]:
+        start, self.start = self.start, 0
+        if self.train:
+            generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+            order = torch.randperm(self.size, generator=generator)
+        else:
+            order = torch.arange(self.size)
+        yield from order[self.rank :: self.world_size][: len(self)][start:].tolist()
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+class EpochLoader(DataLoader):
+    """A DataLoader over `EpochSampler` that remembers how many batches of the epoch are done.
+
+    Args:
+        dataset: Map-style data set; one with `__getitems__` returning a collated batch is indexed
+            by batch, without a Python loop over its items.
+        sampler: The order.
+        batch_size: Items a batch and process.
+        **kwargs: As for `torch.utils.data.DataLoader`.
+    """
+
+    sampler: EpochSampler
+
+    def __init__(
+        self, dataset: Any, sampler: EpochSampler, batch_size: int, **kwargs: Any
+    ) -> None:
+        if hasattr(dataset, "__getitems__"):
+            kwargs.setdefault("collate_fn", _as_is)
+        # Its own generator: creating an iterator draws a base seed, which would otherwise come
+        # from the global stream and make the run depend on how often it was resumed.
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            drop_last=sampler.train,
+            generator=torch.Generator(),
+            **kwargs,
+        )
+        self.done = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches of the current epoch that were handed out; 0 at its end."""
+        return {"batches": self.done % max(len(self), 1)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Makes the next iteration start after the batches that are already done."""
+        self.done = state["batches"]
+        assert self.batch_size is not None
+        self.sampler.start = self.done * self.batch_size
+
+    def __iter__(self) -> Iterator[Any]:
+        assert self.batch_size is not None
+        self.done = self.sampler.start // self.batch_size
+        for batch in super().__iter__():
+            self.done += 1
+            yield batch
+
+
+def epoch_loader(
+    dataset: Sequence[Any] | BatchDataset,
+    batch_size: int,
+    *,
+    train: bool,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    **kwargs: Any,
+) -> EpochLoader:
+    """A loader over this rank's share of `dataset`.
+
+    Args:
+        dataset: Map-style data set.
+        batch_size: Items a batch and process.
+        train: Shuffle and drop the last incomplete batch; else keep order and every item.
+        seed: Seed of the order of training items.
+        rank: This process.
+        world_size: Number of processes.
+        **kwargs: As for `torch.utils.data.DataLoader`.
+
+    Raises:
+        ValueError: A training batch on every process is more than the data set holds.
+    """
+    size = len(dataset)
+    if train and batch_size * world_size > size:
+        on = f" on each of {world_size} processes" if world_size > 1 else ""
+        raise ValueError(
+            f"a batch of {batch_size}{on} is larger than the training set of {size} items: "
+            f"lower --data.batch_size to {max(size // world_size, 1)} or less"
+        )
+    sampler = EpochSampler(size, seed=seed, rank=rank, world_size=world_size, train=train)
+    return EpochLoader(dataset, sampler, batch_size, **kwargs)

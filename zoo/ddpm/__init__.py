@@ -1,0 +1,1 @@
+"""Denoising diffusion probabilistic models (arXiv 2006.11239; kexue.fm/archives/9119)."""

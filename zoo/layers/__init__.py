@@ -1,0 +1,1 @@
+"""Layers and tensor functions that two families really share."""
