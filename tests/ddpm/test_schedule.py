@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -24,9 +25,7 @@ def test_linear_values(linear):
     close(linear.alpha_bar[[0, 499, 999]], [0.9999, 0.0785872429, 4.035830e-05], 6)
     close(linear.alpha_bar[499], 0.0785872429, 9)
     close(linear.alpha_bar[-1].sqrt(), 6.352818e-03, 6)
-    close(
-        linear.beta_tilde[[1, 500, 999]], [5.4531876613e-05, 1.0051335779e-02, 1.9999983527e-02]
-    )
+    close(linear.beta_tilde[[1, 500, 999]], [5.4531876613e-05, 1.0051335779e-02, 1.9999983527e-02])
     close(linear.posterior_x0[[1, 999]], [0.5452914995, 1.2835148717e-04], 9)
     close(linear.posterior_xt[[1, 999]], [0.4547084990, 0.9899486783], 9)
     close(linear.snr[[0, 499]], [9999, 0.0852899446], 8)
@@ -44,7 +43,11 @@ def test_post_values():
     close(betas[[0, 999]], [2e-5, 0.02])
     # In the post's letters: alpha_t = sqrt(1 - 0.02 t / T), and their product at T.
     alphas = [math.sqrt(1 - 0.02 * t / T) for t in range(1, T + 1)]
-    close(Chain.from_betas(betas).alpha_bar.sqrt(), torch.tensor(alphas).double().cumprod(0).tolist(), 6)
+    close(
+        Chain.from_betas(betas).alpha_bar.sqrt(),
+        torch.tensor(alphas).double().cumprod(0).tolist(),
+        6,
+    )
     last = Chain.from_betas(betas).alpha_bar[-1]
     close(last.log() / 2, -5.03872, 6)
     close(last.sqrt(), 6.4820e-3, 4)
@@ -119,7 +122,7 @@ def test_any_number_of_steps_spans_the_process(spacing, T, S):
     assert 0 <= kept[-1] < (gap if spacing == "trailing" else 1)
     if spacing == "quadratic":
         return
-    assert max(a - b for a, b in zip(kept, kept[1:], strict=False)) <= gap + 1.5
+    assert max(a - b for a, b in itertools.pairwise(kept)) <= gap + 1.5
 
 
 def test_respaced_chain_is_the_marginal_process(linear):
