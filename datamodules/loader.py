@@ -83,9 +83,7 @@ class EpochLoader(DataLoader):
 
     sampler: EpochSampler
 
-    def __init__(
-        self, dataset: Any, sampler: EpochSampler, batch_size: int, **kwargs: Any
-    ) -> None:
+    def __init__(self, dataset: Any, sampler: EpochSampler, batch_size: int, **kwargs: Any) -> None:
         if hasattr(dataset, "__getitems__"):
             kwargs.setdefault("collate_fn", _as_is)
         # Its own generator: creating an iterator draws a base seed, which would otherwise come
@@ -110,7 +108,7 @@ class EpochLoader(DataLoader):
         assert self.batch_size is not None
         self.sampler.start = self.done * self.batch_size
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         assert self.batch_size is not None
         self.done = self.sampler.start // self.batch_size
         for batch in super().__iter__():
