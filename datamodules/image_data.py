@@ -4,6 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
@@ -75,7 +76,7 @@ class ResidentImages:
         return len(self.images)
 
     def __getitems__(self, indices: list[int]) -> ImageBatch:
-        index = torch.tensor(indices)
+        index = torch.from_numpy(np.array(indices, np.int64))  # five times as fast as torch.tensor
         return ImageBatch(
             self.images.index_select(0, index), self.labels.index_select(0, index), index
         )
@@ -87,7 +88,7 @@ class ResidentImages:
 
 def to_float(levels_BCHW: Tensor, levels: int = 256) -> Tensor:
     """Grey levels v in 0..levels-1 as float32 x = 2 v / (levels - 1) - 1 in [-1, 1]."""
-    return torch.div(levels_BCHW, (levels - 1) / 2).sub_(1)
+    return levels_BCHW.float().div_((levels - 1) / 2).sub_(1)
 
 
 def to_uint8(images_BCHW: Tensor) -> Tensor:
@@ -104,19 +105,19 @@ def _signed(constant: int) -> int:
 
 
 def coin_flips(seed: int, epoch: int, size: int, device: torch.device | str) -> Tensor:
-    """A fair coin for each item: a pure function of (seed, epoch, index), so it survives a resume.
+    """A fair coin per item: a pure function of (seed, epoch, index), the same after a resume.
 
     Item i gets the last bit of `mix(mix(seed, epoch) + i)`, computed in int64 on the device.
 
     Returns:
-        Bool (size,).
+        int64 (size,), 0 or 1.
     """
     h = torch.arange(size, device=device) + _signed((mix(seed, epoch) + 0x9E3779B97F4A7C15) % 2**64)
     # int64 products wrap as uint64 ones do; the masks make the arithmetic shifts logical.
     h = (h ^ (h >> 30 & (1 << 34) - 1)) * _signed(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> 27 & (1 << 37) - 1)) * _signed(0x94D049BB133111EB)
     h = h ^ (h >> 31 & (1 << 33) - 1)
-    return (h & 2) != 0
+    return h >> 1 & 1
 
 
 class ImageData(LightningDataModule, ABC):
@@ -243,8 +244,11 @@ class ImageData(LightningDataModule, ABC):
         """Flips the images of a training batch and makes them float in [-1, 1], on the device."""
         images, labels, index = batch
         if self.flip and self.trainer is not None and self.trainer.training:
-            mirrored = self._epoch_coins(images.device)[index][:, None, None, None]
-            images = torch.where(mirrored, images.flip(-1), images)
+            coins = self._epoch_coins(images.device).index_select(0, index)
+            # Image i is row i, its mirror image row B + i: copying rows is several times as fast
+            # as torch.where, and as free of host syncs.
+            rows = torch.arange(len(images), device=images.device) + len(images) * coins
+            images = torch.cat([images, images.flip(-1)]).index_select(0, rows)
         return ImageBatch(to_float(images, self.levels), labels, index)
 
     def _epoch_coins(self, device: torch.device) -> Tensor:
