@@ -14,9 +14,8 @@ from datamodules.image_data import (
     ImageSet,
     ResidentImages,
     Split,
-    to_float,
-    to_uint8,
 )
+from datamodules.pixels import to_float, to_uint8
 from zoo.training.seeds import mix
 
 __all__ = [
