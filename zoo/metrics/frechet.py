@@ -63,7 +63,8 @@ class FeatureMoments:
 def _root(matrix: Tensor) -> Tensor:
     """The symmetric square root of a positive semi-definite matrix."""
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root
 
 
 def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> Tensor:
