@@ -86,6 +86,10 @@ class _OnDisk(ImageData):
         ValueError: A file is broken.
     """
 
+    _subfolder: ClassVar[str]
+    _other_folders: ClassVar[tuple[str, ...]] = ()
+    _files: ClassVar[tuple[str, ...]]
+
     def __init__(
         self,
         *,
@@ -115,10 +119,6 @@ class _OnDisk(ImageData):
         """The folder with all files of the set, if there is one."""
         folders = [Path(self.root) / self._subfolder, *map(Path, self._other_folders)]
         return next((f for f in folders if all(find_idx(f, name) for name in self._files)), None)
-
-    _subfolder: ClassVar[str]
-    _other_folders: ClassVar[tuple[str, ...]] = ()
-    _files: ClassVar[tuple[str, ...]]
 
     def prepare_data(self) -> None:
         """Downloads the set if that was asked and it is not there."""

@@ -62,7 +62,11 @@ class Extractor:
     def check_channels(self, channels: int) -> None:
         """Refuses images that the network was not made for."""
         if channels != self.channels:
-            fits = "mnist-net or fashion-net" if channels == 1 else "cifar-net or inception"
+            fits = (
+                "digits-net, mnist-net or fashion-net"
+                if channels == 1
+                else "cifar-net or inception"
+            )
             raise ValueError(
                 f"the extractor {self.name} takes images with {self.channels} channel"
                 f"{'s' * (self.channels > 1)}, these have {channels}: use {fits}"

@@ -141,11 +141,7 @@ class SampleQuality(Callback):
         sample: Callable[..., Tensor] = module.sample  # type: ignore[assignment]
 
         def draw(start: int, stop: int) -> Tensor:
-            parts = [
-                to_uint8(sample(min(self.batch_size, stop - i), seed=self.seed, first=i))
-                for i in range(start, stop, self.batch_size)
-            ]
-            return torch.cat(parts)
+            return to_uint8(sample(stop - start, seed=self.seed, first=start))
 
         fake = self._features(trainer, self.samples, draw)
         self._record(trainer, split, other, len(real), len(held_out))
@@ -187,7 +183,12 @@ class SampleQuality(Callback):
         longest = -(-count // world_size)
         # A process without a share does an image too, to know the number of features.
         first = min(start, count - 1)
-        features = extractor(images(first, max(stop, first + 1)), self.batch_size)
+        last = max(stop, first + 1)
+        parts = [
+            extractor(images(i, min(i + self.batch_size, last)))
+            for i in range(first, last, self.batch_size)
+        ]
+        features = torch.cat(parts)
         if world_size > 1:
             padded = features.new_zeros(longest, features.shape[1])
             padded[: stop - start] = features[: stop - start]
