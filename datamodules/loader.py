@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from zoo.training.seeds import mix
@@ -56,14 +57,18 @@ class EpochSampler(Sampler[int]):
             return self.size // self.world_size
         return len(range(self.rank, self.size, self.world_size))
 
-    def __iter__(self) -> Iterator[int]:
+    def order(self) -> Tensor:
+        """The indices still to come in this epoch, int64; the next call gives a whole epoch."""
         start, self.start = self.start, 0
         if self.train:
             generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
             order = torch.randperm(self.size, generator=generator)
         else:
             order = torch.arange(self.size)
-        yield from order[self.rank :: self.world_size][: len(self)][start:].tolist()
+        return order[self.rank :: self.world_size][: len(self)][start:]
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.order().tolist()
 
 
 def _as_is(batch: Any) -> Any:
@@ -83,10 +88,11 @@ class EpochLoader(DataLoader):
 
     sampler: EpochSampler
 
-    def __init__(
-        self, dataset: Any, sampler: EpochSampler, batch_size: int, **kwargs: Any
-    ) -> None:
-        if hasattr(dataset, "__getitems__"):
+    def __init__(self, dataset: Any, sampler: EpochSampler, batch_size: int, **kwargs: Any) -> None:
+        by_batch = hasattr(dataset, "__getitems__")
+        own = ("num_workers", "pin_memory", "collate_fn")
+        self._direct = by_batch and not any(kwargs.get(name) for name in own)
+        if by_batch:
             kwargs.setdefault("collate_fn", _as_is)
         # Its own generator: creating an iterator draws a base seed, which would otherwise come
         # from the global stream and make the run depend on how often it was resumed.
@@ -110,12 +116,21 @@ class EpochLoader(DataLoader):
         assert self.batch_size is not None
         self.sampler.start = self.done * self.batch_size
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         assert self.batch_size is not None
         self.done = self.sampler.start // self.batch_size
-        for batch in super().__iter__():
+        for batch in self._here() if self._direct else super().__iter__():
             self.done += 1
             yield batch
+
+    def _here(self) -> Iterator[Any]:
+        """The batches without the DataLoader's machinery, which costs more than a small batch."""
+        assert self.batch_size is not None
+        order = self.sampler.order().tolist()
+        for start in range(0, len(order), self.batch_size):
+            indices = order[start : start + self.batch_size]
+            if len(indices) == self.batch_size or not self.drop_last:
+                yield self.dataset.__getitems__(indices)  # type: ignore[attr-defined]
 
 
 def epoch_loader(

@@ -1,0 +1,79 @@
+"""Order as a function of (seed, epoch), starting inside an epoch, and exact shards."""
+
+import pytest
+import torch
+
+from datamodules.loader import EpochLoader, EpochSampler, epoch_loader
+
+
+class Items:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitems__(self, indices: list[int]) -> list[int]:
+        return indices
+
+
+def loader(size: int = 23, batch_size: int = 4, train: bool = True, **kwargs: int) -> EpochLoader:
+    return epoch_loader(Items(size), batch_size, train=train, **kwargs)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_share_out_every_item_once(world_size: int) -> None:
+    for train in (True, False):
+        samplers = [
+            EpochSampler(23, rank=r, world_size=world_size, train=train) for r in range(world_size)
+        ]
+        shares = [list(s) for s in samplers]
+        assert [len(s) for s in samplers] == [len(share) for share in shares]
+        together = [i for share in shares for i in share]
+        assert len(set(together)) == len(together)
+        assert len(together) == (23 // world_size * world_size if train else 23)
+
+
+def test_the_global_batch_does_not_depend_on_the_number_of_processes() -> None:
+    one = list(loader(24, 4))
+    two = [list(loader(24, 2, rank=r, world_size=2)) for r in range(2)]
+    for whole, *parts in zip(one, *two, strict=True):
+        assert sorted(whole) == sorted(parts[0] + parts[1])
+
+
+def test_resuming_inside_an_epoch_gives_the_rest_of_it() -> None:
+    whole = loader()
+    whole.sampler.set_epoch(3)
+    batches = list(whole)
+    for done in range(len(batches)):
+        first = loader()
+        first.sampler.set_epoch(3)
+        iterator = iter(first)
+        for _ in range(done):
+            next(iterator)
+        resumed = loader()
+        resumed.load_state_dict(first.state_dict())
+        resumed.sampler.set_epoch(3)
+        assert list(resumed) == batches[done:]
+        assert resumed.state_dict() == {"batches": 0}
+        assert list(resumed) == batches  # the next epoch starts at its beginning
+
+
+def test_order_depends_on_seed_and_epoch_and_not_on_the_global_generator() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        a = loader(seed=seed)
+        a.sampler.set_epoch(epoch)
+        return [i for batch in a for i in batch]
+
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = order(0, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert order(0, 0) == first
+    assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
+
+
+def test_a_batch_beyond_the_share_of_a_process_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"batch of 12 on each of 2 .*--data.batch_size to 11"):
+        loader(23, 12, world_size=2)
