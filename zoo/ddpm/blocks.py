@@ -1,6 +1,6 @@
 """The parts of the U-Net; attribute names are the state-dict keys of diffusers' `UNet2DModel`.
 
-Shape suffixes: B batch, C channels, H, W height and width of the level, N = H W, E the conditioning.
+Shape suffixes: B batch, C channels, H and W of the level, N = H W, E the conditioning.
 """
 
 from collections.abc import Callable

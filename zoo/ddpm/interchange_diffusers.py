@@ -1,0 +1,307 @@
+"""DDPM to and from a folder of Hugging Face diffusers, without importing diffusers.
+
+The folder is what `DDPMPipeline.from_pretrained` reads: model_index.json, unet/ and scheduler/.
+The weights need no conversion, as our U-Net has the keys of `UNet2DModel`.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.ddpm.foreign_weights import (
+    add_null_label,
+    check_fit,
+    multiples,
+    read_json,
+    read_weights,
+    unet_arguments,
+)
+
+# The release whose file format is written.
+_VERSION = "0.35.0"
+_WEIGHTS = "diffusion_pytorch_model"
+
+_PREDICTION = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+_SCHEDULE = {"linear": "linear", "post": "linear", "cosine": "squaredcos_cap_v2"}
+# Names of attention tensors before diffusers 0.12.
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+# Fields of `UNet2DModel` that our U-Net has in one setting only: what absence means, what we have.
+_FIXED_FIELDS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "center_input_sample": (False, (False,)),
+    "time_embedding_type": ("positional", ("positional",)),
+    "mid_block_scale_factor": (1, (1,)),
+    "mid_block_type": ("UNetMidBlock2D", ("UNetMidBlock2D",)),
+    "downsample_type": ("conv", ("conv",)),
+    "upsample_type": ("conv", ("conv",)),
+    "act_fn": ("silu", ("silu", "swish")),
+    "resnet_time_scale_shift": ("default", ("default",)),
+    "add_attention": (True, (True,)),
+    "class_embed_type": (None, (None,)),
+    "downsample_padding": (1, (0, 1)),
+    "freq_shift": (0, (0, 1)),
+}
+# The same of its schedulers.
+_FIXED_SCHEDULE: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "_class_name": ("DDPMScheduler", ("DDPMScheduler", "DDIMScheduler")),
+    "beta_schedule": ("linear", ("linear", "squaredcos_cap_v2")),
+    "prediction_type": ("epsilon", tuple(_PREDICTION.values())),
+    # fixed_small_log is fixed_small computed in another way.
+    "variance_type": (
+        "fixed_small",
+        ("fixed_small", "fixed_small_log", "fixed_large", "learned_range"),
+    ),
+    "timestep_spacing": ("leading", ("leading", "trailing", "linspace")),
+    "steps_offset": (0, (0,)),
+    "thresholding": (False, (False,)),
+    "rescale_betas_zero_snr": (False, (False,)),
+    "set_alpha_to_one": (True, (True,)),
+}
+
+
+def to_diffusers(hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes a folder that `DDPMPipeline.from_pretrained` loads.
+
+    What diffusers does not have is replaced, with a warning: variance zero by fixed_small, and
+    quadratic spacing by leading. A class-conditional network loads as `UNet2DModel`, with
+    `num_classes + 1` embeddings of which the last means "no label"; `DDPMPipeline` itself passes
+    no labels to any network.
+
+    Args:
+        hparams: Arguments of `zoo.DDPM`.
+        state: Tensors under the keys of `UNet`.
+        folder: Where to write; made if it does not exist.
+
+    Raises:
+        ValueError: The tensors are not those of the network that `hparams` describe.
+    """
+    tensors = check_fit(hparams, state, "the exported model")
+    (folder / "unet").mkdir(parents=True, exist_ok=True)
+    (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+        folder / "unet" / f"{_WEIGHTS}.safetensors",
+        metadata={"format": "pt"},
+    )
+    _write_json(folder / "unet" / "config.json", _unet_config(hparams))
+    _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler_config(hparams))
+    index = {
+        "_class_name": "DDPMPipeline",
+        "_diffusers_version": _VERSION,
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+    _write_json(folder / "model_index.json", index)
+
+
+def _unet_config(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    from inspect import signature
+
+    from zoo.ddpm.unet import UNet
+
+    net = {k: p.default for k, p in signature(UNet).parameters.items()} | unet_arguments(hparams)
+    attends = [i in net["attention_levels"] for i in range(len(net["multipliers"]))]
+    return {
+        "_class_name": "UNet2DModel",
+        "_diffusers_version": _VERSION,
+        "act_fn": "silu",
+        "add_attention": True,
+        "attention_head_dim": net["head_dim"],
+        "block_out_channels": [net["width"] * m for m in net["multipliers"]],
+        "center_input_sample": False,
+        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attends],
+        "downsample_padding": int(net["symmetric_downsample"]),
+        "dropout": net["dropout"],
+        "flip_sin_to_cos": net["cos_first"],
+        "freq_shift": net["freq_shift"],
+        "in_channels": net["in_channels"],
+        "layers_per_block": net["blocks"],
+        "mid_block_scale_factor": 1,
+        "norm_eps": net["norm_eps"],
+        "norm_num_groups": net["groups"],
+        "num_class_embeds": net["num_classes"] + 1 if net["num_classes"] else None,
+        "out_channels": net["out_channels"],
+        "sample_size": hparams["image_size"],
+        "time_embedding_type": "positional",
+        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
+    }
+
+
+def _scheduler_config(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    T = hparams.get("timesteps", 1000)
+    schedule = hparams.get("schedule", "linear")
+    beta_end = hparams.get("beta_end", 0.02)
+    # The post's beta_t = beta_end t / T, t = 1 ... T, is a linear schedule too.
+    beta_start = beta_end / T if schedule == "post" else hparams.get("beta_start", 1e-4)
+    variance = hparams.get("variance", "fixed_large")
+    if variance == "zero":
+        warnings.warn(
+            "variance zero has no counterpart in diffusers: the folder says fixed_small",
+            stacklevel=3,
+        )
+        variance = "fixed_small"
+    spacing = hparams.get("spacing", "leading")
+    if spacing == "quadratic":
+        warnings.warn(
+            "spacing quadratic has no counterpart in diffusers: the folder says leading",
+            stacklevel=3,
+        )
+        spacing = "leading"
+    return {
+        "_class_name": "DDPMScheduler",
+        "_diffusers_version": _VERSION,
+        "beta_end": beta_end,
+        "beta_schedule": _SCHEDULE[schedule],
+        "beta_start": beta_start,
+        "clip_sample": bool(hparams.get("clip", True)),
+        "clip_sample_range": 1.0,
+        "num_train_timesteps": T,
+        "prediction_type": _PREDICTION[hparams.get("objective", "eps")],
+        "timestep_spacing": spacing,
+        "trained_betas": None,
+        "variance_type": variance,
+    }
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def from_diffusers(
+    path: Path, *, image_size: int | list[int] | None = None, null_label: bool = True
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Reads a pipeline's folder, or that of a `UNet2DModel` alone (then Ho's process is assumed).
+
+    Args:
+        path: The folder, with model_index.json or config.json.
+        image_size: Size of the images, where the folder does not say.
+        null_label: Whether the last class embedding means "no label", as in folders that we wrote;
+            if not, every row is a class, and the mean of them is appended.
+
+    Returns:
+        Arguments of `zoo.DDPM`, and tensors under the keys of `UNet`.
+
+    Raises:
+        ValueError: A broken file, or a field with a value that `zoo.DDPM` does not have.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"{path}: not a folder; give the one with model_index.json")
+    is_pipeline = (path / "model_index.json").is_file()
+    unet = path / "unet" if is_pipeline else path
+    config = read_json(unet / "config.json")
+    hparams = _read_unet(config, str(unet / "config.json"))
+    if is_pipeline:
+        scheduler = path / "scheduler" / "scheduler_config.json"
+        hparams |= _read_scheduler(read_json(scheduler), str(scheduler))
+    learned = config.get("out_channels", 3) == 2 * hparams["channels"]
+    if learned and not is_pipeline:
+        hparams["variance"] = "learned_range"
+    if learned != (hparams.get("variance") == "learned_range"):
+        raise ValueError(
+            f"{unet / 'config.json'}: out_channels {config.get('out_channels', 3)} does not go "
+            f"with in_channels {hparams['channels']} and variance_type {hparams.get('variance')}"
+        )
+    hparams["image_size"] = image_size or config.get("sample_size")
+    if hparams["image_size"] is None:
+        raise ValueError(f"{unet / 'config.json'}: sample_size is missing: give image_size")
+
+    files = [unet / f"{_WEIGHTS}.{suffix}" for suffix in ("safetensors", "bin")]
+    weights = next((f for f in files if f.is_file()), None)
+    if weights is None:
+        raise ValueError(f"{unet}: holds neither {files[0].name} nor {files[1].name}")
+    state = {_new_name(k): v for k, v in read_weights(weights).items()}
+    classes = config.get("num_class_embeds")
+    if classes and "class_embedding.weight" in state:
+        hparams["num_classes"] = classes - 1 if null_label else add_null_label(state)
+    return hparams, check_fit(hparams, state, str(weights))
+
+
+def _new_name(key: str) -> str:
+    parts = key.split(".")
+    if "attentions" in parts and len(parts) > 2:
+        parts[-2] = _OLD_ATTENTION.get(parts[-2], parts[-2])
+    return ".".join(parts)
+
+
+def _check_fields(
+    config: Mapping[str, Any], fields: Mapping[str, tuple[Any, tuple[Any, ...]]], source: str
+) -> None:
+    for field, (default, supported) in fields.items():
+        value = config.get(field, default)
+        if value not in supported:
+            choices = ", ".join(map(str, supported))
+            raise ValueError(f"{source}: {field} {value!r} is not supported, only {choices}")
+
+
+def _read_unet(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    _check_fields(config, _FIXED_FIELDS, source)
+    dims = list(config.get("block_out_channels", (224, 448, 672, 896)))
+    down = list(config.get("down_block_types", ["DownBlock2D"] + ["AttnDownBlock2D"] * 3))
+    up = list(config.get("up_block_types", ["AttnUpBlock2D"] * 3 + ["UpBlock2D"]))
+    for field, types in (("down_block_types", down), ("up_block_types", up)):
+        name = field.split("_")[0].capitalize() + "Block2D"
+        other = [t for t in types if t not in (name, "Attn" + name)]
+        if other:
+            raise ValueError(f"{source}: {field} {other[0]!r} is not supported, only (Attn){name}")
+    attends = [t.startswith("Attn") for t in down]
+    if attends != [t.startswith("Attn") for t in reversed(up)] or len(dims) != len(down):
+        raise ValueError(
+            f"{source}: up_block_types do not mirror down_block_types, one for each of "
+            f"block_out_channels {dims}"
+        )
+    width, multipliers = multiples(dims)
+    groups = config.get("norm_num_groups", 32)
+    if config.get("time_embedding_dim") not in (None, 4 * dims[0]):
+        raise ValueError(f"{source}: time_embedding_dim must be 4 times the first level's width")
+    if config.get("attn_norm_num_groups") not in (None, groups):
+        raise ValueError(f"{source}: attn_norm_num_groups must equal norm_num_groups")
+    return {
+        "channels": config.get("in_channels", 3),
+        "width": width,
+        "multipliers": multipliers,
+        "blocks": config.get("layers_per_block", 2),
+        "attention_levels": [i for i, a in enumerate(attends) if a],
+        "dropout": config.get("dropout", 0.0),
+        "groups": groups,
+        "head_dim": config.get("attention_head_dim", 8),
+        "norm_eps": config.get("norm_eps", 1e-5),
+        "freq_shift": config.get("freq_shift", 0),
+        "cos_first": config.get("flip_sin_to_cos", True),
+        "symmetric_downsample": bool(config.get("downsample_padding", 1)),
+    }
+
+
+def _read_scheduler(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    _check_fields(config, _FIXED_SCHEDULE, source)
+    if config.get("clip_sample", True) and config.get("clip_sample_range", 1.0) != 1.0:
+        raise ValueError(f"{source}: clip_sample_range must be 1")
+    T = config.get("num_train_timesteps", 1000)
+    hparams: dict[str, Any] = {
+        "timesteps": T,
+        "objective": {v: k for k, v in _PREDICTION.items()}[
+            config.get("prediction_type", "epsilon")
+        ],
+        "variance": config.get("variance_type", "fixed_small").removesuffix("_log"),
+        "sampler": "ddim" if config.get("_class_name") == "DDIMScheduler" else "ancestral",
+        "spacing": config.get("timestep_spacing", "leading"),
+        "clip": config.get("clip_sample", True),
+    }
+    start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+    if config.get("trained_betas") is not None:
+        betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
+        start, end = float(betas[0]), float(betas[-1])
+        linear = torch.linspace(start, end, T, dtype=torch.float64)
+        if betas.shape != (T,) or not torch.allclose(betas, linear, rtol=1e-5, atol=0):
+            raise ValueError(f"{source}: trained_betas are supported only if they are linear")
+    elif config.get("beta_schedule", "linear") == "squaredcos_cap_v2":
+        return hparams | {"schedule": "cosine"}
+    if abs(start * T / end - 1) < 1e-6:
+        return hparams | {"schedule": "post", "beta_end": end}
+    return hparams | {"schedule": "linear", "beta_start": start, "beta_end": end}
