@@ -245,8 +245,8 @@ def test_bits_per_dim_is_the_mean_over_items():
         },
         rel=1e-5,
     )
-    assert "23 items" in model.protocol["test/bits_per_dim"]
-    assert "learned_range" in model.protocol["test/bits_per_dim"]
+    assert "23 items" in model.protocol()["test/bits_per_dim"]
+    assert "learned_range" in model.protocol()["test/bits_per_dim"]
 
 
 def test_greedy_model_is_evaluated_with_a_density():
@@ -255,7 +255,7 @@ def test_greedy_model_is_evaluated_with_a_density():
         evaluate(model, epoch_loader(Numbered(5), 5, train=False)) for model in (greedy, small)
     ]
     assert logged[0] == pytest.approx(logged[1])
-    assert "variance fixed_small" in greedy.protocol["test/bits_per_dim"]
+    assert "variance fixed_small" in greedy.protocol()["test/bits_per_dim"]
 
 
 def test_baseline_is_the_histogram_of_the_training_set():

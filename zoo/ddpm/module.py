@@ -346,7 +346,6 @@ class DDPM(LightningModule):
         # Greedy sampling has no density.
         return "fixed_small" if self.diffusion.variance == "zero" else self.diffusion.variance
 
-    @property
     def protocol(self) -> dict[str, str]:
         """How the numbers of a test were made."""
         count = f"{self._tested} items" if self._tested else "all items"
