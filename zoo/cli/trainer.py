@@ -21,6 +21,7 @@ from zoo.training import (
     Checkpoint,
     FiniteLoss,
     MetricsCSV,
+    NoProfiler,
     RunRecord,
     StepProgressBar,
     StepRNG,
@@ -168,6 +169,8 @@ class ZooCLI(LightningCLI):
         if not _shards_weights(settings.strategy):  # those bring files of their own
             plugins = [*plugins, AtomicCheckpointIO()]
         kwargs["plugins"] = plugins
+        if settings.profiler is None:
+            kwargs["profiler"] = NoProfiler()
         return super().instantiate_trainer(**kwargs)
 
     def _loggers(self, configured: Any) -> list[Logger] | bool:
