@@ -29,9 +29,19 @@ test: setup  ## the fast tests
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: setup  ## the tests that start processes or train for a while
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto -m slow
 
 test-all: test test-slow  ## every test
+
+demo: setup  ## train DDPM on handwritten digits, print its numbers, draw a grid (about 5 minutes)
+	$(BIN)/zoo fit -c ddpm/digits --run_dir runs/demo --ckpt_path last
+	$(BIN)/zoo test --ckpt_path runs/demo
+	$(BIN)/zoo sample runs/demo -n 64 --out runs/demo/digits.png
+
+bench: setup  ## the benchmarks, ours and the peers in one run (needs the extra `bench`)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python benchmarks/trainer_overhead.py
+	$(BIN)/python benchmarks/ddpm.py
 
 clean:  ## remove what the tools left behind (not runs/, not .venv)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache dist build *.egg-info

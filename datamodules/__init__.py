@@ -3,6 +3,7 @@
 from datamodules.folder import ImageFolder
 from datamodules.image_data import ImageBatch, ImageData
 from datamodules.images import CIFAR10, MNIST, Digits, FashionMNIST
+from datamodules.pixels import to_float, to_uint8
 
 __all__ = [
     "CIFAR10",
@@ -12,4 +13,6 @@ __all__ = [
     "ImageBatch",
     "ImageData",
     "ImageFolder",
+    "to_float",
+    "to_uint8",
 ]

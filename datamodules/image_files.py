@@ -5,6 +5,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -152,7 +153,10 @@ class LazyImages:
 
     def first(self, count: int | None = None) -> Tensor:
         """The first `count` images, or all, uint8 (N, C, H, W)."""
-        return torch.stack([self._item(i)[1] for i in range(len(self))[:count]])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return torch.stack(
+                [image for _, image in pool.map(self._item, range(len(self))[:count])]
+            )
 
 
 def refusal(broken: list[tuple[str, Exception]]) -> ValueError:

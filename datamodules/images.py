@@ -14,9 +14,8 @@ from datamodules.image_data import (
     ImageSet,
     ResidentImages,
     Split,
-    to_float,
-    to_uint8,
 )
+from datamodules.pixels import to_float, to_uint8
 from zoo.training.seeds import mix
 
 __all__ = [
@@ -87,6 +86,10 @@ class _OnDisk(ImageData):
         ValueError: A file is broken.
     """
 
+    _subfolder: ClassVar[str]
+    _other_folders: ClassVar[tuple[str, ...]] = ()
+    _files: ClassVar[tuple[str, ...]]
+
     def __init__(
         self,
         *,
@@ -116,10 +119,6 @@ class _OnDisk(ImageData):
         """The folder with all files of the set, if there is one."""
         folders = [Path(self.root) / self._subfolder, *map(Path, self._other_folders)]
         return next((f for f in folders if all(find_idx(f, name) for name in self._files)), None)
-
-    _subfolder: ClassVar[str]
-    _other_folders: ClassVar[tuple[str, ...]] = ()
-    _files: ClassVar[tuple[str, ...]]
 
     def prepare_data(self) -> None:
         """Downloads the set if that was asked and it is not there."""

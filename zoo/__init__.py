@@ -1,3 +1,30 @@
-"""A PyTorch Lightning zoo of the models in eight kexue.fm posts."""
+"""A PyTorch Lightning zoo of the models in eight kexue.fm posts.
+
+`zoo.load(path)` returns a trained model, `zoo.save_pretrained(model, folder)` writes one, and
+`zoo.list_models(pattern)` names them. Classes are imported when first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from zoo.registry import MODELS, list_models
+
+if TYPE_CHECKING:
+    from zoo.ddpm.module import DDPM as DDPM
+    from zoo.loading import load as load
+    from zoo.loading import save_pretrained as save_pretrained
 
 __version__ = "0.1.0"
+__all__ = ["DDPM", "list_models", "load", "save_pretrained"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in MODELS:
+        return getattr(importlib.import_module(MODELS[name].module), name)
+    if name in ("load", "save_pretrained"):
+        return getattr(importlib.import_module("zoo.loading"), name)
+    raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *MODELS, "load", "save_pretrained"])

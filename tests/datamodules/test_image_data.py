@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from datamodules import Digits, ImageBatch
-from datamodules.image_data import ImageData, ImageSet, ResidentImages, Split, coin_flips
-from datamodules.images import to_float, to_uint8
+from datamodules.image_data import ImageData, ImageSet, ResidentImages, Split
+from datamodules.pixels import coin_flips, to_float, to_uint8
 from zoo.training.seeds import mix
 
 

@@ -1,6 +1,30 @@
 """What a run needs around the model; the only package that touches the Trainer's internals."""
 
+from zoo.training.checkpoint import AtomicCheckpointIO, Checkpoint
+from zoo.training.csv import MetricsCSV
+from zoo.training.distributed import gather_with_grad
+from zoo.training.ema import EMA
+from zoo.training.guard import FiniteLoss, TrainingDivergedError
 from zoo.training.log import is_logging_step, log_every
+from zoo.training.progress import StepProgressBar
+from zoo.training.record import RunRecord
+from zoo.training.rng import StepRNG
 from zoo.training.seeds import mix
+from zoo.training.stop import Stopped
 
-__all__ = ["is_logging_step", "log_every", "mix"]
+__all__ = [
+    "EMA",
+    "AtomicCheckpointIO",
+    "Checkpoint",
+    "FiniteLoss",
+    "MetricsCSV",
+    "RunRecord",
+    "StepProgressBar",
+    "StepRNG",
+    "Stopped",
+    "TrainingDivergedError",
+    "gather_with_grad",
+    "is_logging_step",
+    "log_every",
+    "mix",
+]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 
@@ -15,11 +15,21 @@ def is_logging_step(module: LightningModule) -> bool:
     trainer = module._trainer
     if trainer is None or not trainer.training:
         return False
-    step: int = trainer.fit_loop.epoch_loop._batches_that_stepped
-    return (step + 1) % trainer.log_every_n_steps == 0
+    step = batches_that_stepped(trainer)
+    return (step + 1) % log_interval(trainer) == 0
+
+
+def batches_that_stepped(trainer: Trainer) -> int:
+    """The axis of the loggers; `global_step` counts the steps of every optimiser."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def log_interval(trainer: Trainer) -> int:
+    """Steps from one logging step to the next."""
+    return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
 
 def log_every(module: LightningModule, values: Mapping[str, Tensor | float]) -> None:
-    """Logs `values` if this is a logging step (`--trainer.log_every_n_steps`), else does nothing."""
+    """Logs `values` on logging steps (`--trainer.log_every_n_steps`), else does nothing."""
     if is_logging_step(module):
         module.log_dict({k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()})

@@ -1,0 +1,61 @@
+"""What is answered without torch: help, version, list, unknown verbs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import zoo
+from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, list_configs, list_models
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--version"], ["--help"], ["list", "*ddpm*"]])
+def test_no_torch_is_imported(arguments):
+    code = (
+        "import sys; from zoo.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or 10 * any(m in sys.modules for m in ('torch', 'lightning', 'yaml')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_version(zoo_cli):
+    assert zoo_cli("--version")[:2] == (0, f"zoo {zoo.__version__}\n")
+
+
+def test_help_shows_every_verb(zoo_cli):
+    code, out, _ = zoo_cli("--help")
+    assert code == 0
+    for verb in [*TRAINER_VERBS, "list", *COMMANDS]:
+        assert f"  {verb} " in out
+
+
+def test_list_shows_models_and_configs(zoo_cli):
+    _, out, _ = zoo_cli("list")
+    for name in [*MODELS, *list_configs()]:
+        assert any(line.split()[0] == name for line in out.splitlines())
+
+
+def test_list_takes_a_pattern(zoo_cli):
+    _, out, _ = zoo_cli("list", "ddpm/*")
+    assert out
+    assert all(line.startswith("ddpm/") for line in out.splitlines())
+
+
+def test_list_of_nothing_suggests(mistake):
+    assert "did you mean ddpm/digits?" in mistake("list", "ddpm/digist")
+
+
+def test_unknown_verb_suggests(mistake):
+    assert "did you mean fit?" in mistake("fitt")
+
+
+def test_list_models_matches_patterns():
+    assert list_models("d*") == ["DDPM"]
+    assert list_models("*vae-of-mars*") == []
+
+
+def test_public_names_are_lazy_and_complete():
+    assert set(MODELS) <= set(dir(zoo))
+    with pytest.raises(AttributeError, match="no attribute 'DDPN'"):
+        zoo.DDPN  # noqa: B018

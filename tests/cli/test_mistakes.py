@@ -1,0 +1,179 @@
+"""Every mistake ends in one clear line and exit code 2, and loses nothing."""
+
+import os
+import sys
+
+import pytest
+import torch
+
+PWNED = "pwned"
+
+
+class Bomb:
+    """Unpickles into a shell command."""
+
+    def __reduce__(self):
+        return os.system, (f"touch {PWNED}",)
+
+
+@pytest.fixture
+def fit(tiny, mistake):
+    def run(*arguments):
+        return mistake("fit", "-c", tiny, "--run_dir", "run", *arguments)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, tiny_yaml):
+    """A finished run of two steps."""
+    from zoo.cli import main
+
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "tiny.yaml").write_text(tiny_yaml)
+    flags = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "0"]
+    assert main(["fit", "-c", f"{folder}/tiny.yaml", "--run_dir", f"{folder}/run", *flags]) == 0
+    return folder / "run"
+
+
+def test_a_checkpoint_with_a_pickled_object(mistake):
+    torch.save({"state_dict": {}, "extra": Bomb()}, "bomb.ckpt")
+    for verb in (["test", "--ckpt_path"], ["sample"], ["export"]):
+        more = ["out"] if verb == ["export"] else []
+        assert "bomb.ckpt holds pickled code (" in mistake(*verb, "bomb.ckpt", *more)
+    assert not os.path.exists(PWNED)
+
+
+@pytest.mark.parametrize(
+    "path", ["os.system", "subprocess.Popen", "builtins.exec", "shutil.rmtree"]
+)
+@pytest.mark.parametrize("where", ["model", "data", "callback"])
+def test_a_config_that_names_a_class_it_may_not(mistake, tmp_path, path, where):
+    spec = f"{{class_path: {path}, init_args: {{args: [touch, {PWNED}], command: touch {PWNED}}}}}"
+    text = {
+        "model": f"model: {spec}",
+        "data": f"model: {{class_path: zoo.DDPM}}\ndata: {spec}",
+        "callback": f"trainer: {{callbacks: [{spec}]}}",
+    }[where]
+    (tmp_path / "evil.yaml").write_text(text)
+    line = mistake("fit", "-c", "evil.yaml", "--trainer.max_steps", 1)
+    assert f"class path '{path}' is not allowed" in line
+    assert not os.path.exists(PWNED)
+
+
+def test_a_checkpoint_that_names_a_class_it_may_not(mistake):
+    torch.save({"state_dict": {}, "hyper_parameters": {"_class_path": "os.system"}}, "evil.ckpt")
+    assert "'os.system' is not a model of the zoo" in mistake("sample", "evil.ckpt")
+
+
+def test_own_packages_can_be_trusted(monkeypatch, tmp_path, zoo_cli, tiny):
+    (tmp_path / "mypackage.py").write_text(
+        "from datamodules import Digits\nclass Mine(Digits):\n    '''Mine.'''\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("ZOO_TRUST", "mypackage")
+    arguments = ["--data", "mypackage.Mine", "--trainer.max_steps", 1, "--run_dir", "run"]
+    code, _, err = zoo_cli("fit", "-c", tiny, *arguments, "--trainer.limit_val_batches", 0)
+    sys.modules.pop("mypackage", None)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", "half"])
+def test_a_damaged_checkpoint(mistake, fit, run_dir, content):
+    if content == "half":
+        whole = (run_dir / "checkpoints/last.ckpt").read_bytes()
+        content = whole[: len(whole) // 2]
+    with open("bad.ckpt", "wb") as file:
+        file.write(content)
+    for line in (mistake("test", "--ckpt_path", "bad.ckpt"), fit("--ckpt_path", "bad.ckpt")):
+        assert "bad.ckpt is cut off or not a checkpoint" in line
+
+
+def test_a_misspelt_key(mistake, fit, tiny, tmp_path):
+    assert "no option 'widht': did you mean width?" in fit("--model.widht", 3)
+    assert "did you mean trainer.max_steps?" in fit("--trainer.max_stps", 3)
+    for written, meant in (
+        ("model: {class_path: zoo.DDPM, init_args: {schedul: linear}}", "schedule"),
+        ("trainer: {max_stepz: 1}", "trainer.max_steps"),
+        ("modle: {class_path: zoo.DDPM}", "model"),
+    ):
+        (tmp_path / "typo.yaml").write_text(written)
+        assert f"did you mean {meant}?" in mistake("fit", "-c", tiny, "-c", "typo.yaml")
+
+
+def test_a_value_that_does_not_fit(fit):
+    assert "width" in fit("--model.width", "wide")
+    assert "trainer.max_steps" in fit("--trainer.max_steps", "many")
+    assert "linear" in fit("--model.schedule", "quadratic")
+
+
+def test_unknown_names_suggest_the_nearest(mistake):
+    assert "no model 'DDMP': did you mean DDPM?" in mistake("fit", "--model", "DDMP")
+    assert "no data 'MINST': did you mean MNIST?" in mistake(
+        "fit", "--model", "DDPM", "--data", "MINST", "--trainer.max_steps", 1
+    )
+    assert "did you mean ddpm/digits?" in mistake("fit", "-c", "ddpm/digts")
+
+
+def test_what_is_missing_is_named(mistake, tiny):
+    assert "--ckpt_path" in mistake("test", "-c", tiny)
+    assert "there is no" in mistake("test", "-c", tiny, "--ckpt_path", "last")
+    assert "no such checkpoint: nowhere" in mistake("sample", "nowhere")
+    os.makedirs("empty")
+    assert "no checkpoint in empty" in mistake("test", "--ckpt_path", "empty")
+    assert "which model?" in mistake("fit", "--trainer.max_steps", 1)
+    assert "which data?" in mistake("fit", "--model", "DDPM", "--trainer.max_steps", 1)
+    assert "when does it end?" in mistake("fit", "-c", tiny, "--trainer.max_steps", -1)
+
+
+def test_a_missing_folder_of_images(mistake, tiny):
+    line = mistake("fit", "-c", tiny, "--data", "ImageFolder", "--data.root", "nowhere")
+    assert "no folder nowhere" in line
+    assert "MNIST" in mistake("fit", "-c", tiny, "--data", "MNIST", "--data.root", "nowhere")
+
+
+def test_images_of_the_wrong_channel_count(fit):
+    line = fit("--model.channels", 3)
+    assert "--model.channels=1" in line
+
+
+def test_images_of_the_wrong_size(fit):
+    assert "--model.image_size" in fit("--model.image_size", 16)
+
+
+def test_a_batch_larger_than_the_data(fit):
+    assert "200" in fit("--data.batch_size", 201)
+
+
+def test_a_loss_that_is_not_finite(fit):
+    line = fit("--model.lr", 1e30, "--trainer.gradient_clip_val", "null")
+    assert "not finite" in line
+    assert "learning rate" in line
+
+
+def test_a_run_directory_is_not_overwritten(fit, run_dir, tiny, mistake):
+    before = (run_dir / "checkpoints/last.ckpt").read_bytes()
+    line = mistake("fit", "-c", tiny, "--run_dir", run_dir)
+    assert "already holds a run" in line
+    assert "--ckpt_path last" in line
+    assert (run_dir / "checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_weights_that_do_not_fit(mistake, run_dir):
+    line = mistake("test", "--ckpt_path", run_dir, "--model.width", 16)
+    assert "does not fit" in line
+
+
+def test_options_that_a_command_does_not_have(mistake, run_dir):
+    assert "--out" in mistake("sample", run_dir, "--out", "x.jpg")
+    assert "--n" in mistake("sample", run_dir, "-n", 0)
+    assert "did you mean steps?" in mistake("sample", run_dir, "--stepz", 3)
+    assert "diffusers" in mistake("export", run_dir, "out", "--format", "difusers")
+    assert "no such file" in mistake("import", "nowhere", "out", "--format", "diffusers")
+
+
+def test_an_export_cannot_be_resumed_but_tested(mistake, zoo_cli, run_dir, tiny):
+    assert zoo_cli("export", run_dir, "export")[0] == 0
+    assert "optimiser state" in mistake("fit", "-c", tiny, "--ckpt_path", "export")
+    code, _, err = zoo_cli("validate", "-c", tiny, "--ckpt_path", "export")
+    assert code == 0, err

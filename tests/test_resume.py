@@ -1,0 +1,119 @@
+"""A run that was killed and resumed ends with the very bits of the run that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+LAST = "checkpoints/last.ckpt"
+PARTS = (
+    "state_dict",
+    "current_model_state",
+    "optimizer_states",
+    "lr_schedulers",
+    "ema_updates",
+    "global_step",
+    "epoch",
+)
+
+
+def differences(a, b, path=""):
+    """Names of the leaves that are not the same bits."""
+    if isinstance(a, torch.Tensor):
+        same = isinstance(b, torch.Tensor) and torch.equal(a, b)
+    elif isinstance(a, dict):
+        if set(a) != set(b):
+            return [f"{path}: {set(a) ^ set(b)}"]
+        return [d for key in a for d in differences(a[key], b[key], f"{path}/{key}")]
+    elif isinstance(a, list | tuple):
+        if len(a) != len(b):
+            return [path]
+        return [
+            d
+            for i, pair in enumerate(zip(a, b, strict=True))
+            for d in differences(*pair, f"{path}/{i}")
+        ]
+    else:
+        same = a == b
+    return [] if same else [path]
+
+
+def compare(whole, parts):
+    a, b = (torch.load(Path(folder) / LAST, weights_only=True) for folder in (whole, parts))
+    assert a["global_step"] == 30
+    assert len(a["optimizer_states"][0]["state"]) > 10
+    assert differences({k: a[k] for k in PARTS}, {k: b[k] for k in PARTS}) == []
+    assert (Path(whole) / "metrics.csv").read_text() == (Path(parts) / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("strategy", ["auto", "ddp_fork"])
+def test_stopped_by_a_signal_and_resumed(tiny, zoo_cli, monkeypatch, accumulate, strategy):
+    """In this process; the signal comes in the middle of an epoch."""
+    flags = ["--trainer.accumulate_grad_batches", accumulate, "--trainer.strategy", strategy]
+    flags += ["--trainer.devices", 1 if strategy == "auto" else 2]
+    code, _, err = zoo_cli("fit", "-c", tiny, "--run_dir", "whole", *flags)
+    assert code == 0, err
+
+    from zoo.training import StepRNG
+
+    original = StepRNG.on_train_batch_start
+
+    def interrupt(self, trainer, module, batch, batch_idx):
+        original(self, trainer, module, batch, batch_idx)
+        if trainer.global_step == 17 and trainer.is_global_zero:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    if strategy == "auto":
+        monkeypatch.setattr(StepRNG, "on_train_batch_start", interrupt)
+        code, _, err = zoo_cli("fit", "-c", tiny, "--run_dir", "parts", *flags)
+        assert code == 143, err
+        assert "go on with: zoo fit" in err
+        saved = torch.load(f"parts/{LAST}", weights_only=True)["global_step"]
+        assert saved == 18
+        monkeypatch.undo()
+        os.chdir(tiny.parent)
+    else:  # a child process that is stopped takes the launcher down: cut the run short instead
+        code, _, err = zoo_cli(
+            "fit", "-c", tiny, "--run_dir", "parts", *flags, "--trainer.max_steps", 17
+        )
+        assert code == 0, err
+    code, _, err = zoo_cli("fit", "-c", tiny, "--run_dir", "parts", "--ckpt_path", "last", *flags)
+    assert code == 0, err
+    compare("whole", "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_at_an_arbitrary_moment_and_resumed(tiny, accumulate, processes):
+    """A real `zoo fit` that gets SIGKILL twice, wherever it is."""
+    command = [sys.executable, "-m", "zoo.cli", "fit", "-c", str(tiny)]
+    command += ["--trainer.accumulate_grad_batches", str(accumulate)]
+    if processes == 2:
+        command += ["--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    subprocess.run([*command, "--run_dir", "whole"], check=True, capture_output=True)
+
+    command += ["--run_dir", "parts", "--ckpt_path", "last"]
+    for kill_after in (14, 21):  # steps whose checkpoint must be there before the kill
+        child = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        end = time.monotonic() + 240
+        while child.poll() is None and time.monotonic() < end:
+            try:
+                if torch.load(f"parts/{LAST}", weights_only=True)["global_step"] >= kill_after:
+                    break
+            except FileNotFoundError:
+                pass
+            time.sleep(0.01)
+        os.killpg(child.pid, signal.SIGKILL)  # every rank, with no time for a last word
+        child.wait()
+        assert torch.load(f"parts/{LAST}", weights_only=True)["global_step"] < 30
+    subprocess.run(command, check=True, capture_output=True)
+    compare("whole", "parts")

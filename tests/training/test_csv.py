@@ -1,0 +1,57 @@
+"""metrics.csv keeps what is done, and only that, across resumes."""
+
+import csv
+
+from zoo.training import MetricsCSV
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_of_one_step_share_a_row_and_new_columns_are_added(tmp_path):
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({"train/loss": 1.0}, step=4)
+    logger.log_metrics({"train/loss": 0.5}, step=9)
+    logger.log_metrics({"val/loss": 0.7}, step=9)
+    logger.log_metrics({"train/loss": 0.25}, step=14)
+    logger.finalize("success")
+    assert rows(tmp_path) == [
+        {"step": "4", "train/loss": "1.0", "val/loss": ""},
+        {"step": "9", "train/loss": "0.5", "val/loss": "0.7"},
+        {"step": "14", "train/loss": "0.25", "val/loss": ""},
+    ]
+
+
+def test_a_resumed_run_keeps_the_past_and_redoes_the_rest(tmp_path):
+    first = MetricsCSV(tmp_path)
+    for step in (4, 9, 14):
+        first.log_metrics({"loss": step}, step=step)
+    first.finalize("failed")
+    resumed = MetricsCSV(tmp_path, resume=True)
+    resumed.log_metrics({"loss": 90, "more": 1}, step=9)
+    resumed.finalize("success")
+    assert [(r["step"], r["loss"]) for r in rows(tmp_path)] == [("4", "4"), ("9", "90")]
+
+
+def test_a_new_run_begins_anew(tmp_path):
+    old = MetricsCSV(tmp_path)
+    old.log_metrics({"loss": 1}, step=1)
+    old.finalize("success")
+    new = MetricsCSV(tmp_path)
+    new.log_metrics({"loss": 2}, step=5)
+    new.finalize("success")
+    assert [r["step"] for r in rows(tmp_path)] == ["5"]
+
+
+def test_a_row_that_was_cut_off_is_dropped(tmp_path):
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({"a": 1, "b": 2}, step=1)
+    logger.finalize("failed")
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("2,3,4,5,6")
+    resumed = MetricsCSV(tmp_path, resume=True)
+    resumed.log_metrics({"a": 9, "b": 9}, step=3)
+    resumed.finalize("success")
+    assert [r["step"] for r in rows(tmp_path)] == ["1", "3"]

@@ -1,0 +1,94 @@
+"""The `zoo` command. What needs no model is answered without importing torch."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, describe_config, list_configs, nearest
+
+_USAGE = "usage: zoo VERB [options], zoo VERB --help, zoo list, zoo --version"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: The arguments after `zoo`; those of the process by default.
+
+    Returns:
+        The exit code: 0; 2 for a mistake of the user's, told in one line; 130 or 143 for Ctrl-C
+        or SIGTERM. `ZOO_DEBUG=1` shows the traceback of a mistake.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = argv[0] if argv else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if verb in ("-V", "--version"):
+        from zoo import __version__
+
+        print(f"zoo {__version__}")
+        return 0
+    if verb == "list":
+        return _list(argv[1:])
+    if verb not in {**TRAINER_VERBS, **COMMANDS}:
+        verbs = [*TRAINER_VERBS, "list", *COMMANDS]
+        return _fail(f"there is no verb {verb!r}: {nearest(verb, verbs)}")
+
+    from zoo.cli.run import guarded
+
+    return guarded(verb, argv[1:])
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"zoo: error: {message}\n")
+    return 2
+
+
+def _help() -> str:
+    verbs = {
+        **TRAINER_VERBS,
+        "list": "models and their configs",
+        **{name: command.line for name, command in COMMANDS.items()},
+    }
+    width = max(map(len, verbs)) + 2
+    lines = [f"  {name:<{width}}{line}" for name, line in verbs.items()]
+    return "\n".join(
+        [
+            _USAGE,
+            "",
+            *lines,
+            "",
+            "begin with: zoo fit -c ddpm/digits     CKPT is a .ckpt file, a run directory or an",
+            "exported folder everywhere; --ckpt_path last is the newest of a run",
+        ]
+    )
+
+
+def _list(arguments: list[str]) -> int:
+    import fnmatch
+
+    if any(argument.startswith("-") for argument in arguments) or len(arguments) > 1:
+        print("usage: zoo list [PATTERN]     such as zoo list '*mnist*'")
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    pattern = (arguments or ["*"])[0].lower()
+    pattern = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
+    rows = []
+    for name, model in MODELS.items():
+        about = f"{model.line} (arXiv {model.paper}, kexue.fm/archives/{model.post})"
+        if fnmatch.fnmatch(name.lower(), pattern):
+            rows.append((name, about))
+    for config in list_configs():
+        if fnmatch.fnmatch(config.lower(), pattern):
+            rows.append((config, describe_config(config)))
+    if not rows:
+        known = nearest(pattern.strip("*"), [*MODELS, *list_configs()])
+        return _fail(f"nothing matches {pattern!r}: {known}")
+    width = max(len(name) for name, _ in rows) + 2
+    try:
+        for name, about in rows:
+            print(f"{name:<{width}}{about}".rstrip())
+        sys.stdout.flush()
+    except BrokenPipeError:  # zoo list | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

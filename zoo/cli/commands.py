@@ -1,0 +1,147 @@
+"""Verbs that need a model but no Trainer; the docstrings are their help."""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm.auto import tqdm
+
+from zoo.loading import build, load, save_pretrained, write_pretrained
+from zoo.registry import MODELS, nearest
+from zoo.training.grid import make_grid_png
+
+
+def sample(
+    ckpt: str,
+    *,
+    n: int = 64,
+    out: str = "samples.png",
+    steps: int | None = None,
+    sampler: str | None = None,
+    eta: float | None = None,
+    labels: list[int] | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    columns: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["32", "bf16"] = "32",
+) -> None:
+    """Draws images from a checkpoint into one PNG grid.
+
+    A seed gives the same images whatever the batch size.
+
+    Args:
+        ckpt: A .ckpt file, a run directory or an exported folder.
+        n: Number of images.
+        out: The PNG to write.
+        steps: Sampling steps; the model's own number by default.
+        sampler: ancestral or ddim; the model's own by default.
+        eta: Noise of DDIM, 0 (none) to 1.
+        labels: Classes to draw, repeated to n images, for a class-conditional model.
+        guidance: Classifier-free guidance scale; 1 is none.
+        seed: Seed of the noise.
+        batch_size: Images at a time.
+        columns: Images in a row of the grid.
+        device: Where to compute; auto takes a GPU if there is one.
+        precision: Precision of the network; the sampler's state is float32.
+    """
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"--n and --batch_size must be 1 or more, not {n} and {batch_size}")
+    if Path(out).suffix.lower() != ".png":
+        raise ValueError(f"--out must name a .png file, not {out!r}")
+    where = _device(device)
+    model = load(ckpt).to(where)
+    draw = getattr(model, "sample", None)
+    if draw is None:
+        raise ValueError(f"{type(model).__name__} does not make images")
+    asked = {
+        "steps": steps,
+        "sampler": sampler,
+        "eta": eta,
+        "guidance": guidance,
+    }
+    options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    if labels:
+        options["labels"] = labels
+    for name in options:
+        if name not in inspect.signature(draw).parameters:
+            raise ValueError(f"{type(model).__name__} has no --{name}")
+    images = []
+    firsts = range(0, n, batch_size)
+    with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
+        for first in tqdm(firsts, "sample", unit="batch", disable=len(firsts) == 1):
+            size = min(batch_size, n - first)
+            if labels:
+                chosen = [labels[i % len(labels)] for i in range(first, first + size)]
+                options["labels"] = torch.tensor(chosen, device=where)
+            if len(firsts) == 1 and "progress" in inspect.signature(draw).parameters:
+                options["progress"] = True
+            images.append(draw(size, seed=seed, first=first, **options).float().cpu())
+    path = make_grid_png(torch.cat(images), Path(out), columns=columns)
+    print(f"{n} images in {path}")
+
+
+def export(ckpt: str, folder: str, *, format: str = "zoo") -> None:
+    """Writes a checkpoint's averaged weights for others to use.
+
+    Args:
+        ckpt: A .ckpt file, a run directory or an exported folder.
+        folder: Folder to write; made if it is not there.
+        format: zoo (model.safetensors and config.json), or one of the model's own, such as
+            diffusers.
+    """
+    model = load(ckpt)
+    if format == "zoo":
+        save_pretrained(model, folder)
+    else:
+        name = type(model).__name__
+        formats = _exchange(name, "EXPORTERS")
+        if format not in formats:
+            raise ValueError(
+                f"{name} has no format {format!r}: {nearest(format, ['zoo', *formats])}"
+            )
+        formats[format](dict(model.hparams), model.state_dict(), Path(folder))
+    print(f"written to {folder}")
+
+
+def import_(source: str, folder: str, *, format: str) -> None:
+    """Reads foreign weights into a folder that every verb takes as a checkpoint.
+
+    Args:
+        source: The foreign file or folder.
+        folder: Folder to write; made if it is not there.
+        format: Layout of the source, such as diffusers, pesser or openai.
+    """
+    formats = {
+        name: (model, importer)
+        for model in MODELS
+        for name, importer in _exchange(model, "IMPORTERS").items()
+    }
+    if format not in formats:
+        raise ValueError(f"there is no format {format!r}: {nearest(format, formats)}")
+    if not Path(source).exists():
+        raise FileNotFoundError(f"no such file or folder: {source}")
+    name, importer = formats[format]
+    hparams, state_dict = importer(Path(source))
+    build(f"zoo.{name}", hparams, state_dict, Path(source))  # refuses what does not fit
+    write_pretrained(f"zoo.{name}", hparams, state_dict, folder)
+    print(f"written to {folder}")
+
+
+def _exchange(model: str, table: str) -> dict[str, Any]:
+    module = MODELS[model].exchange
+    if module is None:
+        return {}
+    found: dict[str, Any] = getattr(importlib.import_module(module), table)
+    return found
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: there is no CUDA device here")
+    return torch.device(name)

@@ -1,0 +1,127 @@
+"""Runs a verb and turns what goes wrong into one line and an exit code."""
+
+import argparse
+import importlib
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from zoo.cli.parser import ZooParser, innermost
+from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, nearest
+from zoo.training.guard import TrainingDivergedError
+from zoo.training.stop import Stopped
+
+# Mistakes in what was asked for; anything else is a bug and keeps its traceback.
+_MISTAKES = (
+    ValueError,
+    OSError,
+    MisconfigurationException,
+    argparse.ArgumentError,
+    TrainingDivergedError,
+    ModuleNotFoundError,
+)
+
+
+def guarded(verb: str, arguments: list[str]) -> int:
+    """Runs `zoo VERB ARGUMENTS` and returns the exit code."""
+    _quieten()
+    torch.set_float32_matmul_precision("high")
+    try:
+        if verb in TRAINER_VERBS:
+            from zoo.cli.trainer import run_trainer_verb
+
+            run_trainer_verb(verb, arguments)
+        else:
+            run_function(verb, arguments)
+    except Stopped as stopped:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return 0  # a child that fails would make the launcher kill rank 0
+        again = [verb, *arguments]
+        if verb == "fit" and not any(a.split("=")[0] == "--ckpt_path" for a in arguments):
+            again += ["--ckpt_path", "last"]
+        what = stopped.saved or "stopped at once; the last checkpoint is as it was"
+        sys.stderr.write(f"zoo: {what}\nzoo: go on with: zoo {shlex.join(again)}\n")
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("zoo: stopped\n")
+        return 130
+    except _MISTAKES as error:
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        sys.stderr.write(f"zoo: error: {one_line(error)}\n")
+        return 2
+    except RuntimeError as error:
+        if os.environ.get("ZOO_DEBUG") or "loading state_dict" not in str(error):
+            raise
+        sys.stderr.write(f"zoo: error: the checkpoint does not fit the model: {one_line(error)}\n")
+        return 2
+    except SystemExit as stop:  # --help and --print_config; Lightning's own ways out
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line."""
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = innermost(" ".join(message.split()))
+    return (text if len(text) < 600 else text[:597] + "...") or type(error).__name__
+
+
+def run_function(verb: str, arguments: list[str]) -> None:
+    """Calls a verb's function with typed arguments; its docstring is the help."""
+    module, name = COMMANDS[verb].function.split(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+
+    parser = ZooParser(prog=f"zoo {verb}", description=COMMANDS[verb].line)
+    parser.add_function_arguments(function, as_positional=True, fail_untyped=True)
+    short = COMMANDS[verb].short
+    longhand = [short.get(argument, argument) for argument in arguments]
+    function(**parser.parse_args(longhand).as_dict())
+
+
+def check_names(arguments: list[str]) -> None:
+    """Suggests a model for `--model NAME` when there is none of that name.
+
+    Raises:
+        ValueError: No such model.
+    """
+    for flag, value in zip(arguments, [*arguments, ""][1:], strict=True):
+        name = flag.removeprefix("--model=") if flag.startswith("--model=") else value
+        if flag.startswith("--model=") or flag == "--model":
+            known = name in MODELS or "." in name or name.startswith("{")
+            if not known:
+                raise ValueError(f"there is no model {name!r}: {nearest(name, MODELS)}")
+
+
+class _NoTips(logging.Filter):
+    # Advertisements, and a note about a flag of Lightning's that we set to the safe value anyway.
+    _SILENT = ("💡", "litlogger", "`weights_only` was not set", "TPU available")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(text in message for text in self._SILENT)
+
+
+def _quieten() -> None:
+    """Silences advertisements and warnings about what the zoo does on purpose."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's use of it
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    ):
+        logger = logging.getLogger(name)
+        if not any(isinstance(f, _NoTips) for f in logger.filters):
+            logger.addFilter(_NoTips())
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`anonymous`.*")

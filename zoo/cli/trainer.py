@@ -1,0 +1,227 @@
+"""fit, validate, test and predict; the only file that touches LightningCLI's internals."""
+
+import importlib
+import os
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+from zoo.cli.arguments import Prepared, prepare
+from zoo.cli.parser import ZooParser, restrict_imports
+from zoo.cli.run import check_names
+from zoo.loading import read_exported
+from zoo.registry import MODELS
+from zoo.training import (
+    EMA,
+    AtomicCheckpointIO,
+    Checkpoint,
+    FiniteLoss,
+    MetricsCSV,
+    RunRecord,
+    StepProgressBar,
+    StepRNG,
+)
+from zoo.training.quality import SampleQuality
+from zoo.training.samples import SampleGrid
+
+
+def run_trainer_verb(verb: str, arguments: list[str]) -> None:
+    """Runs `zoo VERB ARGUMENTS` for one of the Trainer's verbs.
+
+    Raises:
+        ValueError: Something asked for cannot be done; the message says what to do instead.
+    """
+    restrict_imports()
+    check_names(arguments)
+    prepared = prepare(verb, arguments)
+    os.environ["ZOO_RUN_DIR"] = str(prepared.run_dir)  # for the processes that a strategy launches
+    for model in MODELS.values():
+        importlib.import_module(model.module)
+    importlib.import_module("datamodules")
+    ZooCLI(prepared, [verb, *prepared.arguments])
+
+
+class ZooCLI(LightningCLI):
+    """LightningCLI with one run directory, honest precedence, and checkpoints that are enough."""
+
+    def __init__(self, prepared: Prepared, args: list[str]) -> None:
+        self.prepared = prepared
+        super().__init__(
+            model_class=None,
+            datamodule_class=None,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=RunRecord,
+            parser_class=ZooParser,
+            trainer_defaults={
+                "use_distributed_sampler": False,
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 50,
+                "max_epochs": -1,
+            },
+            args=args,
+        )
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds trainer, model and data; none is required, since a checkpoint may bring it."""
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{key}": v for key, v in self.trainer_defaults.items()})
+        for cls, key in ((LightningModule, "model"), (LightningDataModule, "data")):
+            parser.add_lightning_class_args(cls, key, subclass_mode=True, required=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what a run has beside model and data."""
+        parser.add_argument(
+            "--run_dir",
+            type=str,
+            default=None,
+            help="Folder of config.yaml, checkpoints/, samples/, metrics.csv, results.json and "
+            "wandb/. Default: runs/CONFIG, numbered if that holds a run.",
+        )
+        for callback, key in (
+            (EMA, "ema"),
+            (SampleGrid, "samples"),
+            (SampleQuality, "quality"),
+            (Checkpoint, "checkpoint"),
+        ):
+            parser.add_lightning_class_args(callback, key)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses; the stock method warns when the process has arguments of its own."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the checkpoint's config was the first --config.
+
+        The stock method puts the checkpoint above the flags.
+        """
+
+    def before_instantiate_classes(self) -> None:
+        """Checks what only the whole config can tell, and places the loggers in the run."""
+        config = self.config[self.subcommand]
+        if not config.get("model"):
+            raise ValueError("which model? give -c CONFIG, --model NAME or --ckpt_path CKPT")
+        class_path = config.model.class_path
+        held = self.prepared.model
+        if held is not None and held.rsplit(".", 1)[-1] != class_path.rsplit(".", 1)[-1]:
+            raise ValueError(
+                f"{self.prepared.checkpoint} holds a {held}, but the config asks for {class_path}"
+            )
+        if not config.get("data"):
+            raise ValueError("which data? give -c CONFIG or --data NAME (such as Digits)")
+        trainer = config.trainer
+        if self.subcommand == "fit":
+            if (
+                trainer.max_steps == -1
+                and trainer.max_epochs in (None, -1)
+                and not trainer.max_time
+            ):
+                raise ValueError(
+                    "when does it end? give --trainer.max_steps N or --trainer.max_epochs N"
+                )
+            self._tell_changes(config.model.get("init_args", {}))
+        trainer.default_root_dir = str(self.prepared.run_dir)
+        # Set here, not parsed: the stock verb would look for "last" in places of its own.
+        file = self.prepared.checkpoint
+        config.ckpt_path = str(file) if file is not None and file.is_file() else None
+        for logger in _specs(trainer.logger):
+            if str(logger.get("class_path", "")).endswith("WandbLogger"):
+                self._place_wandb(logger.init_args)
+
+    def _place_wandb(self, init_args: Any) -> None:
+        init_args.save_dir = str(self.prepared.run_dir)
+        if self.prepared.wandb_id is not None:
+            init_args.id = self.prepared.wandb_id
+        if not init_args.get("name"):
+            init_args.name = self.prepared.run_dir.name
+        import wandb
+
+        if "WANDB_MODE" not in os.environ and not wandb.api.api_key and not init_args.offline:
+            os.environ["WANDB_MODE"] = "offline"
+            rank_zero_info(
+                "no W&B key: this run is logged offline; send it later with "
+                f"`wandb sync {self.prepared.run_dir / 'wandb'}/offline-run-*`"
+            )
+
+    def _tell_changes(self, arguments: Any) -> None:
+        for name, old in self.prepared.hparams.items():
+            new = arguments.get(name, old)
+            if new != old:
+                rank_zero_info(f"model.{name} is {new}; the checkpoint was made with {old}")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer with the zoo's callbacks, in the order in which they must act."""
+        settings = self._get(self.config_init, "trainer")
+        fit = self.subcommand == "fit"
+        callbacks: list[Callback] = [StepRNG(), FiniteLoss()]
+        if settings.enable_progress_bar is not False:
+            callbacks.append(StepProgressBar())
+        own = settings.callbacks or []
+        kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, list) else [own])]
+        kwargs["logger"] = self._loggers(settings.logger) if fit else False
+        plugins = settings.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not _shards_weights(settings.strategy):  # those bring files of their own
+            plugins = [*plugins, AtomicCheckpointIO()]
+        kwargs["plugins"] = plugins
+        return super().instantiate_trainer(**kwargs)
+
+    def _loggers(self, configured: Any) -> list[Logger] | bool:
+        if configured is False:
+            return False
+        more = configured if isinstance(configured, list) else [configured]
+        csv = MetricsCSV(self.prepared.run_dir, resume=self.prepared.checkpoint is not None)
+        return [csv, *(logger for logger in more if isinstance(logger, Logger))]
+
+    def after_instantiate_classes(self) -> None:
+        """Loads an exported folder, which the Trainer cannot."""
+        file = self.prepared.checkpoint
+        if file is not None and file.is_dir():
+            self.model.load_state_dict(read_exported(file)[2])
+
+    def before_fit(self) -> None:
+        """Says where the run goes."""
+        rank_zero_info(f"run directory: {self.prepared.run_dir}")
+
+    def after_fit(self) -> None:
+        """Says what can be done next."""
+        run_dir = self.prepared.run_dir
+        rank_zero_info(
+            f"done: {run_dir / 'checkpoints' / 'last.ckpt'} (zoo test --ckpt_path {run_dir}; "
+            f"zoo sample {run_dir})"
+        )
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                import wandb
+
+                wandb.finish()
+
+    def predict(self, **kwargs: Any) -> None:
+        """Writes what the model predicts to run_dir/predictions.pt, a file a rank."""
+        kwargs["return_predictions"] = True
+        predictions = self.trainer.predict(**kwargs)
+        name = "predictions.pt"
+        if self.trainer.world_size > 1:
+            name = f"predictions-{self.trainer.global_rank}.pt"
+        self.prepared.run_dir.mkdir(parents=True, exist_ok=True)
+        torch.save(predictions, self.prepared.run_dir / name)
+        rank_zero_info(f"written to {self.prepared.run_dir / name}")
+
+    def test(self, **kwargs: Any) -> None:
+        """Tests; RunRecord prints the numbers with their protocol."""
+        self.trainer.test(**{**kwargs, "verbose": False})
+
+
+def _shards_weights(strategy: Any) -> bool:
+    name = strategy if isinstance(strategy, str) else type(strategy).__name__
+    return any(kind in name.lower() for kind in ("fsdp", "deepspeed", "parallelstrategy"))
+
+
+def _specs(logger: Any) -> list[Any]:
+    if logger is None or isinstance(logger, bool):
+        return []
+    return logger if isinstance(logger, list) else [logger]

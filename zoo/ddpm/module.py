@@ -1,0 +1,369 @@
+"""DDPM as a LightningModule."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from zoo.ddpm.diffusion import (
+    Diffusion,
+    LossReduction,
+    Objective,
+    Variance,
+    Weighting,
+    check_choice,
+)
+from zoo.ddpm.generation import (
+    EVALUATION_SEED,
+    bits_per_dim,
+    check_guidance,
+    interpolate,
+    plan,
+    sample,
+)
+from zoo.ddpm.likelihood import Bound, histogram_bits_per_dim
+from zoo.ddpm.sampler import SamplerName
+from zoo.ddpm.schedule import Chain, Schedule, Spacing, make_betas
+from zoo.ddpm.unet import UNet
+from zoo.layers.counter_rng import integers, normal
+from zoo.training.averages import Averages
+from zoo.training.log import is_logging_step, log_every
+from zoo.training.optim import LAMB, piecewise_linear
+
+OptimizerName = Literal["adam", "lamb"]
+
+
+class DDPM(LightningModule):
+    """Denoising diffusion model of images in [-1, 1].
+
+    arXiv 2006.11239 and kexue.fm/archives/9119; DDIM arXiv 2010.02502; learned variance and cosine
+    schedule arXiv 2102.09672; classifier-free guidance arXiv 2207.12598. The defaults are Ho's
+    CIFAR-10 model.
+
+    Args:
+        image_size: Side of a square image, or [height, width].
+        channels: Channels of an image: 1 for grey, 3 for RGB.
+        levels: Grey levels of the data, for bits/dim: 256 for 8-bit images.
+        timesteps: Number of steps T of the diffusion.
+        schedule: Variances of the steps. linear: from beta_start to beta_end; post:
+            beta_end * t / T; cosine.
+        beta_start: First beta of the linear schedule.
+        beta_end: Last beta of the linear and post schedules.
+        objective: What the network predicts: the noise, the image, or the velocity v.
+        loss: mean of the squared error over an image's pixels (Ho), or sum (the post's author).
+        weighting: Weights of the loss over steps: uniform, or min_snr (arXiv 2303.09556).
+        min_snr_gamma: Bound of the signal-to-noise ratio in min_snr.
+        variance: Of a reverse step: fixed_small, fixed_large, zero (the post's greedy sampling), or
+            learned_range (the network predicts it, trained by the bound).
+        vlb_weight: Weight of the bound in bits/dim in the loss of learned_range.
+        num_classes: Number of classes to condition on; 0 for none.
+        label_dropout: Probability of training without the label, for guidance.
+        width: Channels of the U-Net at multiplier 1.
+        multipliers: Channels of each level in units of width; each level halves the resolution.
+        blocks: Residual blocks a level.
+        attention_levels: Levels with attention, 0 being the full resolution.
+        dropout: Dropout in the residual blocks.
+        groups: Groups of the group norms.
+        head_dim: Channels of an attention head; one head over all if not given.
+        norm_eps: Epsilon of the group norms.
+        freq_shift: 1 for Ho's timestep embedding, 0 for OpenAI's.
+        cos_first: Cosines before sines in the timestep embedding, as OpenAI's.
+        symmetric_downsample: Pad downsampling on all four sides, as OpenAI's.
+        checkpointing: Recompute activations in the backward pass, to save memory.
+        compile: Compile the network, and what a sampler does beside it.
+        channels_last: Keep activations as (B, H, W, C) in memory.
+        lr: Learning rate.
+        weight_decay: Decoupled weight decay.
+        optimizer: adam (fused), or lamb (the post's author's).
+        lr_schedule: Multiplier of lr at some steps, linear between them and constant after, from 0
+            at step 0 unless given; {5000: 1} is Ho's warm-up. Constant if not given.
+        sampler: ancestral or ddim.
+        sample_steps: Steps of a sampler; all timesteps if not given.
+        spacing: Which steps those are: leading, trailing, linspace or quadratic.
+        eta: Noise of ddim, from 0 (none) to 1.
+        clip: Clip the predicted image to [-1, 1] at each step, and in bits/dim.
+        guidance: Strength of classifier-free guidance; 1 is none.
+
+    Raises:
+        ValueError: A value is out of range, or has no effect beside the others.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int | list[int] = 32,
+        channels: int = 3,
+        levels: int = 256,
+        timesteps: int = 1000,
+        schedule: Schedule = "linear",
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        objective: Objective = "eps",
+        loss: LossReduction = "mean",
+        weighting: Weighting = "uniform",
+        min_snr_gamma: float = 5.0,
+        variance: Variance = "fixed_large",
+        vlb_weight: float = 0.001,
+        num_classes: int = 0,
+        label_dropout: float = 0.1,
+        width: int = 128,
+        multipliers: list[int] = [1, 2, 2, 2],  # noqa: B006  # never changed; a list, as YAML has it
+        blocks: int = 2,
+        attention_levels: list[int] = [1],  # noqa: B006
+        dropout: float = 0.0,
+        groups: int = 32,
+        head_dim: int | None = None,
+        norm_eps: float = 1e-6,
+        freq_shift: int = 1,
+        cos_first: bool = False,
+        symmetric_downsample: bool = False,
+        checkpointing: bool = False,
+        compile: bool = False,
+        channels_last: bool = False,
+        lr: float = 2e-4,
+        weight_decay: float = 0.0,
+        optimizer: OptimizerName = "adam",
+        lr_schedule: dict[int, float] | None = None,
+        sampler: SamplerName = "ancestral",
+        sample_steps: int | None = None,
+        spacing: Spacing = "trailing",
+        eta: float = 0.0,
+        clip: bool = True,
+        guidance: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"image_size={image_size}: give a side, or [height, width]")
+        self.shape = (channels, size[0], size[1])
+        self.num_classes = num_classes
+        check_choice("optimizer", optimizer, OptimizerName)
+        check_choice("sampler", sampler, SamplerName)
+        if lr <= 0 or weight_decay < 0:
+            raise ValueError(
+                f"lr={lr}, weight_decay={weight_decay}: need lr > 0, weight_decay >= 0"
+            )
+        if not 0 <= label_dropout < 1:
+            raise ValueError(f"label_dropout={label_dropout}: a probability below 1")
+        # Keys that went through JSON are strings.
+        self.lr_points = {int(k): float(v) for k, v in (lr_schedule or {0: 1.0}).items()}
+        piecewise_linear(self.lr_points)
+        if sampler == "ancestral" and eta != 0:
+            raise ValueError(f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim")
+        self._validation = Averages("val/loss")
+        self._test = Averages(
+            "test/bits_per_dim", "test/bits_prior", "test/bits_kl", "test/bits_decoder"
+        )
+        self._tested = 0
+        self.diffusion = Diffusion(
+            Chain.from_betas(make_betas(schedule, timesteps, beta_start, beta_end)),
+            objective=objective,
+            variance=variance,
+            loss=loss,
+            weighting=weighting,
+            min_snr_gamma=min_snr_gamma,
+            vlb_weight=vlb_weight,
+            levels=levels,
+        )
+        self.plan()
+        check_guidance(self, guidance)
+        self.net = UNet(
+            in_channels=channels,
+            out_channels=2 * channels if variance == "learned_range" else channels,
+            width=width,
+            multipliers=multipliers,
+            blocks=blocks,
+            attention_levels=attention_levels,
+            dropout=dropout,
+            groups=groups,
+            head_dim=head_dim,
+            num_classes=num_classes,
+            norm_eps=norm_eps,
+            freq_shift=freq_shift,
+            cos_first=cos_first,
+            symmetric_downsample=symmetric_downsample,
+            checkpointing=checkpointing,
+        )
+        self.net.check_size(*size)
+        self.net.init_ho()
+        if channels_last:
+            self.net.to(memory_format=torch.channels_last)
+
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The network's output for x_t (B, C, H, W) at steps t (B,); no labels: unconditional."""
+        x_t = x_t.to(self.net.conv_in.weight.dtype)
+        if self.hparams["channels_last"]:
+            x_t = x_t.contiguous(memory_format=torch.channels_last)
+        output: Tensor = self.net(x_t, t, labels if self.num_classes else None)
+        return output
+
+    # Training
+
+    def losses(self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Loss of each item, float32 (B,), for given steps t (B,) and noise of the shape of x0."""
+        x_t = self.diffusion.q_sample(x0, t, noise)
+        return self.diffusion.loss(self(x_t, t, labels), x0, x_t, t, noise)
+
+    def loss(
+        self,
+        x0: Tensor,
+        t: Tensor | None = None,
+        noise: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """Mean loss of a batch; steps and noise are drawn from the global stream if not given."""
+        t = self._draw_steps(x0) if t is None else t
+        noise = torch.randn_like(x0) if noise is None else noise
+        return self.losses(x0, t, noise, labels).mean()
+
+    def _draw_steps(self, x0: Tensor) -> Tensor:
+        return torch.randint(len(self.diffusion.chain), (len(x0),), device=x0.device)
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """Loss of a batch (images, labels, ...)."""
+        x0, labels = self._unpack(batch)
+        if labels is not None:
+            dropped = torch.rand(len(x0), device=x0.device) < self.hparams["label_dropout"]
+            labels = torch.where(dropped, self.num_classes, labels)
+        t = self._draw_steps(x0)
+        losses = self.losses(x0, t, torch.randn_like(x0), labels)
+        loss = losses.mean()
+        if is_logging_step(self):
+            # Mean over each quarter of the steps, as OpenAI logs it; NaN where a batch has none.
+            quarter = (t * 4 // len(self.diffusion.chain))[:, None] == torch.arange(
+                4, device=t.device
+            )
+            means = (losses.detach() @ quarter.float()) / quarter.sum(0)
+            by_quarter = {f"train/loss_q{i}": mean for i, mean in enumerate(means.unbind())}
+            log_every(self, {"train/loss": loss, **by_quarter})
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Adam or LAMB over all parameters, with the schedule by step."""
+        args = {"lr": self.hparams["lr"], "weight_decay": self.hparams["weight_decay"]}
+        optimizer: torch.optim.Optimizer
+        if self.hparams["optimizer"] == "lamb":
+            optimizer = LAMB(self.parameters(), **args)
+        else:
+            # The fused step is about ten times as fast on CPUs too; but a loss scaler cannot
+            # clip gradients that a fused step unscales by itself.
+            scaled = self._trainer is not None and self.trainer.precision == "16-mixed"
+            fused = self.device.type in ("cpu", "cuda") and not scaled
+            optimizer = torch.optim.AdamW(self.parameters(), fused=fused, **args)
+        if self.hparams["lr_schedule"] is None:
+            return optimizer
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, piecewise_linear(self.lr_points))
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names the class, for `zoo.load`."""
+        checkpoint["zoo_class"] = "zoo.DDPM"
+
+    def setup(self, stage: str) -> None:
+        """Compares the data with the model, and compiles.
+
+        Raises:
+            ValueError: The data has other channels, size, levels or classes.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        size = tuple(getattr(data, "size", self.shape[1:]))
+        self._check_shape((getattr(data, "channels", self.shape[0]), *size))
+        for name, own in [("levels", self.diffusion.levels), ("num_classes", self.num_classes)]:
+            theirs = getattr(data, name, own)
+            if own and theirs != own:  # a model without classes takes any data
+                raise ValueError(
+                    f"the data has {name}={theirs} but the model {own}: set --model.{name}={theirs}"
+                )
+        if self.hparams["compile"]:
+            self.net.compile(dynamic=False)
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self.shape:
+            theirs, own = ("x".join(map(str, s)) for s in (shape, self.shape))
+            raise ValueError(
+                f"images of {theirs} (CxHxW) for a model of {own}: set --model.channels={shape[0]} "
+                f"--model.image_size={list(shape[1:])}"
+            )
+
+    def _unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        x0 = batch[0].float()  # whatever precision the Trainer converts its inputs to
+        self._check_shape(tuple(x0.shape[1:]))
+        return x0, batch[1] if self.num_classes else None
+
+    # Evaluation
+
+    plan = plan
+    sample = sample
+    interpolate = interpolate
+    bits_per_dim = bits_per_dim
+
+    def _index(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """Numbers of a batch's items in their split; data without numbers is counted by batch."""
+        if len(batch) > 2:
+            return batch[2]
+        size = len(batch[0])
+        return torch.arange(batch_idx * size, (batch_idx + 1) * size, device=batch[0].device)
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        """Adds to val/loss, with each item's own step and noise."""
+        x0, labels = self._unpack(batch)
+        index = self._index(batch, batch_idx)
+        t = integers(EVALUATION_SEED, index, 0, high=len(self.diffusion.chain))
+        noise = normal(EVALUATION_SEED, index, 1, self.shape)
+        self._validation.add({"val/loss": self.losses(x0, t, noise, labels)})
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/loss."""
+        self._validation.log(self, prog_bar=True)
+
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        """Adds to test/bits_per_dim and its parts."""
+        x0, labels = self._unpack(batch)
+        bound = self.bits_per_dim(
+            x0,
+            index=self._index(batch, batch_idx),
+            labels=labels,
+            variance=self._likelihood_variance(),
+            return_parts=True,
+        )
+        assert isinstance(bound, Bound)
+        parts = (bound.total, bound.prior, bound.steps[:, 1:].sum(1), bound.decoder)
+        self._test.add(dict(zip(self._test.names, parts, strict=True)))
+
+    def on_test_epoch_end(self) -> None:
+        """Logs test/bits_per_dim, and a baseline where the data has reference images."""
+        self._tested = self._test.log(self)
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and hasattr(data, "reference_images"):
+            train, test = (data.reference_images(split) for split in ("train", "test"))
+            bits = histogram_bits_per_dim(train, test, self.diffusion.levels)
+            self.log("baseline/bits_per_dim", bits, sync_dist=True)
+
+    def _likelihood_variance(self) -> Variance:
+        # Greedy sampling has no density.
+        return "fixed_small" if self.diffusion.variance == "zero" else self.diffusion.variance
+
+    def protocol(self) -> dict[str, str]:
+        """How the numbers of a test were made."""
+        count = f"{self._tested} items" if self._tested else "all items"
+        return {
+            "test/bits_per_dim": (
+                f"variational bound on the test split, {count}, one noise a step and item (seed "
+                f"{EVALUATION_SEED}), timesteps {len(self.diffusion.chain)}, variance "
+                f"{self._likelihood_variance()}, {self.diffusion.levels} levels with Ho's tanh "
+                f"decoder, x0 {'clipped' if self.hparams['clip'] else 'not clipped'}"
+                + (", given the labels" if self.num_classes else "")
+            ),
+            "baseline/bits_per_dim": (
+                "test split, each pixel coded by the training split's histogram at its position, "
+                "counts from 1"
+            ),
+        }
+
+    def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """A sample for each item: of its label, and with its number."""
+        index = self._index(batch, batch_idx)
+        return self.sample(len(index), labels=self._unpack(batch)[1], index=index)

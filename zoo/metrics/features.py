@@ -1,0 +1,152 @@
+"""Feature extractors by name, each with the hash of its weights."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.metrics.feature_net import FeatureNet
+
+ASSETS = Path(__file__).parent / "assets"
+FEATURE_NETS = ("digits-net", "mnist-net", "fashion-net", "cifar-net")
+EXTRACTORS = (*FEATURE_NETS, "inception")
+
+
+@dataclass(kw_only=True)
+class Extractor:
+    """Turns uint8 images into features.
+
+    Not an nn.Module, so that it can never become part of a model or its checkpoint.
+
+    Attributes:
+        name: Its name in `EXTRACTORS`.
+        sha256: Hash of its weights' file.
+        channels: Channels of the images it takes.
+        size: Height and width that it works at.
+        resize: How images of another size are brought to it.
+        network: uint8 (B, C, H, W) to features (B, d).
+        device: Where it computes.
+    """
+
+    name: str
+    sha256: str
+    channels: int
+    size: tuple[int, int]
+    resize: str
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+
+    @torch.no_grad()
+    def __call__(self, images_NCHW: Tensor, batch_size: int = 256) -> Tensor:
+        """The features of images.
+
+        Args:
+            images_NCHW: uint8 in 0..255.
+            batch_size: Images at a time.
+
+        Returns:
+            float32 (N, d) on `device`.
+
+        Raises:
+            ValueError: The images have another number of channels.
+        """
+        assert images_NCHW.dtype == torch.uint8
+        self.check_channels(images_NCHW.shape[1])
+        parts = images_NCHW.split(batch_size)  # type: ignore[no-untyped-call]
+        return torch.cat([self.network(part.to(self.device)).float() for part in parts])
+
+    def check_channels(self, channels: int) -> None:
+        """Refuses images that the network was not made for."""
+        if channels != self.channels:
+            fits = (
+                "digits-net, mnist-net or fashion-net"
+                if channels == 1
+                else "cifar-net or inception"
+            )
+            raise ValueError(
+                f"the extractor {self.name} takes images with {self.channels} channel"
+                f"{'s' * (self.channels > 1)}, these have {channels}: use {fits}"
+            )
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_feature_net(path: Path) -> tuple[FeatureNet, dict[str, str]]:
+    """A net that `zoo.metrics.train_features` has written, and what is known about it."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        about: dict[str, str] = file.metadata()
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    net = FeatureNet(
+        channels=int(about["channels"]),
+        widths=[int(width) for width in about["widths"].split(",")],
+        num_classes=int(about["num_classes"]),
+    )
+    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    return net.eval().requires_grad_(False), about
+
+
+def load_extractor(
+    name: str, *, weights: str | None = None, device: torch.device | str = "cpu"
+) -> Extractor:
+    """An extractor by name.
+
+    Args:
+        name: digits-net, mnist-net, fashion-net, cifar-net: small classifiers that the package
+            ships; inception: the network of the published FID, from a file that you supply.
+        weights: For inception only: its file, or a folder that holds it.
+        device: Where it computes.
+
+    Raises:
+        ValueError: There is no such extractor, or `weights` does not belong to it.
+        FileNotFoundError: The weights of inception are not there.
+        ImportError: torch-fidelity, which has the network of inception, is not installed.
+    """
+    device = torch.device(device)
+    if name == "inception":
+        from zoo.metrics.inception import load_inception
+
+        inception, sha256 = load_inception(weights, device)
+        return Extractor(
+            name=name,
+            sha256=sha256,
+            channels=3,
+            size=(299, 299),
+            resize="bilinear as in TensorFlow 1",
+            network=inception,
+            device=device,
+        )
+    if name not in FEATURE_NETS:
+        raise ValueError(f"no extractor {name!r}: choose one of {', '.join(EXTRACTORS)}")
+    if weights is not None:
+        raise ValueError(f"{name} comes with its weights: leave out weights={weights!r}")
+
+    path = ASSETS / f"{name}.safetensors"
+    net, about = load_feature_net(path)
+    net.to(device)
+    height, width = (int(side) for side in about["size"].split(","))
+
+    def network(images: Tensor) -> Tensor:
+        x = images.float().div_(127.5).sub_(1)
+        if x.shape[2:] != (height, width):
+            x = F.interpolate(x, (height, width), mode="bilinear", antialias=True)
+        return net.features(x)
+
+    return Extractor(
+        name=name,
+        sha256=file_sha256(path),
+        channels=int(about["channels"]),
+        size=(height, width),
+        resize="bilinear with antialiasing",
+        network=network,
+        device=device,
+    )

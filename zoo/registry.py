@@ -1,0 +1,118 @@
+"""What the zoo holds: models, configs and verbs. Imports nothing heavy: `zoo list` is quick."""
+
+import difflib
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of the zoo.
+
+    Args:
+        name: Public class name, `zoo.<name>`.
+        module: Module that defines the class.
+        config: Shipped config to begin with.
+        paper: arXiv id.
+        post: Number of the kexue.fm post.
+        line: What it is, in one line.
+        exchange: Module with the `EXPORTERS` and `IMPORTERS` of foreign formats, if any.
+    """
+
+    name: str
+    module: str
+    config: str
+    paper: str
+    post: int
+    line: str
+    exchange: str | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A verb of the command line beside Lightning's own.
+
+    Args:
+        function: "module:name"; its arguments are the verb's, its docstring is the help.
+        line: What it does, in one line.
+        short: Short options and what they stand for.
+    """
+
+    function: str
+    line: str
+    short: dict[str, str] = field(default_factory=dict)
+
+
+MODELS = {
+    model.name: model
+    for model in [
+        Model(
+            "DDPM",
+            "zoo.ddpm.module",
+            "ddpm/digits",
+            "2006.11239",
+            9119,
+            "denoising diffusion: ancestral and DDIM sampling, bits/dim, guidance",
+            exchange="zoo.ddpm.interchange",
+        ),
+    ]
+}
+
+TRAINER_VERBS = {
+    "fit": "train a model (resume with --ckpt_path last)",
+    "validate": "evaluate a checkpoint on the validation split",
+    "test": "the headline numbers of a checkpoint, with their protocol",
+    "predict": "run a checkpoint over the data's prediction split",
+}
+
+COMMANDS = {
+    "sample": Command(
+        "zoo.cli.commands:sample",
+        "draw images from a checkpoint into one PNG grid",
+        {"-n": "--n", "-o": "--out"},
+    ),
+    "export": Command("zoo.cli.commands:export", "write a checkpoint as safetensors or diffusers"),
+    "import": Command(
+        "zoo.cli.commands:import_", "read foreign weights into a folder of the zoo's own"
+    ),
+}
+
+
+def config_root() -> Path:
+    """Folder of the shipped configs: inside the wheel, or beside `zoo/` in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def list_configs() -> list[str]:
+    """Names of the shipped recipes, such as `ddpm/digits`; overlays last."""
+    root = config_root()
+    names = [path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")]
+    return sorted(names, key=lambda name: (name.startswith("overlays/"), name))
+
+
+def describe_config(name: str) -> str:
+    """First comment line of a shipped config."""
+    with (config_root() / f"{name}.yaml").open(encoding="utf-8") as file:
+        first = file.readline()
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the models that match a shell pattern, ignoring case.
+
+    Args:
+        pattern: Such as `*vae*`.
+    """
+    return [name for name in MODELS if fnmatch.fnmatch(name.lower(), pattern.lower())]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A question with the nearest of `names`, or all of them when none is near."""
+    names = list(names)
+    lower = {n.lower(): n for n in names}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return f"did you mean {lower[near[0]]}?" if near else f"known: {', '.join(names)}"

@@ -1,0 +1,98 @@
+"""metrics.csv: one row a step, kept across resumes."""
+
+import csv
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MetricsCSV(Logger):
+    """Writes the metrics of a run to `folder/metrics.csv`.
+
+    Lightning's CSVLogger deletes the file that is there when a run is resumed; this one keeps the
+    rows up to the step that the run is resumed from, and drops those that will be done again.
+
+    Args:
+        folder: The run directory.
+        resume: Whether the run goes on from a checkpoint; else a file that is there is replaced.
+    """
+
+    def __init__(self, folder: str | Path, resume: bool = False) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self._resume = resume
+        self._columns: list[str] | None = None
+        self._row: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """Version of the logger; a run directory holds one run."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """Folder of metrics.csv."""
+        return str(self.path.parent)
+
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Does nothing: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds to the row of `step`; the row is written when the next one begins."""
+        step = 0 if step is None else step
+        if self._columns is None:
+            self._begin(step)
+        if self._row and self._row["step"] != step:
+            self._write_row()
+        self._row.update(metrics, step=step)
+
+    def finalize(self, status: str) -> None:
+        """Writes the last row."""
+        if self._row:
+            self._write_row()
+
+    def _begin(self, step: int) -> None:
+        old = self._read() if self._resume else []
+        kept = [row for row in old if row["step"].isdigit() and int(row["step"]) < step]
+        self._columns = list(kept[0]) if kept else ["step"]
+        self._replace(kept)
+
+    def _write_row(self) -> None:
+        assert self._columns is not None
+        new = [key for key in self._row if key not in self._columns]
+        if new:
+            rows = self._read()
+            self._columns += sorted(new)
+            self._replace(rows)
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow(self._row)
+        self._row = {}
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if None not in row and row.get("step")]
+
+    def _replace(self, rows: list[dict[str, str]]) -> None:
+        assert self._columns is not None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.path)

@@ -1,0 +1,40 @@
+"""Tensors of all processes, with the gradient that one process would have."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather_with_grad(x: Tensor) -> Tensor:
+    """Concatenates a tensor of every process along its first dimension, differentiably.
+
+    The backward pass sums the gradients that all processes have for one process's part. DDP then
+    averages over processes, so a loss that every process computes over the whole gathered batch
+    has, after DDP, exactly the one-process gradient.
+
+    Args:
+        x: (B, ...), the same shape on every process.
+
+    Returns:
+        (world_size * B, ...), in the order of the ranks; `x` itself outside a process group.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return x
+    gathered: Tensor = _Gather.apply(x)
+    return gathered

@@ -1,0 +1,74 @@
+"""A grid of images as a PNG file."""
+
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datamodules.pixels import to_uint8
+
+_GAP = 2  # pixels of grey between images
+_GREY = 128
+_READABLE = 64  # a side that a person can make out a digit on
+
+
+def make_grid_png(
+    images_NCHW: Tensor, path: str | Path, columns: int | None = None, scale: int | None = None
+) -> Path:
+    """Writes images side by side, row by row, into one PNG.
+
+    Each value becomes the nearest of 256 levels. Tiny images are enlarged by repeating pixels, so
+    that an 8x8 digit can be read. The file appears complete or not at all.
+
+    Args:
+        images_NCHW: Images in [-1, 1], one channel (grey) or three (RGB).
+        path: The file to write; its folder is made if need be.
+        columns: Images a row; by default about as many as rows.
+        scale: Pixels of the file a pixel of an image; by default as many as make the longer side at
+            least 64.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: There are no images, or they are neither grey nor RGB.
+    """
+    from PIL import Image
+
+    count, channels, height, width = images_NCHW.shape
+    if count == 0 or channels not in (1, 3):
+        raise ValueError(
+            f"a grid needs images with 1 or 3 channels, got {count} images with {channels}"
+        )
+    columns = columns or math.ceil(math.sqrt(count))
+    scale = scale or math.ceil(_READABLE / max(height, width))
+    rows = math.ceil(count / columns)
+    height, width = height * scale, width * scale
+
+    tiles = to_uint8(images_NCHW.detach()).cpu()
+    tiles = tiles.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    grid = torch.full(
+        (channels, rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP),
+        _GREY,
+        dtype=torch.uint8,
+    )
+    for i, tile in enumerate(tiles):
+        top = _GAP + i // columns * (height + _GAP)
+        left = _GAP + i % columns * (width + _GAP)
+        grid[:, top : top + height, left : left + width] = tile
+    array = grid.permute(1, 2, 0).numpy()
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
+        try:
+            Image.fromarray(array[..., 0] if channels == 1 else array).save(file, "PNG")
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.chmod(file.name, 0o644)  # a temporary file is its owner's only
+    os.replace(file.name, path)
+    return path

@@ -1,0 +1,114 @@
+"""The run directory's memory: config.yaml, what a checkpoint must know, and results.json."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+import zoo
+
+# What a checkpoint brings back when no config names it; paths and devices are the command's own.
+KEPT = ("seed_everything", "model", "data", "ema", "quality")
+KEPT_FOR_FIT = (*KEPT, "samples", "checkpoint", "trainer")
+_NOT_KEPT_TRAINER = (
+    "accelerator",
+    "strategy",
+    "devices",
+    "num_nodes",
+    "logger",
+    "callbacks",
+    "plugins",
+    "default_root_dir",
+    "fast_dev_run",
+)
+
+
+class RunRecord(SaveConfigCallback):
+    """Writes run_dir/config.yaml on fit, the config into checkpoints, results.json on test."""
+
+    def __init__(self, parser: Any, config: Any, **kwargs: Any) -> None:
+        super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Saves the whole config where the run is, and sends it to the loggers."""
+        if stage != "fit":
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / ".config.yaml.tmp"
+        self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
+        os.replace(temporary, folder / "config.yaml")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):  # the model's hparams are there; add all the rest
+                logger.experiment.config.update({"zoo": self._primitives()}, allow_val_change=True)
+
+    def _primitives(self) -> dict[str, Any]:
+        dumped = self.parser.dump(self.config, skip_none=False, format="json")
+        config: dict[str, Any] = json.loads(dumped)
+        return config
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Puts the config and the W&B run's id into the checkpoint."""
+        config = {key: value for key, value in self._primitives().items() if key in KEPT_FOR_FIT}
+        config["trainer"] = {
+            key: value
+            for key, value in config.get("trainer", {}).items()
+            if key not in _NOT_KEPT_TRAINER and value is not None
+        }
+        checkpoint["zoo_config"] = config
+        checkpoint["zoo_version"] = zoo.__version__
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and logger.version is not None:
+                checkpoint["wandb_run_id"] = str(logger.version)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the numbers beside their baselines and writes results.json."""
+        if not trainer.is_global_zero:
+            return
+        metrics = {str(name): float(value) for name, value in trainer.callback_metrics.items()}
+        protocol = gather_protocol(trainer, pl_module)
+        result = {
+            "checkpoint": str(trainer.ckpt_path),
+            "step": trainer.global_step,
+            "metrics": metrics,
+            "protocol": protocol,
+        }
+        path = Path(trainer.default_root_dir) / "results.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(".results.json.tmp")
+        temporary.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        os.replace(temporary, path)
+        rank_zero_info(f"{results_table(metrics, protocol)}\n\nwritten to {path}")
+
+
+def gather_protocol(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
+    """How the numbers were made, as the module and the callbacks that have a `protocol()` say."""
+    lines: dict[str, str] = {}
+    for source in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
+        describe = getattr(source, "protocol", None)
+        if callable(describe):
+            lines.update(describe())
+    return lines
+
+
+def results_table(metrics: dict[str, float], protocol: dict[str, str]) -> str:
+    """The test metrics, each beside its baseline, and the protocol below."""
+    rows = [("", "value", "baseline")]
+    for name, value in metrics.items():
+        if name.startswith("test/"):
+            short = name.removeprefix("test/")
+            baseline = metrics.get(f"baseline/{short}")
+            rows.append((short, f"{value:.4f}", "" if baseline is None else f"{baseline:.4f}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    table = [
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}".rstrip()
+        for row in rows
+    ]
+    return "\n".join(["", *table, "", *(f"{key}: {value}" for key, value in protocol.items())])

@@ -1,0 +1,46 @@
+"""Pictures of what the model makes, while it trains."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from zoo.training.grid import make_grid_png
+from zoo.training.log import batches_that_stepped
+
+
+class SampleGrid(Callback):
+    """Draws samples at every validation into run_dir/samples/step-N.png and to the loggers.
+
+    The same seed every time, so that the pictures show one set of noises becoming images. Every
+    rank draws a part of them.
+
+    Args:
+        n: Images in the grid; 0 draws none.
+        seed: Seed of the samples.
+    """
+
+    def __init__(self, n: int = 0, seed: int = 0) -> None:
+        if n < 0:
+            raise ValueError(f"samples.n must be 0 or more, not {n}")
+        self.n, self.seed = n, seed
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws while the averaged weights are still in the module."""
+        if self.n == 0 or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        each = -(-self.n // trainer.world_size)
+        with trainer.precision_plugin.forward_context():
+            draw: Any = pl_module.sample
+            part = draw(each, seed=self.seed, first=trainer.global_rank * each)
+        gathered = trainer.strategy.all_gather(part)
+        images = gathered.reshape(-1, *part.shape[1:])[: self.n]
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir) / "samples"
+            path = make_grid_png(images, folder / f"step-{trainer.global_step:07d}.png")
+            for logger in trainer.loggers:
+                show = getattr(logger, "log_image", None)
+                if show is not None:
+                    show(key="samples", images=[str(path)], step=batches_that_stepped(trainer))
