@@ -36,7 +36,7 @@ test-all: test test-slow  ## every test
 demo: setup  ## train DDPM on handwritten digits, print its numbers, draw a grid (about 5 minutes)
 	$(BIN)/zoo fit -c ddpm/digits --run_dir runs/demo --ckpt_path last
 	$(BIN)/zoo test --ckpt_path runs/demo
-	$(BIN)/zoo sample runs/demo -n 64 --out runs/demo/digits.png
+	$(BIN)/zoo sample runs/demo -n 100 --columns 10 --out runs/demo/digits.png
 
 bench: setup  ## the benchmarks, ours and the peers in one run (needs the extra `bench`)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
