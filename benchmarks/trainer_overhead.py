@@ -27,9 +27,11 @@ from zoo.training import (
     Checkpoint,
     FiniteLoss,
     MetricsCSV,
+    NoProfiler,
     StepProgressBar,
     StepRNG,
     log_every,
+    settle_missing_gpu,
 )
 
 UNET = {
@@ -164,6 +166,7 @@ def ours(name: str, steps: int, warm: int) -> float:
                 Checkpoint(0),
             ],
             plugins=[AtomicCheckpointIO()],
+            profiler=NoProfiler(),
             enable_model_summary=False,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
@@ -180,6 +183,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    settle_missing_gpu()  # for both
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     results = {}

@@ -10,7 +10,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from datamodules.loader import EpochLoader, epoch_loader
+from datamodules.loader import Batches, EpochLoader, epoch_loader
 from datamodules.pixels import coin_flips, to_float, to_uint8
 
 Split = Literal["train", "val", "test"]
@@ -202,9 +202,10 @@ class ImageData(LightningDataModule, ABC):
         """Every test image once, over all ranks."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> EpochLoader | list[EpochLoader]:
+    def predict_dataloader(self) -> Batches | list[EpochLoader]:
         """The test images."""
-        return self._loader("test")
+        loader = self._loader("test")
+        return Batches(loader) if isinstance(loader, EpochLoader) else loader
 
     def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int = 0) -> ImageBatch:
         """Flips the images of a training batch and makes them float in [-1, 1], on the device."""

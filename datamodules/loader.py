@@ -133,6 +133,26 @@ class EpochLoader(DataLoader):
                 yield self.dataset.__getitems__(indices)  # type: ignore[attr-defined]
 
 
+class Batches:
+    """The batches of a loader, and nothing else of it.
+
+    For predict Lightning takes a DataLoader apart and builds it anew with a sampler of its own;
+    what is no DataLoader it leaves alone.
+
+    Args:
+        loader: The loader.
+    """
+
+    def __init__(self, loader: EpochLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+
 def epoch_loader(
     dataset: Sequence[Any] | BatchDataset,
     batch_size: int,

@@ -170,6 +170,12 @@ def test_options_that_a_command_does_not_have(mistake, run_dir):
     assert "did you mean steps?" in mistake("sample", run_dir, "--stepz", 3)
     assert "diffusers" in mistake("export", run_dir, "out", "--format", "difusers")
     assert "no such file" in mistake("import", "nowhere", "out", "--format", "diffusers")
+    line = mistake("import", run_dir / "checkpoints/last.ckpt", "out", "--format", "pesser")
+    assert "--options" in line
+    assert "'image_size'" in line
+    options = ["--options.image_size", 8]
+    line = mistake("import", run_dir / "config.yaml", "out", "--format", "pesser", *options)
+    assert "config.yaml" in line
 
 
 def test_an_export_cannot_be_resumed_but_tested(mistake, zoo_cli, run_dir, tiny):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.ddpm.networks import difference, loaded, randomise
 from tests.ddpm.original_unets import OpenAIUNet, PesserUNet
-from zoo.ddpm.interchange import IMPORTERS
+from zoo.ddpm.interchange import from_openai, from_pesser
 
 
 def same_outputs(
@@ -33,7 +33,7 @@ def test_pesser_checkpoint(
     theirs = PesserUNet(32, mult, blocks, attention).eval()
     randomise(theirs)
     torch.save(theirs.state_dict(), tmp_path / "model.ckpt")
-    hparams, state = IMPORTERS["pesser"](tmp_path / "model.ckpt", image_size=16, dropout=0.1)
+    hparams, state = from_pesser(tmp_path / "model.ckpt", image_size=16, dropout=0.1)
     assert (hparams["width"], hparams["multipliers"]) == (32, mult)
     assert (hparams["blocks"], hparams["attention_levels"]) == (blocks, attention)
     assert (hparams["variance"], hparams["dropout"]) == ("fixed_large", 0.1)
@@ -55,10 +55,10 @@ def test_ddim_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
     prefixed = {f"module.{k}": v for k, v in raw.state_dict().items()}
     states = [prefixed, optimizer.state_dict(), 3, 1000, average.state_dict()]
     torch.save(states, tmp_path / "ckpt.pth")
-    hparams, state = IMPORTERS["pesser"](tmp_path / "ckpt.pth", image_size=16)
+    hparams, state = from_pesser(tmp_path / "ckpt.pth", image_size=16)
     same_outputs(average, hparams, state)
     torch.save(states[:4], tmp_path / "ckpt.pth")
-    hparams, state = IMPORTERS["pesser"](tmp_path / "ckpt.pth", image_size=16)
+    hparams, state = from_pesser(tmp_path / "ckpt.pth", image_size=16)
     same_outputs(raw, hparams, state)
 
 
@@ -79,7 +79,7 @@ def test_openai_checkpoint(
     theirs = OpenAIUNet(32, mult, blocks, attention, heads, new_order).eval()
     randomise(theirs)
     torch.save(theirs.state_dict(), tmp_path / "ema.pt")
-    hparams, state = IMPORTERS["openai"](
+    hparams, state = from_openai(
         tmp_path / "ema.pt", image_size=16, heads=heads, new_attention_order=new_order
     )
     assert (hparams["width"], hparams["multipliers"]) == (32, mult)
@@ -92,7 +92,7 @@ def test_openai_head_dim_learned_variance_and_classes(tmp_path: Path) -> None:
     theirs = OpenAIUNet(32, [1, 1], 1, [0], heads=2, out=6, classes=5).eval()
     randomise(theirs)
     torch.save(theirs.state_dict(), tmp_path / "ema.pt")
-    hparams, state = IMPORTERS["openai"](
+    hparams, state = from_openai(
         tmp_path / "ema.pt",
         image_size=16,
         head_dim=16,
@@ -111,17 +111,17 @@ def test_openai_networks_that_ours_is_not_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "ema.pt"
     torch.save(OpenAIUNet(32, [1, 2], 1, [0], scale_shift=True).state_dict(), path)
     with pytest.raises(ValueError, match="use_scale_shift_norm"):
-        IMPORTERS["openai"](path, image_size=16)
+        from_openai(path, image_size=16)
     state = OpenAIUNet(32, [1, 2], 1, [0, 1], heads=4).state_dict()
     torch.save(state, path)
     with pytest.raises(ValueError, match=r"heads have different widths .* \[32, 64\]"):
-        IMPORTERS["openai"](path, image_size=16, heads=4)
+        from_openai(path, image_size=16, heads=4)
     with pytest.raises(ValueError, match="4000 timesteps rescaled"):
-        IMPORTERS["openai"](path, image_size=16, timesteps=4000)
+        from_openai(path, image_size=16, timesteps=4000)
     torch.save(state | {"surprise.weight": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=r"unknown tensor surprise\.weight"):
-        IMPORTERS["openai"](path, image_size=16)
+        from_openai(path, image_size=16)
     without = {k: v for k, v in state.items() if not k.startswith("output_blocks.3")}
     torch.save(without, path)
     with pytest.raises(ValueError, match="3 output_blocks"):
-        IMPORTERS["openai"](path, image_size=16)
+        from_openai(path, image_size=16)

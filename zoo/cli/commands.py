@@ -107,13 +107,16 @@ def export(ckpt: str, folder: str, *, format: str = "zoo") -> None:
     print(f"written to {folder}")
 
 
-def import_(source: str, folder: str, *, format: str) -> None:
+def import_(
+    source: str, folder: str, *, format: str, options: dict[str, Any] | None = None
+) -> None:
     """Reads foreign weights into a folder that every verb takes as a checkpoint.
 
     Args:
         source: The foreign file or folder.
         folder: Folder to write; made if it is not there.
         format: Layout of the source, such as diffusers, pesser or openai.
+        options: What the source does not tell, such as --options.image_size 32.
     """
     formats = {
         name: (model, importer)
@@ -125,7 +128,11 @@ def import_(source: str, folder: str, *, format: str) -> None:
     if not Path(source).exists():
         raise FileNotFoundError(f"no such file or folder: {source}")
     name, importer = formats[format]
-    hparams, state_dict = importer(Path(source))
+    try:
+        hparams, state_dict = importer(Path(source), **(options or {}))
+    except TypeError as error:  # an option that is missing or that there is not
+        said = str(error).rsplit("()", 1)[-1].strip().replace("keyword-only argument", "--options")
+        raise ValueError(f"format {format}: {said}") from error
     build(f"zoo.{name}", hparams, state_dict, Path(source))  # refuses what does not fit
     write_pretrained(f"zoo.{name}", hparams, state_dict, folder)
     print(f"written to {folder}")

@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from zoo.cli.parser import ZooParser, innermost
 from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, nearest
 from zoo.training.guard import TrainingDivergedError
+from zoo.training.overhead import settle_missing_gpu
 from zoo.training.stop import Stopped
 
 # Mistakes in what was asked for; anything else is a bug and keeps its traceback.
@@ -33,6 +34,7 @@ def guarded(verb: str, arguments: list[str]) -> int:
     """Runs `zoo VERB ARGUMENTS` and returns the exit code."""
     _quieten()
     torch.set_float32_matmul_precision("high")
+    settle_missing_gpu()
     try:
         if verb in TRAINER_VERBS:
             from zoo.cli.trainer import run_trainer_verb

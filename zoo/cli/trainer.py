@@ -21,6 +21,7 @@ from zoo.training import (
     Checkpoint,
     FiniteLoss,
     MetricsCSV,
+    NoProfiler,
     RunRecord,
     StepProgressBar,
     StepRNG,
@@ -168,6 +169,8 @@ class ZooCLI(LightningCLI):
         if not _shards_weights(settings.strategy):  # those bring files of their own
             plugins = [*plugins, AtomicCheckpointIO()]
         kwargs["plugins"] = plugins
+        if settings.profiler is None:
+            kwargs["profiler"] = NoProfiler()
         return super().instantiate_trainer(**kwargs)
 
     def _loggers(self, configured: Any) -> list[Logger] | bool:
@@ -195,10 +198,9 @@ class ZooCLI(LightningCLI):
             f"zoo sample {run_dir})"
         )
         for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                import wandb
-
-                wandb.finish()
+            # Where processes were forked the run is theirs; asking for it would begin another.
+            if isinstance(logger, WandbLogger) and logger._experiment is not None:
+                logger.experiment.finish()  # waits until everything is written or sent
 
     def predict(self, **kwargs: Any) -> None:
         """Writes what the model predicts to run_dir/predictions.pt, a file a rank."""

@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from zoo.ddpm import winograd
-
 
 class TimestepEmbedding(nn.Module):
     """The MLP that turns a sinusoid (B, E/4) into the conditioning (B, E)."""
@@ -28,20 +26,6 @@ class TimestepEmbedding(nn.Module):
         return out
 
 
-class Conv3x3(nn.Conv2d):
-    """3x3 convolution of padding 1, by whichever algorithm is faster here."""
-
-    def __init__(self, in_dim: int, out_dim: int) -> None:
-        super().__init__(in_dim, out_dim, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_dim, H, W) to (B, out_dim, H, W)."""
-        assert self.bias is not None
-        if winograd.pays_off(x, self.out_channels):
-            return winograd.conv3x3(x, self.weight, self.bias)
-        return super().forward(x)
-
-
 class ResBlock(nn.Module):
     """Two convolutions around the conditioning, with a residual (arXiv 2006.11239, appendix B)."""
 
@@ -50,11 +34,11 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_dim, eps)
-        self.conv1 = Conv3x3(in_dim, out_dim)
+        self.conv1 = nn.Conv2d(in_dim, out_dim, 3, padding=1)
         self.time_emb_proj = nn.Linear(emb_dim, out_dim)
         self.norm2 = nn.GroupNorm(groups, out_dim, eps)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = Conv3x3(out_dim, out_dim)
+        self.conv2 = nn.Conv2d(out_dim, out_dim, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_dim, out_dim, 1) if in_dim != out_dim else None
 
     def forward(self, x: Tensor, emb_BE: Tensor) -> Tensor:
@@ -113,9 +97,6 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, 2H, 2W)."""
-        if winograd.pays_off(x, self.conv.out_channels, double=True):
-            assert self.conv.bias is not None
-            return winograd.conv3x3(x, self.conv.weight, self.conv.bias, double=True)
         out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return out
 

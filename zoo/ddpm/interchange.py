@@ -1,8 +1,8 @@
 """Exchange of DDPM's weights with other libraries, by format name.
 
 An exporter is called as `f(hparams, state_dict, folder)`, an importer as `f(path, **options)` and
-returns `(hparams, state_dict)`; hparams are keyword arguments of `zoo.DDPM`, and the state dict has
-the keys of `zoo.ddpm.unet.UNet`.
+returns `(hparams, state_dict)`: keyword arguments and state dict of `zoo.DDPM`. The functions
+behind them have the network's own keys, which are the model's without `net.`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,14 +15,31 @@ from zoo.ddpm.interchange_diffusers import from_diffusers, to_diffusers
 from zoo.ddpm.interchange_openai import from_openai
 from zoo.ddpm.interchange_pesser import from_pesser
 
-EXPORTERS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Tensor], Path], None]] = {
-    "diffusers": to_diffusers,
-}
+Exporter = Callable[[Mapping[str, Any], Mapping[str, Tensor], Path], None]
+Importer = Callable[..., tuple[dict[str, Any], dict[str, Tensor]]]
 
-IMPORTERS: dict[str, Callable[..., tuple[dict[str, Any], dict[str, Tensor]]]] = {
-    "diffusers": from_diffusers,
-    "pesser": from_pesser,
-    "openai": from_openai,
+
+def _exporter(write: Exporter) -> Exporter:
+    def export(hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
+        write(hparams, {key.removeprefix("net."): value for key, value in state.items()}, folder)
+
+    return export
+
+
+def _importer(read: Importer) -> Importer:
+    def load(path: Path, **options: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        hparams, state = read(path, **options)
+        return hparams, {f"net.{key}": value for key, value in state.items()}
+
+    return load
+
+
+EXPORTERS: dict[str, Exporter] = {"diffusers": _exporter(to_diffusers)}
+
+IMPORTERS: dict[str, Importer] = {
+    "diffusers": _importer(from_diffusers),
+    "pesser": _importer(from_pesser),
+    "openai": _importer(from_openai),
 }
 
 __all__ = ["EXPORTERS", "IMPORTERS", "from_diffusers", "from_openai", "from_pesser", "to_diffusers"]

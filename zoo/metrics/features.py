@@ -102,7 +102,8 @@ def load_extractor(
 
     Args:
         name: digits-net, mnist-net, fashion-net, cifar-net: small classifiers that the package
-            ships; inception: the network of the published FID, from a file that you supply.
+            ships (cifar-net was trained on JPEG-compressed CIFAR-10); inception: the network of the
+            published FID, from a file that you supply.
         weights: For inception only: its file, or a folder that holds it.
         device: Where it computes.
 

@@ -6,6 +6,7 @@ from zoo.training.distributed import gather_with_grad
 from zoo.training.ema import EMA
 from zoo.training.guard import FiniteLoss, TrainingDivergedError
 from zoo.training.log import is_logging_step, log_every
+from zoo.training.overhead import NoProfiler, settle_missing_gpu
 from zoo.training.progress import StepProgressBar
 from zoo.training.record import RunRecord
 from zoo.training.rng import StepRNG
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "FiniteLoss",
     "MetricsCSV",
+    "NoProfiler",
     "RunRecord",
     "StepProgressBar",
     "StepRNG",
@@ -27,4 +29,5 @@ __all__ = [
     "is_logging_step",
     "log_every",
     "mix",
+    "settle_missing_gpu",
 ]
