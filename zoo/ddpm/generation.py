@@ -140,8 +140,7 @@ def _run(
     def predict(x: Tensor, t: Tensor) -> Tensor:
         return guided(model, x, t, given, guidance)
 
-    compile = bool(model.hparams["compile"])
-    return run(predict, plan, x, seed=seed, index=index, compile=compile, progress=progress)
+    return run(predict, plan, x, seed=seed, index=index, compile=model.compiled, progress=progress)
 
 
 def sample(

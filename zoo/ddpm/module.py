@@ -72,7 +72,7 @@ class DDPM(LightningModule):
         cos_first: Cosines before sines in the timestep embedding, as OpenAI's.
         symmetric_downsample: Pad downsampling on all four sides, as OpenAI's.
         checkpointing: Recompute activations in the backward pass, to save memory.
-        compile: Compile the network, and what a sampler does beside it.
+        compile: Compile the network, and what a sampler does beside it, when a Trainer runs them.
         channels_last: Keep activations as (B, H, W, C) in memory.
         lr: Learning rate.
         weight_decay: Decoupled weight decay.
@@ -158,6 +158,7 @@ class DDPM(LightningModule):
             "test/bits_per_dim", "test/bits_prior", "test/bits_kl", "test/bits_decoder"
         )
         self._tested = 0
+        self.compiled = False
         self.diffusion = Diffusion(
             Chain.from_betas(make_betas(schedule, timesteps, beta_start, beta_end)),
             objective=objective,
@@ -277,8 +278,9 @@ class DDPM(LightningModule):
                 raise ValueError(
                     f"the data has {name}={theirs} but the model {own}: set --model.{name}={theirs}"
                 )
-        if self.hparams["compile"]:
+        if self.hparams["compile"] and not self.compiled:
             self.net.compile(dynamic=False)
+            self.compiled = True
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self.shape:

@@ -7,6 +7,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 
+def _precision(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+
+
 class Averages:
     """Sums per item, reduced over the processes at the end of the epoch.
 
@@ -25,7 +29,8 @@ class Averages:
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Adds the values of a batch's items, shape (B,) each; does not wait for the device."""
         assert set(values) == set(self.names)
-        sums = torch.stack([values[name].double().sum() for name in self.names])
+        batch = torch.stack([values[name] for name in self.names])
+        sums = batch.to(_precision(batch.device)).sum(1)
         self._sums = sums if self._sums is None else self._sums + sums
         self.count += len(values[self.names[0]])
 
@@ -37,7 +42,8 @@ class Averages:
         """
         sums = self._sums
         if sums is None:
-            sums = torch.zeros(len(self.names), dtype=torch.float64, device=module.device)
+            device = module.device
+            sums = torch.zeros(len(self.names), dtype=_precision(device), device=device)
         totals = torch.cat([sums, sums.new_tensor([self.count])])
         *means, count = module.trainer.strategy.reduce(totals, reduce_op="sum").tolist()
         values = {name: mean / count for name, mean in zip(self.names, means, strict=True)}
