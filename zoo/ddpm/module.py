@@ -30,7 +30,7 @@ from zoo.ddpm.unet import UNet
 from zoo.layers.counter_rng import integers, normal
 from zoo.training.averages import Averages
 from zoo.training.log import is_logging_step, log_every
-from zoo.training.optim import LAMB, piecewise_linear
+from zoo.training.optim import LAMB, clip, piecewise_linear
 
 OptimizerName = Literal["adam", "lamb"]
 
@@ -258,6 +258,19 @@ class DDPM(LightningModule):
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, piecewise_linear(self.lr_points))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips all gradients as `--trainer.gradient_clip_val` says.
+
+        Lightning refuses to under bf16 with a fused optimiser, which might unscale gradients; bf16
+        has no scaler, and fp16, which has one, gets an optimiser that is not fused.
+        """
+        clip(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""

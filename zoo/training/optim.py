@@ -1,4 +1,4 @@
-"""LAMB, and learning rates that are piecewise linear in the step."""
+"""LAMB, clipping, and learning rates that are piecewise linear in the step."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
@@ -34,6 +34,24 @@ def piecewise_linear(points: Mapping[int, float]) -> Callable[[int], float]:
         return values[left] + part * (values[right] - values[left])
 
     return value
+
+
+def clip(
+    parameters: Iterable[nn.Parameter], bound: float | None, algorithm: str | None = None
+) -> None:
+    """Clips gradients to a norm over all of them, or each entry to a value, in place.
+
+    Args:
+        parameters: Parameters with gradients.
+        bound: Largest norm or entry; nothing is done if None or 0.
+        algorithm: norm, the default, or value.
+    """
+    if not bound:
+        return
+    if algorithm == "value":
+        nn.utils.clip_grad_value_(parameters, bound)
+    else:
+        nn.utils.clip_grad_norm_(parameters, bound)
 
 
 class LAMB(Optimizer):
