@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from datamodules import Digits
 from datamodules.image_data import ImageBatch
 from datamodules.loader import epoch_loader
+from tests.processes import in_new_process
 from zoo.ddpm import DDPM
 from zoo.ddpm.generation import EVALUATION_SEED
 from zoo.ddpm.likelihood import histogram_bits_per_dim
@@ -575,7 +576,10 @@ def test_two_processes_equal_one(environment):
 
 @pytest.mark.slow
 def test_compiled_model_is_the_same():
-    torch.compiler.reset()
+    in_new_process(compile_the_model)
+
+
+def compile_the_model():
     model, other = tiny(), tiny(compile=True)
     keys = list(other.state_dict())
     trainer = fit(other, epoch_loader(Numbered(8), 4, train=True), max_steps=1)

@@ -4,6 +4,7 @@ import weakref
 import pytest
 import torch
 
+from tests.processes import in_new_process
 from zoo.ddpm.diffusion import Diffusion
 from zoo.ddpm.sampler import ancestral, ddim, run
 from zoo.ddpm.schedule import Chain, make_betas, spaced_timesteps
@@ -280,7 +281,10 @@ def test_network_may_compute_in_less_precision():
 
 @pytest.mark.slow
 def test_compiled_loop_equals_the_plain_one():
-    torch.compiler.reset()
+    in_new_process(compile_the_loop)
+
+
+def compile_the_loop():
     start, index = torch.ones(3, 1, 4, 4), torch.arange(3)
     for variance in ("fixed_large", "learned_range"):
         plan = ancestral(process(torch.float32, variance=variance), list(range(0, 1000, 100)))

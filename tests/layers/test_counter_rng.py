@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from tests.processes import in_new_process
 from zoo.layers.counter_rng import integers, normal, philox, uniform
 
 # Known answers of Random123 (kat_vectors, philox4x32 10): counter, key, words.
@@ -128,8 +129,12 @@ def test_integers_are_uniform_and_in_range():
     assert integers(9, torch.arange(n), 0, high=2**31).max() < 2**31
 
 
+@pytest.mark.slow
 def test_compiles_without_depending_on_the_stream():
-    torch.compiler.reset()
+    in_new_process(compile_for_several_streams)
+
+
+def compile_for_several_streams():
     compiled = torch.compile(normal, fullgraph=True, dynamic=False)
     index = torch.arange(6)
     with torch._dynamo.config.patch(error_on_recompile=True):
