@@ -10,6 +10,7 @@ U = G g G^T, V = B^T d B and M = U V. Layouts: images (B, H, W, C), tiles (n, n,
 n = 4 or 3 and a tile is 2x2 outputs, h = H/2, w = W/2 of the output.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ _G_SAME = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 _G_DOUBLE = ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.0, 1.0))
 
 # Numbers in a transformed chunk of the batch: few enough to stay in the processor's cache.
-_CHUNK = 2**21
+_CHUNK = 2**20
 
 
 def _filter_transform(double: bool, like: Tensor) -> Tensor:
@@ -104,55 +105,66 @@ def _combine_adjoint(y: list[Tensor], out: list[Tensor], double: bool) -> None:
         torch.neg(y[1], out=out[3])
 
 
-def _tiles(y: Tensor) -> Tensor:
-    """An image (B, H, W, K) as the corners of its tiles, (row, column, B, h, w, K); a view."""
-    B, H, W, K = y.shape
-    return y.view(B, H // 2, 2, W // 2, 2, K).permute(2, 4, 0, 1, 3, 5)
+class _Tiles:
+    """Transforms between images (B, H, W, C) and tiles (n^2, tiles, C), with scratch memory.
 
+    One object serves all chunks of a batch: memory fresh from the system costs more than the sums.
+    """
 
-def _input_tiles(x: Tensor, double: bool) -> Tensor:
-    """V = B^T d B, (n^2, tiles, C), of an image (B, H, W, C)."""
-    B, H, W, C = x.shape
-    n, h, w = (3, H, W) if double else (4, H // 2, W // 2)
-    rows = x.new_empty(n, B, h, W, C)
-    _gather(x, 1, list(rows), double)
-    V = x.new_empty(n, n, B, h, w, C)
-    _gather(rows, 3, list(V.transpose(0, 1)), double)
-    return V.view(n * n, B * h * w, C)
+    def __init__(self, images: Tensor, channels: int, double: bool) -> None:
+        B, H, W, C = images.shape
+        self.double = double
+        self.n, self.h, self.w = (3, H, W) if double else (4, H // 2, W // 2)
+        pixels = 4 * self.h * self.w
+        self.chunk = min(B, max(1, _CHUNK // (self.n**2 * self.h * self.w * max(C, channels))))
+        most = self.chunk * pixels * max(C, channels)
+        self._rows = images.new_empty(most * self.n // 2)
+        self._buffers = [images.new_empty(most * self.n**2 // 4) for _ in range(2)]
 
+    def _new(self, memory: Tensor, *shape: int) -> Tensor:
+        return memory[: math.prod(shape)].view(shape)
 
-def _input_tiles_adjoint(V: Tensor, x: Tensor, double: bool) -> None:
-    """From (n^2, tiles, C) into the gradient `x` of an image (B, H, W, C)."""
-    B, H, W, C = x.shape
-    n, h, w = (3, H, W) if double else (4, H // 2, W // 2)
-    rows = V.new_empty(n, B, h, W, C)
-    _gather_adjoint(list(V.view(n, n, B, h, w, C).transpose(0, 1)), 3, rows, double)
-    _gather_adjoint(list(rows), 1, x, double)
+    def buffer(self, which: int, images: int, channels: int) -> Tensor:
+        """One of two buffers for tiles."""
+        return self._new(self._buffers[which], self.n * self.n, images * self.h * self.w, channels)
 
+    def _split(self, tiles: Tensor) -> Tensor:
+        return tiles.view(self.n, self.n, -1, self.h, self.w, tiles.shape[2])
 
-def _outputs(M: Tensor, y: Tensor, double: bool) -> None:
-    """Y = A^T M A of products (n^2, tiles, K) into an image (B, H, W, K)."""
-    tiles, n = _tiles(y), 3 if double else 4
-    M = M.view(n, n, *tiles.shape[2:])
-    rows = M.new_empty(2, *M.shape[1:])
-    _combine(list(M), list(rows), double)
-    _combine(list(rows.transpose(0, 1)), list(tiles.transpose(0, 1)), double)
+    def gather(self, x: Tensor, out: Tensor) -> Tensor:
+        """V = B^T d B of an image, into `out`."""
+        B, _, W, C = x.shape
+        rows = self._new(self._rows, self.n, B, self.h, W, C)
+        _gather(x, 1, list(rows), self.double)
+        _gather(rows, 3, list(self._split(out).transpose(0, 1)), self.double)
+        return out
 
+    def gather_adjoint(self, V: Tensor, out: Tensor) -> None:
+        """The transpose of `gather`, into the gradient `out` of an image."""
+        B, _, W, C = out.shape
+        rows = self._new(self._rows, self.n, B, self.h, W, C)
+        _gather_adjoint(list(self._split(V).transpose(0, 1)), 3, rows, self.double)
+        _gather_adjoint(list(rows), 1, out, self.double)
 
-def _outputs_adjoint(y: Tensor, double: bool) -> Tensor:
-    """(n^2, tiles, K) of an image's gradient (B, H, W, K)."""
-    tiles, n = _tiles(y), 3 if double else 4
-    rows = y.new_empty(2, n, *tiles.shape[2:])
-    _combine_adjoint(list(tiles.transpose(0, 1)), list(rows.transpose(0, 1)), double)
-    M = y.new_empty(n, n, *tiles.shape[2:])
-    _combine_adjoint(list(rows), list(M), double)
-    return M.view(n * n, -1, y.shape[3])
+    def _corners(self, y: Tensor) -> Tensor:
+        """A view of an image as the corners of its tiles: (row, column, B, h, w, C)."""
+        B, C = len(y), y.shape[3]
+        return y.view(B, self.h, 2, self.w, 2, C).permute(2, 4, 0, 1, 3, 5)
 
+    def combine(self, M: Tensor, out: Tensor) -> None:
+        """Y = A^T M A of products, into an image."""
+        rows = self._new(self._rows, 2, self.n, len(out), self.h, self.w, out.shape[3])
+        _combine(list(self._split(M)), list(rows), self.double)
+        corners = self._corners(out).transpose(0, 1)
+        _combine(list(rows.transpose(0, 1)), list(corners), self.double)
 
-def _chunk(x: Tensor, out_channels: int, double: bool) -> int:
-    """Images (B, H, W, C) to transform at a time."""
-    _, H, W, C = x.shape
-    return max(1, _CHUNK // ((9 if double else 4) * H * W * max(C, out_channels)))
+    def combine_adjoint(self, y: Tensor, out: Tensor) -> Tensor:
+        """The transpose of `combine`, into `out`."""
+        rows = self._new(self._rows, 2, self.n, len(y), self.h, self.w, y.shape[3])
+        corners = self._corners(y).transpose(0, 1)
+        _combine_adjoint(list(corners), list(rows.transpose(0, 1)), self.double)
+        _combine_adjoint(list(rows), list(self._split(out)), self.double)
+        return out
 
 
 def _filters(weight: Tensor, transform: Tensor) -> Tensor:
@@ -169,16 +181,18 @@ class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, double: bool) -> Tensor:
         x = x.permute(0, 2, 3, 1).contiguous()
-        B, H, W, _ = x.shape
+        B, H, W, C = x.shape
         K = len(weight)
         U = _filters(weight, _filter_transform(double, weight))
         y = x.new_empty(B, *((2 * H, 2 * W) if double else (H, W)), K)
         centre = 4 if double else 5  # Enters all four outputs with factor 1: the bias goes there.
-        step = _chunk(x, K, double)
-        for i in range(0, B, step):
-            M = torch.bmm(_input_tiles(x[i : i + step], double), U.transpose(1, 2))
+        tiles = _Tiles(x, K, double)
+        for i in range(0, B, tiles.chunk):
+            images = x[i : i + tiles.chunk]
+            V = tiles.gather(images, tiles.buffer(0, len(images), C))
+            M = torch.bmm(V, U.transpose(1, 2), out=tiles.buffer(1, len(images), K))
             M[centre] += bias
-            _outputs(M, y[i : i + step], double)
+            tiles.combine(M, y[i : i + tiles.chunk])
         return y.permute(0, 3, 1, 2)
 
     @staticmethod
@@ -199,14 +213,16 @@ class _Winograd(torch.autograd.Function):
         U = _filters(weight, transform)
         dU = weight.new_empty(K, len(transform), C).transpose(0, 1)
         dx = torch.empty_like(x)
-        step = _chunk(x, K, double)
-        for i in range(0, len(x), step):
-            images = slice(i, i + step)
-            dM = _outputs_adjoint(dy[images], double)
+        tiles = _Tiles(x, K, double)
+        for i in range(0, len(x), tiles.chunk):
+            images = slice(i, i + tiles.chunk)
+            n = len(x[images])
+            dM = tiles.combine_adjoint(dy[images], tiles.buffer(0, n, K))
             if ctx.needs_input_grad[0]:
-                _input_tiles_adjoint(torch.bmm(dM, U), dx[images], double)
+                dV = torch.bmm(dM, U, out=tiles.buffer(1, n, C))
+                tiles.gather_adjoint(dV, dx[images])
             if ctx.needs_input_grad[1]:
-                V = _input_tiles(x[images], double)
+                V = tiles.gather(x[images], tiles.buffer(1, n, C))
                 torch.baddbmm(dU, dM.transpose(1, 2), V, beta=int(i > 0), out=dU)
         dweight = torch.matmul(transform.t(), dU.transpose(0, 1)).view(K, 3, 3, C)
         return dx.permute(0, 3, 1, 2), dweight.permute(0, 3, 1, 2), dy.sum(dim=(0, 1, 2)), None
@@ -215,16 +231,18 @@ class _Winograd(torch.autograd.Function):
 def pays_off(x: Tensor, out_channels: int, *, double: bool = False) -> bool:
     """Whether `conv3x3` is faster than PyTorch's convolution here.
 
-    Measured on CPUs in float32: from 64 tiles, where the products outweigh the transform of the
-    filter, and 32 channels. Elsewhere (GPUs, bfloat16 matrix units) it never is.
+    Measured on CPUs in float32: it takes enough channels to outweigh the additions, and enough
+    tiles to outweigh the transform of the filter. Elsewhere (GPUs, bfloat16 matrix units) it never
+    is, and a compiler cannot look into it.
     """
     B, C, H, W = x.shape
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and min(C, out_channels) >= 32
-        and (B * H * W >= 64 if double else H % 2 == W % 2 == 0 and B * H * W >= 256)
+        and not torch.compiler.is_compiling()
+        and min(C, out_channels) >= (64 if double else 128)
+        and (B * H * W >= 64 if double else H % 2 == W % 2 == 0 and B * H * W >= 512)
     )
 
 
