@@ -195,10 +195,9 @@ class ZooCLI(LightningCLI):
             f"zoo sample {run_dir})"
         )
         for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                import wandb
-
-                wandb.finish()
+            # Where processes were forked the run is theirs; asking for it would begin another.
+            if isinstance(logger, WandbLogger) and logger._experiment is not None:
+                logger.experiment.finish()  # waits until everything is written or sent
 
     def predict(self, **kwargs: Any) -> None:
         """Writes what the model predicts to run_dir/predictions.pt, a file a rank."""

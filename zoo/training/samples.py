@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from zoo.training.distributed import gather_with_grad
 from zoo.training.grid import make_grid_png
 from zoo.training.log import batches_that_stepped
 
@@ -35,8 +36,7 @@ class SampleGrid(Callback):
         with trainer.precision_plugin.forward_context():
             draw: Any = pl_module.sample
             part = draw(each, seed=self.seed, first=trainer.global_rank * each)
-        gathered = trainer.strategy.all_gather(part)
-        images = gathered.reshape(-1, *part.shape[1:])[: self.n]
+        images = gather_with_grad(part)[: self.n]
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir) / "samples"
             path = make_grid_png(images, folder / f"step-{trainer.global_step:07d}.png")
