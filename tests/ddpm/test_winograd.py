@@ -88,7 +88,7 @@ def test_layers_take_it_where_it_pays_off_and_nowhere_else(monkeypatch: pytest.M
         return conv3x3(x, weight, bias, double=double)
 
     monkeypatch.setattr(winograd, "conv3x3", spy)
-    x, small = torch.randn(8, 128, 8, 8), torch.randn(1, 128, 4, 4)
+    x, small = torch.randn(8, 128, 16, 16), torch.randn(1, 128, 4, 4)
     conv, up = Conv3x3(128, 128), Upsample(128)
     for layer, double in ((conv, False), (up, True)):
         calls.clear()
@@ -104,9 +104,13 @@ def test_layers_take_it_where_it_pays_off_and_nowhere_else(monkeypatch: pytest.M
 
 
 def test_where_it_pays_off() -> None:
-    assert pays_off(torch.empty(8, 128, 8, 8), 128)
-    assert not pays_off(torch.empty(8, 3, 8, 8), 128)
-    assert not pays_off(torch.empty(8, 128, 8, 8), 3)
-    assert not pays_off(torch.empty(8, 128, 8, 9), 128)
-    assert pays_off(torch.empty(8, 128, 8, 9), 128, double=True)
-    assert not pays_off(torch.empty(8, 128, 8, 8, device="meta"), 128)
+    x = torch.empty(8, 128, 16, 16)
+    assert pays_off(x, 128)
+    assert not pays_off(x[:2], 128)
+    assert not pays_off(x, 3)
+    assert not pays_off(x[..., :15], 256)
+    assert not pays_off(x.to("meta"), 128)
+    assert pays_off(x[..., :15], 256, double=True)
+    with torch.no_grad():
+        assert not pays_off(x, 128)
+        assert pays_off(x, 256)

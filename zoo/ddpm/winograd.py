@@ -231,19 +231,24 @@ class _Winograd(torch.autograd.Function):
 def pays_off(x: Tensor, out_channels: int, *, double: bool = False) -> bool:
     """Whether `conv3x3` is faster than PyTorch's convolution here.
 
-    Measured on CPUs in float32: it takes enough channels to outweigh the additions, and enough
-    tiles to outweigh the transform of the filter. Elsewhere (GPUs, bfloat16 matrix units) it never
-    is, and a compiler cannot look into it.
+    Measured on CPUs in float32: it takes channels to outweigh the additions, and work to outweigh
+    the transform of the filter; more of both without gradients, where it saves less. Elsewhere
+    (GPUs, bfloat16 matrix units) it never is faster, and a compiler cannot look into it.
     """
+    if (
+        x.device.type != "cpu"
+        or x.dtype != torch.float32
+        or torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+    ):
+        return False
     B, C, H, W = x.shape
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and min(C, out_channels) >= (64 if double else 128)
-        and (B * H * W >= 64 if double else H % 2 == W % 2 == 0 and B * H * W >= 512)
-    )
+    narrow, work = min(C, out_channels), B * H * W * C * out_channels
+    if double:
+        return narrow >= 64 and work >= 2**22
+    if torch.is_grad_enabled():
+        return H % 2 == W % 2 == 0 and narrow >= 64 and work >= 2**25
+    return H % 2 == W % 2 == 0 and narrow >= 128 and work >= 2**26
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, *, double: bool = False) -> Tensor:
