@@ -25,7 +25,7 @@ def operands(
 
 
 @pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("size", [(2, 2), (2, 6), (4, 4), (10, 8)])
+@pytest.mark.parametrize("size", [(4, 4), (4, 12), (8, 8), (16, 4)])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("chunk", [1, 2**21])
 def test_equals_the_direct_convolution_and_its_gradients(
@@ -61,7 +61,7 @@ def test_odd_sizes_that_are_doubled() -> None:
 
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_gradients_where_an_input_is_frozen(frozen: int) -> None:
-    x, weight, bias = operands(2, 3, 4, 4, 6)
+    x, weight, bias = operands(2, 3, 4, 4, 8)
     inputs = [a.requires_grad_(i != frozen) for i, a in enumerate((x, weight, bias))]
     asked = [a for a in inputs if a.requires_grad]
     ours = torch.autograd.grad(conv3x3(x, weight, bias).square().sum(), asked)
@@ -75,9 +75,10 @@ def test_rounds_no_worse_than_the_direct_convolution(double: bool) -> None:
     exact = direct(*operands(4, 256, 64, 8, 8), double)
     single = operands(4, 256, 64, 8, 8)
     x, weight, bias = (a.float() for a in single)
-    error = (conv3x3(x, weight, bias, double=double) - exact).abs().max()
-    assert error < 2 * (direct(x, weight, bias, double) - exact).abs().max()
-    assert error < 5e-6
+    errors = conv3x3(x, weight, bias, double=double) - exact
+    plain = direct(x, weight, bias, double) - exact
+    assert errors.abs().max() < min(1.5 * float(plain.abs().max()), 2e-5)
+    assert errors.square().mean() < 4 * plain.square().mean()
 
 
 def test_layers_take_it_where_it_pays_off_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +109,9 @@ def test_where_it_pays_off() -> None:
     assert pays_off(x, 128)
     assert not pays_off(x[:2], 128)
     assert not pays_off(x, 3)
-    assert not pays_off(x[..., :15], 256)
+    assert not pays_off(x[..., :14], 256)
     assert not pays_off(x.to("meta"), 128)
-    assert pays_off(x[..., :15], 256, double=True)
+    assert pays_off(x[..., :14], 256, double=True)
     with torch.no_grad():
         assert not pays_off(x, 128)
         assert pays_off(x, 256)

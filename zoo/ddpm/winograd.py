@@ -1,13 +1,13 @@
 """3x3 convolutions by Winograd's minimal filtering, for CPUs in float32 (arXiv 1509.09308).
 
-A tile of 2x2 outputs takes 16 multiplications for each pair of channels instead of 36, and 9 if the
-input was doubled by nearest neighbour first, as equal rows give equal products. All is done by
-additions of whole channel vectors and one batched matrix product; the rounding error is below that
-of the direct sum, which is longer.
+A tile of 4x4 outputs takes 36 multiplications for each pair of channels instead of 144; one of 2x2
+takes 9 instead of 36 if the input was doubled by nearest neighbour first. The rest are additions of
+whole channel vectors around one batched matrix product. The rounding error is not above that of the
+direct sum.
 
 Letters as in the paper: Y = A^T [(G g G^T) * (B^T d B)] A for a filter g and an input tile d, with
-U = G g G^T, V = B^T d B and M = U V. Layouts: images (B, H, W, C), tiles (n, n, B, h, w, C), where
-n = 4 or 3 and a tile is 2x2 outputs, h = H/2, w = W/2 of the output.
+U = G g G^T, V = B^T d B and M = U V. Layouts: images (B, H, W, C); U, V and M as (n^2, ...), where
+n is the number of products along a side of a tile.
 """
 
 import math
@@ -17,92 +17,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# G of F(2, 3); of F(2, 3) on doubled rows, whose sums g0 (a - b) + (g0 + g1 + g2) b are regrouped.
-_G_SAME = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
-_G_DOUBLE = ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.0, 1.0))
+from zoo.ddpm.winograd_tiles import Doubled, Same, Scheme
 
 # Numbers in a transformed chunk of the batch: few enough to stay in the processor's cache.
 _CHUNK = 2**20
-
-
-def _filter_transform(double: bool, like: Tensor) -> Tensor:
-    """The matrix of g -> G g G^T on flattened filters, (n^2, 9)."""
-    G = torch.tensor(_G_DOUBLE if double else _G_SAME, dtype=like.dtype, device=like.device)
-    return torch.kron(G, G)
-
-
-def _along(d: Tensor, dim: int, start: int | None, stop: int | None, step: int = 1) -> Tensor:
-    return d[(slice(None),) * dim + (slice(start, stop, step),)]
-
-
-def _gather(x: Tensor, dim: int, out: list[Tensor], double: bool) -> None:
-    """B^T along `dim` of an image that zeros surround: n results for each pair of output rows.
-
-    The pair reads rows a, b, c, e = 2i-1 ... 2i+2; or i-1, i, i+1 of what is to be doubled.
-    """
-    if double:
-        torch.sub(
-            _along(x, dim, None, -1), _along(x, dim, 1, None), out=_along(out[0], dim, 1, None)
-        )
-        torch.neg(_along(x, dim, 0, 1), out=_along(out[0], dim, 0, 1))
-        out[1].copy_(x)
-        torch.sub(
-            _along(x, dim, 1, None), _along(x, dim, None, -1), out=_along(out[2], dim, None, -1)
-        )
-        torch.neg(_along(x, dim, -1, None), out=_along(out[2], dim, -1, None))
-    else:
-        b, c = _along(x, dim, 0, None, 2), _along(x, dim, 1, None, 2)
-        # a - c, where a is the c of the pair above.
-        torch.sub(
-            _along(c, dim, None, -1), _along(c, dim, 1, None), out=_along(out[0], dim, 1, None)
-        )
-        torch.neg(_along(c, dim, 0, 1), out=_along(out[0], dim, 0, 1))
-        torch.add(b, c, out=out[1])
-        torch.sub(c, b, out=out[2])
-        # b - e, where e is the b of the pair below.
-        torch.sub(
-            _along(b, dim, None, -1), _along(b, dim, 1, None), out=_along(out[3], dim, None, -1)
-        )
-        _along(out[3], dim, -1, None).copy_(_along(b, dim, -1, None))
-
-
-def _gather_adjoint(g: list[Tensor], dim: int, out: Tensor, double: bool) -> None:
-    """B along `dim`: the transpose of `_gather`."""
-    if double:
-        torch.sub(g[1], g[0], out=out)
-        out.sub_(g[2])
-        _along(out, dim, None, -1).add_(_along(g[0], dim, 1, None))
-        _along(out, dim, 1, None).add_(_along(g[2], dim, None, -1))
-    else:
-        b, c = _along(out, dim, 0, None, 2), _along(out, dim, 1, None, 2)
-        torch.sub(g[1], g[2], out=b)
-        b.add_(g[3])
-        _along(b, dim, 1, None).sub_(_along(g[3], dim, None, -1))
-        torch.add(g[1], g[2], out=c)
-        c.sub_(g[0])
-        _along(c, dim, None, -1).add_(_along(g[0], dim, 1, None))
-
-
-def _combine(m: list[Tensor], out: list[Tensor], double: bool) -> None:
-    """A^T: two outputs from n products."""
-    torch.add(m[0], m[1], out=out[0])
-    if double:
-        torch.add(m[1], m[2], out=out[1])
-    else:
-        out[0].add_(m[2])
-        torch.sub(m[1], m[2], out=out[1])
-        out[1].sub_(m[3])
-
-
-def _combine_adjoint(y: list[Tensor], out: list[Tensor], double: bool) -> None:
-    """A: the transpose of `_combine`."""
-    out[0].copy_(y[0])
-    torch.add(y[0], y[1], out=out[1])
-    if double:
-        out[2].copy_(y[1])
-    else:
-        torch.sub(y[0], y[1], out=out[2])
-        torch.neg(y[1], out=out[3])
 
 
 class _Tiles:
@@ -111,60 +29,74 @@ class _Tiles:
     One object serves all chunks of a batch: memory fresh from the system costs more than the sums.
     """
 
-    def __init__(self, images: Tensor, channels: int, double: bool) -> None:
+    def __init__(self, images: Tensor, channels: int, scheme: Scheme) -> None:
         B, H, W, C = images.shape
-        self.double = double
-        self.n, self.h, self.w = (3, H, W) if double else (4, H // 2, W // 2)
-        pixels = 4 * self.h * self.w
-        self.chunk = min(B, max(1, _CHUNK // (self.n**2 * self.h * self.w * max(C, channels))))
-        most = self.chunk * pixels * max(C, channels)
-        self._rows = images.new_empty(most * self.n // 2)
-        self._buffers = [images.new_empty(most * self.n**2 // 4) for _ in range(2)]
-
-    def _new(self, memory: Tensor, *shape: int) -> Tensor:
-        return memory[: math.prod(shape)].view(shape)
+        self.scheme, self.n = scheme, scheme.products
+        self.h, self.w = H // scheme.reads, W // scheme.reads
+        widest = max(C, channels)
+        tiles = self.n**2 * self.h * self.w * widest
+        self.chunk = min(B, max(1, _CHUNK // tiles))
+        rows = max(W * C, scheme.outputs * self.w * channels) * self.n * self.h
+        self._rows = images.new_empty(self.chunk * rows)
+        self._buffers = [images.new_empty(self.chunk * tiles) for _ in range(2)]
 
     def buffer(self, which: int, images: int, channels: int) -> Tensor:
         """One of two buffers for tiles."""
-        return self._new(self._buffers[which], self.n * self.n, images * self.h * self.w, channels)
+        shape = self.n**2, images * self.h * self.w, channels
+        return self._buffers[which][: math.prod(shape)].view(shape)
+
+    def _scratch(self, *shape: int) -> Tensor:
+        return self._rows[: math.prod(shape)].view(shape)
 
     def _split(self, tiles: Tensor) -> Tensor:
         return tiles.view(self.n, self.n, -1, self.h, self.w, tiles.shape[2])
 
+    def _phases(self, x: Tensor, dim: int, count: int) -> list[Tensor]:
+        """Every count-th slice along `dim`, from each start."""
+        shape = *x.shape[:dim], -1, count, *x.shape[dim + 1 :]
+        return list(x.view(shape).unbind(dim + 1))
+
     def gather(self, x: Tensor, out: Tensor) -> Tensor:
         """V = B^T d B of an image, into `out`."""
         B, _, W, C = x.shape
-        rows = self._new(self._rows, self.n, B, self.h, W, C)
-        _gather(x, 1, list(rows), self.double)
-        _gather(rows, 3, list(self._split(out).transpose(0, 1)), self.double)
+        reads = self.scheme.reads
+        rows = self._scratch(self.n, B, self.h, W, C)
+        self.scheme.gather(self._phases(x, 1, reads), 1, list(rows))
+        self.scheme.gather(self._phases(rows, 3, reads), 3, list(self._split(out).unbind(1)))
         return out
 
     def gather_adjoint(self, V: Tensor, out: Tensor) -> None:
         """The transpose of `gather`, into the gradient `out` of an image."""
         B, _, W, C = out.shape
-        rows = self._new(self._rows, self.n, B, self.h, W, C)
-        _gather_adjoint(list(self._split(V).transpose(0, 1)), 3, rows, self.double)
-        _gather_adjoint(list(rows), 1, out, self.double)
-
-    def _corners(self, y: Tensor) -> Tensor:
-        """A view of an image as the corners of its tiles: (row, column, B, h, w, C)."""
-        B, C = len(y), y.shape[3]
-        return y.view(B, self.h, 2, self.w, 2, C).permute(2, 4, 0, 1, 3, 5)
+        reads = self.scheme.reads
+        rows = self._scratch(self.n, B, self.h, W, C)
+        self.scheme.gather_adjoint(list(self._split(V).unbind(1)), 3, self._phases(rows, 3, reads))
+        self.scheme.gather_adjoint(list(rows), 1, self._phases(out, 1, reads))
 
     def combine(self, M: Tensor, out: Tensor) -> None:
         """Y = A^T M A of products, into an image."""
-        rows = self._new(self._rows, 2, self.n, len(out), self.h, self.w, out.shape[3])
-        _combine(list(self._split(M)), list(rows), self.double)
-        corners = self._corners(out).transpose(0, 1)
-        _combine(list(rows.transpose(0, 1)), list(corners), self.double)
+        B, _, W, K = out.shape
+        outputs = self.scheme.outputs
+        rows = self._scratch(self.n, B, self.h, W, K)
+        self.scheme.combine(list(self._split(M).unbind(1)), self._phases(rows, 3, outputs))
+        self.scheme.combine(list(rows), self._phases(out, 1, outputs))
 
     def combine_adjoint(self, y: Tensor, out: Tensor) -> Tensor:
         """The transpose of `combine`, into `out`."""
-        rows = self._new(self._rows, 2, self.n, len(y), self.h, self.w, y.shape[3])
-        corners = self._corners(y).transpose(0, 1)
-        _combine_adjoint(list(corners), list(rows.transpose(0, 1)), self.double)
-        _combine_adjoint(list(rows), list(self._split(out)), self.double)
+        B, _, W, K = y.shape
+        outputs = self.scheme.outputs
+        rows = self._scratch(self.n, B, self.h, W, K)
+        self.scheme.combine_adjoint(self._phases(y, 1, outputs), list(rows))
+        self.scheme.combine_adjoint(
+            self._phases(rows, 3, outputs), list(self._split(out).unbind(1))
+        )
         return out
+
+
+def _filter_transform(scheme: Scheme, like: Tensor) -> Tensor:
+    """The matrix of g -> G g G^T on flattened filters, (n^2, 9)."""
+    G = torch.tensor(scheme.G, dtype=torch.float64)
+    return torch.kron(G, G).to(like)
 
 
 def _filters(weight: Tensor, transform: Tensor) -> Tensor:
@@ -179,41 +111,40 @@ def _filters(weight: Tensor, transform: Tensor) -> Tensor:
 
 class _Winograd(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, double: bool) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, scheme: Scheme) -> Tensor:
         x = x.permute(0, 2, 3, 1).contiguous()
         B, H, W, C = x.shape
         K = len(weight)
-        U = _filters(weight, _filter_transform(double, weight))
-        y = x.new_empty(B, *((2 * H, 2 * W) if double else (H, W)), K)
-        centre = 4 if double else 5  # Enters all four outputs with factor 1: the bias goes there.
-        tiles = _Tiles(x, K, double)
+        U = _filters(weight, _filter_transform(scheme, weight))
+        grow = scheme.outputs // scheme.reads
+        y = x.new_empty(B, grow * H, grow * W, K)
+        tiles = _Tiles(x, K, scheme)
         for i in range(0, B, tiles.chunk):
             images = x[i : i + tiles.chunk]
             V = tiles.gather(images, tiles.buffer(0, len(images), C))
             M = torch.bmm(V, U.transpose(1, 2), out=tiles.buffer(1, len(images), K))
-            M[centre] += bias
             tiles.combine(M, y[i : i + tiles.chunk])
+        y += bias
         return y.permute(0, 3, 1, 2)
 
     @staticmethod
     def setup_context(
-        ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Tensor
+        ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Scheme], output: Tensor
     ) -> None:
-        x, weight, _, ctx.double = inputs
+        x, weight, _, ctx.scheme = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        double = ctx.double
         x, dy = (a.permute(0, 2, 3, 1).contiguous() for a in (x, grad))
         K, C = weight.shape[:2]
-        transform = _filter_transform(double, weight)
+        transform = _filter_transform(ctx.scheme, weight)
         U = _filters(weight, transform)
         dU = weight.new_empty(K, len(transform), C).transpose(0, 1)
         dx = torch.empty_like(x)
-        tiles = _Tiles(x, K, double)
+        tiles = _Tiles(x, K, ctx.scheme)
         for i in range(0, len(x), tiles.chunk):
             images = slice(i, i + tiles.chunk)
             n = len(x[images])
@@ -232,8 +163,8 @@ def pays_off(x: Tensor, out_channels: int, *, double: bool = False) -> bool:
     """Whether `conv3x3` is faster than PyTorch's convolution here.
 
     Measured on CPUs in float32: it takes channels to outweigh the additions, and work to outweigh
-    the transform of the filter; more of both without gradients, where it saves less. Elsewhere
-    (GPUs, bfloat16 matrix units) it never is faster, and a compiler cannot look into it.
+    the transform of the filter; more without gradients, where it saves less. Elsewhere (GPUs,
+    bfloat16 matrix units) it never is faster, and a compiler cannot look into it.
     """
     if (
         x.device.type != "cpu"
@@ -246,9 +177,8 @@ def pays_off(x: Tensor, out_channels: int, *, double: bool = False) -> bool:
     narrow, work = min(C, out_channels), B * H * W * C * out_channels
     if double:
         return narrow >= 64 and work >= 2**22
-    if torch.is_grad_enabled():
-        return H % 2 == W % 2 == 0 and narrow >= 64 and work >= 2**25
-    return H % 2 == W % 2 == 0 and narrow >= 128 and work >= 2**26
+    fits = H % 4 == W % 4 == 0
+    return fits and narrow >= 64 and work >= (2**25 if torch.is_grad_enabled() else 2**26)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, *, double: bool = False) -> Tensor:
@@ -257,10 +187,10 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, *, double: bool = False) ->
     Differentiable once.
 
     Args:
-        x: Images (B, C, H, W); H and W even unless `double`.
+        x: Images (B, C, H, W); H and W multiples of 4 unless `double`.
         weight: Filters (K, C, 3, 3).
         bias: (K,).
         double: Double x by nearest neighbour first.
     """
-    out: Tensor = _Winograd.apply(x, weight, bias, double)
+    out: Tensor = _Winograd.apply(x, weight, bias, Doubled if double else Same)
     return out
