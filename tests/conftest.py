@@ -52,6 +52,7 @@ def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     os.environ["WANDB_MODE"] = "offline"
     os.environ["WANDB_SILENT"] = "true"
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that a test starts
     torch.set_num_threads(1)
     yield
     if torch.distributed.is_initialized():
