@@ -97,9 +97,9 @@ def test_stopped_by_a_signal_and_resumed(tiny, zoo_cli, monkeypatch, accumulate,
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_at_an_arbitrary_moment_and_resumed(tiny, accumulate, processes):
-    """A real `zoo fit` that gets SIGKILL, wherever it is."""
+    """A real `zoo fit` that gets SIGKILL twice, wherever it is."""
     command = [sys.executable, "-m", "zoo.cli", "fit", "-c", str(tiny)]
-    steps = 60  # enough that the end does not come before the kill
+    steps = 200  # enough that the end does not come before the kill
     command += ["--trainer.accumulate_grad_batches", str(accumulate)]
     command += ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", "40"]
     if processes == 2:
@@ -107,7 +107,7 @@ def test_killed_at_an_arbitrary_moment_and_resumed(tiny, accumulate, processes):
     subprocess.run([*command, "--run_dir", "whole"], check=True, capture_output=True)
 
     command += ["--run_dir", "parts", "--ckpt_path", "last"]
-    for kill_after in (14,):  # steps whose checkpoint must be there before the kill
+    for kill_after in (14, 70):  # steps whose checkpoint must be there before the kill
         child = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
