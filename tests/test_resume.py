@@ -93,6 +93,18 @@ def test_stopped_by_a_signal_and_resumed(tiny, zoo_cli, monkeypatch, accumulate,
     compare_metrics("whole", "parts")
 
 
+@pytest.mark.parametrize("stops", [(8, 17), (4, 8), (9, 11)])
+def test_stopped_twice_also_at_the_end_of_an_epoch(tiny, zoo_cli, stops):
+    """Of 4 steps an epoch, the last one of 2 accumulated batches."""
+    flags = ["--trainer.accumulate_grad_batches", 3, "--trainer.val_check_interval", 8]
+    assert zoo_cli("fit", "-c", tiny, "--run_dir", "whole", *flags)[0] == 0
+    for stop in (*stops, 30):
+        args = ["--run_dir", "parts", "--ckpt_path", "last", "--trainer.max_steps", stop, *flags]
+        code, _, err = zoo_cli("fit", "-c", tiny, *args)
+        assert code == 0, err
+    compare("whole", "parts")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("processes", [1, 2])

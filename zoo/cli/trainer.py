@@ -1,6 +1,7 @@
 """fit, validate, test and predict; the only file that touches LightningCLI's internals."""
 
 import importlib
+import json
 import os
 from typing import Any
 
@@ -151,7 +152,7 @@ class ZooCLI(LightningCLI):
     def _tell_changes(self, arguments: Any) -> None:
         for name, old in self.prepared.hparams.items():
             new = arguments.get(name, old)
-            if new != old:
+            if json.dumps(new, default=str) != json.dumps(old, default=str):  # keys become text
                 rank_zero_info(f"model.{name} is {new}; the checkpoint was made with {old}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -85,6 +85,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listens for Ctrl-C and SIGTERM from here on."""
         self._saved_step = self._seen_step = trainer.global_step
+        _begin_next_epoch(trainer)
         self._stop.install()
         # Lightning broadcasts a flag for SIGTERM at every step and waits for it on the host; the
         # stop request does that job on logging steps.
@@ -173,6 +174,18 @@ class Checkpoint(lightning_callbacks.Checkpoint):
     def _save_and_stop(self, trainer: Trainer) -> None:
         path = self.save_last(trainer)
         raise Stopped(self._stop.signal, f"saved step {trainer.global_step} in {path}")
+
+
+def _begin_next_epoch(trainer: Trainer) -> None:
+    """Counts the epoch that a run resumed at the last batch of one goes on with.
+
+    Lightning counts the finished epoch but takes the next one for the rest of it, so that its
+    `ready` count stays one short; a second resume would then repeat an epoch's order of data.
+    """
+    loop = trainer.fit_loop
+    progress: Any = loop.epoch_progress.total
+    if loop.restarted_mid_epoch and progress.processed == progress.ready:
+        loop.reset_restart_stage()
 
 
 def _ends_here(trainer: Trainer) -> bool:
