@@ -122,7 +122,7 @@ def _moments(dim: int, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     u = t * _CELLS
     cell = u.to(torch.int64).clamp(max=_CELLS - 1)
     x = (u - cell).mul(2).sub(1).unsqueeze(-1)
-    table = device_table(coefficients, dim, k.device)
+    table = _table(dim, k.device)
     rows = table.index_select(0, cell.flatten()).reshape(*k.shape, _TERMS, 3)
     value = rows[..., _TERMS - 1, :]
     for j in range(_TERMS - 2, -1, -1):
@@ -130,6 +130,11 @@ def _moments(dim: int, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     kl, mean, variance = value.unbind(-1)
     kl = torch.log1p((k / c).square()) * ((dim - 1) / 4) + t.square() * kl
     return kl, t * mean, variance / above.square()
+
+
+@torch.compiler.assume_constant_result
+def _table(dim: int, device: torch.device) -> Tensor:
+    return device_table(coefficients, dim, device)
 
 
 @functools.cache

