@@ -321,13 +321,10 @@ def _compile():
     torch.set_num_threads(1)
     compiled = torch.compile(_everything, fullgraph=True, dynamic=False, backend="aot_eager")
     generator = torch.Generator().manual_seed(0)
-    for dim in (4, 20):
-        raw = torch.randn(3, dim, generator=generator).requires_grad_()
-        k = torch.tensor([0.5, 5.0, 80.0]).requires_grad_()
-        noise = torch.randn(2, 3, dim + 1, generator=generator)
-        got, expected = compiled(raw, k, noise), _everything(raw, k, noise)
-        torch.testing.assert_close(got, expected)
-        grads = [
-            torch.autograd.grad(sum(x.sum() for x in out), (raw, k)) for out in (got, expected)
-        ]
-        torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-5)
+    raw = torch.randn(3, 20, generator=generator).requires_grad_()
+    k = torch.tensor([0.5, 5.0, 80.0]).requires_grad_()
+    noise = torch.randn(2, 3, 21, generator=generator)
+    got, expected = compiled(raw, k, noise), _everything(raw, k, noise)
+    torch.testing.assert_close(got, expected)
+    grads = [torch.autograd.grad(sum(x.sum() for x in out), (raw, k)) for out in (got, expected)]
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-5)
