@@ -26,6 +26,9 @@ class TextBatch(NamedTuple):
     """(B,) int64, symbols of each sentence, its end among them."""
     index: Tensor  # type: ignore[assignment]  # hides tuple.index
     """(B,) int64, each item's number in its split."""
+    real: Tensor
+    """(N,) int64, where in the flattened tokens no padding stands: known here, on the host, so that
+    no device has to be asked."""
 
     def to(self, device: torch.device | str) -> "TextBatch":
         """The batch on `device`; the copy from pinned memory does not wait."""
@@ -59,7 +62,7 @@ class SentenceSet:
         # Where a row is over, its last symbol: the end.
         tokens = self.symbols[offsets[:, None] + np.minimum(column, lengths[:, None] - 1)]
         assert (tokens[~inside] == self.end).all()
-        parts = (tokens.astype(np.int64), lengths, index)
+        parts = (tokens.astype(np.int64), lengths, index, np.flatnonzero(inside))
         return TextBatch(*map(torch.from_numpy, parts))
 
 

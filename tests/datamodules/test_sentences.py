@@ -30,8 +30,12 @@ def test_a_batch_holds_the_lines_of_its_numbers(tmp_path):
     data = Sentences(root=folder(tmp_path), batch_size=8)
     data.setup()
     lines = (tmp_path / "train.txt").read_text().split("\n\n")
-    for tokens, lengths, index in data.train_dataloader():
+    for tokens, lengths, index, real in data.train_dataloader():
         assert tokens.shape == (8, int(lengths.max()))
+        inside = [
+            i for i in range(tokens.numel()) if i % tokens.shape[1] < lengths[i // tokens.shape[1]]
+        ]
+        assert real.tolist() == inside
         assert tokens.dtype == lengths.dtype == index.dtype == torch.int64
         for row, length, number in zip(tokens, lengths, index, strict=True):
             line = lines[int(number)].strip()
