@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
+from zoo.training.log import batches_that_stepped
 from zoo.vae.posteriors import Posterior, Space
 
 ACTIVE = 0.01  # variance of E[z|x] over x from which a unit is active (arXiv 1509.00519, section 5)
@@ -53,37 +55,26 @@ def active_units(covariance: Tensor, space: Space) -> Tensor:
     return (variances >= ACTIVE).sum()
 
 
-def knn_accuracy(
-    codes: Tensor,
-    labels: Tensor,
-    queries: Tensor,
-    answers: Tensor,
-    *,
-    space: Space,
-    k: int = 5,
+def knn_votes(
+    codes: Tensor, labels: Tensor, queries: Tensor, *, space: Space, k: int = 5
 ) -> Tensor:
-    """Share of queries whose k nearest codes vote for their class.
-
-    A tie goes to the lowest class, as in scikit-learn.
+    """The class that most of a query's k nearest codes have; of equals, the lowest.
 
     Args:
         codes: E[z|x] of labelled items, (N, d).
         labels: Their classes, int64 (N,).
         queries: E[z|x] of the items to classify, (M, d).
-        answers: Their true classes, int64 (M,).
         space: Euclidean distance, or on a sphere the angle.
         k: Number of neighbours.
+
+    Returns:
+        int64, (M,).
     """
-    k = min(k, len(codes))
-    classes = int(max(labels.max(), answers.max())) + 1
     if space == "sphere":
         codes, queries = (x / x.norm(dim=1, keepdim=True) for x in (codes, queries))
-    right = torch.zeros((), dtype=torch.float64, device=codes.device)
-    for part, truth in zip(torch.split(queries, 1000), torch.split(answers, 1000), strict=True):
-        nearest = torch.cdist(part, codes).topk(k, largest=False).indices
-        votes = torch.nn.functional.one_hot(labels[nearest], classes).sum(1)
-        right += (votes.argmax(1) == truth).sum()
-    return right / len(queries)
+    nearest = torch.cdist(queries, codes).topk(min(k, len(codes)), largest=False).indices
+    votes = torch.nn.functional.one_hot(labels[nearest]).sum(1)
+    return votes.argmax(1)
 
 
 class LatentArrays(NamedTuple):
@@ -168,3 +159,21 @@ class LatentStatistics:
             variances.sort(descending=True).values,
             histogram if self.space == "sphere" else histogram[:0],
         )
+
+
+def show_arrays(module: LightningModule, stage: str, arrays: LatentArrays) -> None:
+    """Sends histograms to the W&B logger of a fit, if it has one."""
+    for logger in module.loggers:
+        if isinstance(logger, WandbLogger) and module.trainer.is_global_zero:
+            import wandb
+
+            low, high = KAPPA_RANGE
+            shown: dict[str, object] = {
+                f"{stage}/kl_per_dimension": wandb.Histogram(arrays.kl_per_dimension.tolist()),
+                f"{stage}/code_variances": wandb.Histogram(arrays.variances.tolist()),
+            }
+            if len(arrays.log10_kappa):
+                edges = [low + (high - low) * i / KAPPA_BINS for i in range(KAPPA_BINS + 1)]
+                counts = arrays.log10_kappa.tolist()
+                shown[f"{stage}/log10_kappa"] = wandb.Histogram(np_histogram=(counts, edges))
+            logger.log_metrics(shown, step=batches_that_stepped(module.trainer))  # type: ignore[arg-type]

@@ -26,6 +26,15 @@ class Posterior(Protocol):
         """E[z|x], (B, d)."""
         ...
 
+    @property
+    def mode(self) -> Tensor:
+        """The likeliest z, (B, d)."""
+        ...
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """The draws alone, (K, B, d)."""
+        ...
+
     def draw(self, noise: Tensor, path_only: bool = False) -> tuple[Tensor, Tensor]:
         """Reparameterised draws and their log q(z|x) - log p(z).
 
@@ -53,6 +62,10 @@ class Posterior(Protocol):
 
     def kl_per_dimension(self) -> Tensor:
         """Its parts by dimension (B, d), or by sphere (B, spheres)."""
+        ...
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The tensors that describe the posteriors, (B, ...) each, by name."""
         ...
 
     def detach(self) -> Self:
@@ -89,9 +102,18 @@ class GaussianPosterior:
         """The mean, (B, d)."""
         return self.mean
 
+    @property
+    def mode(self) -> Tensor:
+        """The mean, (B, d)."""
+        return self.mean
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Draws z = mean + std noise, (K, B, d)."""
+        return torch.addcmul(self.mean, self.log_std.exp(), noise)
+
     def draw(self, noise: Tensor, path_only: bool = False) -> tuple[Tensor, Tensor]:
-        """Draws z = mean + std noise and their log ratios; see `Posterior.draw`."""
-        z = self.mean + self.log_std.exp() * noise
+        """The draws and their log ratios; see `Posterior.draw`."""
+        z = self.rsample(noise)
         if path_only:
             return z, self.detach().log_ratio(z)
         # (z - mean) / std is the noise itself, without the rounding of the way back.
@@ -115,6 +137,10 @@ class GaussianPosterior:
     def kl_per_dimension(self) -> Tensor:
         """(mean^2 + std^2 - 1) / 2 - log std, (B, d) (arXiv 1312.6114, appendix B)."""
         return 0.5 * (self.mean.square() + torch.expm1(2 * self.log_std)) - self.log_std
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The standard deviation; the mean is `center`."""
+        return {"std": self.log_std.exp()}
 
     def detach(self) -> "GaussianPosterior":
         """The same posteriors, constant."""
