@@ -65,6 +65,14 @@ MODELS = {
             8791,
             "variational autoencoder: IWAE, DReG, batch norm, densities with error bars",
         ),
+        Model(
+            "TextVAE",
+            "zoo.vae.text",
+            "vae/text-shakespeare",
+            "1511.06349",
+            8404,
+            "VAE of sentences: KL vanishing, and vMF, batch norm and free bits against it",
+        ),
     ]
 }
 
@@ -78,7 +86,7 @@ TRAINER_VERBS = {
 COMMANDS = {
     "sample": Command(
         "zoo.cli.commands:sample",
-        "draw images from a checkpoint into one PNG grid",
+        "draw images from a checkpoint into one PNG grid, or sentences",
         {"-n": "--n", "-o": "--out"},
     ),
     "export": Command("zoo.cli.commands:export", "write a checkpoint as safetensors or diffusers"),

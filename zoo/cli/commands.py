@@ -17,44 +17,48 @@ def sample(
     ckpt: str,
     *,
     n: int = 64,
-    out: str = "samples.png",
+    out: str | None = None,
     steps: int | None = None,
     sampler: str | None = None,
     eta: float | None = None,
     labels: list[int] | None = None,
     guidance: float | None = None,
+    temperature: float | None = None,
     seed: int = 0,
     batch_size: int = 64,
     columns: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["32", "bf16"] = "32",
 ) -> None:
-    """Draws images from a checkpoint into one PNG grid.
+    """Draws images from a checkpoint into one PNG grid, or writes a text model's sentences.
 
-    A seed gives the same images whatever the batch size.
+    A seed gives the same samples whatever the batch size.
 
     Args:
         ckpt: A .ckpt file, a run directory or an exported folder.
-        n: Number of images.
-        out: The PNG to write.
+        n: Number of samples.
+        out: The PNG to write, samples.png if not given; of a text model the text file, and if not
+            given the sentences are printed.
         steps: Sampling steps; the model's own number by default.
         sampler: ancestral or ddim; the model's own by default.
         eta: Noise of DDIM, 0 (none) to 1.
         labels: Classes to draw, repeated to n images, for a class-conditional model.
         guidance: Classifier-free guidance scale; 1 is none.
+        temperature: Of a text model's words; 0 takes the likeliest.
         seed: Seed of the noise.
-        batch_size: Images at a time.
+        batch_size: Samples at a time.
         columns: Images in a row of the grid.
         device: Where to compute; auto takes a GPU if there is one.
         precision: Precision of the network; the sampler's state is float32.
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"--n and --batch_size must be 1 or more, not {n} and {batch_size}")
-    if Path(out).suffix.lower() != ".png":
-        raise ValueError(f"--out must name a .png file, not {out!r}")
     where = _device(device)
     model = load(ckpt).to(where)
-    draw = getattr(model, "sample", None)
+    writes = getattr(model, "generate_text", None)
+    if not writes and Path(out or "samples.png").suffix.lower() != ".png":
+        raise ValueError(f"--out must name a .png file, not {out!r}")
+    draw = writes or getattr(model, "sample", None)
     if draw is None:
         raise ValueError(f"{type(model).__name__} does not make images")
     asked = {
@@ -62,6 +66,7 @@ def sample(
         "sampler": sampler,
         "eta": eta,
         "guidance": guidance,
+        "temperature": temperature,
     }
     options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     if labels:
@@ -69,7 +74,7 @@ def sample(
     for name in options:
         if name not in inspect.signature(draw).parameters:
             raise ValueError(f"{type(model).__name__} has no --{name}")
-    images = []
+    samples: list[Any] = []
     firsts = range(0, n, batch_size)
     with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
         for first in tqdm(firsts, "sample", unit="batch", disable=len(firsts) == 1):
@@ -79,9 +84,22 @@ def sample(
                 options["labels"] = torch.tensor(chosen, device=where)
             if len(firsts) == 1 and "progress" in inspect.signature(draw).parameters:
                 options["progress"] = True
-            images.append(draw(size, seed=seed, first=first, **options).float().cpu())
-    path = make_grid_png(torch.cat(images), Path(out), columns=columns)
+            samples.append(draw(size, seed=seed, first=first, **options))
+    if writes:
+        _write_lines([line for batch in samples for line in batch], out)
+        return
+    images = torch.cat([batch.float().cpu() for batch in samples])
+    path = make_grid_png(images, Path(out or "samples.png"), columns=columns)
     print(f"{n} images in {path}")
+
+
+def _write_lines(lines: list[str], out: str | None) -> None:
+    """Prints lines, or writes them to a file."""
+    if out is None:
+        print("\n".join(lines))
+        return
+    Path(out).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} lines in {out}")
 
 
 def export(ckpt: str, folder: str, *, format: str = "zoo") -> None:
