@@ -65,6 +65,14 @@ MODELS = {
             8791,
             "variational autoencoder: IWAE, DReG, batch norm, densities with error bars",
         ),
+        Model(
+            "VMFVAE",
+            "zoo.vae.module_vmf",
+            "vae/vmf-digits",
+            "1804.00891",
+            8404,
+            "variational autoencoder on the sphere: kappa fixed, by its KL, or learned",
+        ),
     ]
 }
 
