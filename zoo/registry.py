@@ -66,6 +66,14 @@ MODELS = {
             "variational autoencoder: IWAE, DReG, batch norm, densities with error bars",
         ),
         Model(
+            "VMFVAE",
+            "zoo.vae.module_vmf",
+            "vae/vmf-digits",
+            "1804.00891",
+            8404,
+            "variational autoencoder on the sphere: kappa fixed, by its KL, or learned",
+        ),
+        Model(
             "TextVAE",
             "zoo.vae.text",
             "vae/text-shakespeare",
