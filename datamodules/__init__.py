@@ -3,6 +3,7 @@
 from datamodules.folder import ImageFolder
 from datamodules.image_data import ImageBatch, ImageData
 from datamodules.images import CIFAR10, MNIST, Digits, FashionMNIST
+from datamodules.language import StreamBatch, Text
 from datamodules.pixels import to_float, to_uint8
 from datamodules.sentences import Sentences, TextBatch
 from datamodules.vocabulary import Vocabulary
@@ -16,6 +17,8 @@ __all__ = [
     "ImageData",
     "ImageFolder",
     "Sentences",
+    "StreamBatch",
+    "Text",
     "TextBatch",
     "Vocabulary",
     "to_float",
