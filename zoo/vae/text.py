@@ -47,6 +47,8 @@ class TextVAE(LightningModule):
         batch_norm: Of a Gaussian posterior: none, paper or su.
         bn_gamma: Scale of the means of paper: the KL is at least d gamma^2 / 2.
         bn_tau: Of su: the KL is at least d tau / 2.
+        bn_eps: Added to a batch's variance. With weights as small as `init` the variances of the
+            means begin near 1e-8, where PyTorch's 1e-5 would undo the normalisation and the bound.
         free_bits: Nats of each dimension's KL, in the mean over a batch, that cost nothing.
         beta: Last weight of the KL in the objective.
         beta_start: First weight.
@@ -86,6 +88,7 @@ class TextVAE(LightningModule):
         batch_norm: BatchNormMode = "none",
         bn_gamma: float = 0.6,
         bn_tau: float = 0.5,
+        bn_eps: float = 1e-14,
         free_bits: float = 0.0,
         beta: float = 1.0,
         beta_start: float = 0.0,
@@ -128,7 +131,12 @@ class TextVAE(LightningModule):
             self.encoder = TextEncoder(vocab_size, embedding, hidden)
         if posterior == "gaussian":
             self.head = GaussianHead(
-                hidden, latent_dim, batch_norm=batch_norm, gamma=bn_gamma, tau=bn_tau
+                hidden,
+                latent_dim,
+                batch_norm=batch_norm,
+                gamma=bn_gamma,
+                tau=bn_tau,
+                eps=bn_eps,
             )
         elif posterior == "vmf":
             self.head = SphericalHead(
@@ -153,9 +161,10 @@ class TextVAE(LightningModule):
                 raise ValueError(f"{name}={own[name]}: a probability below 1")
         if not 0 <= own["end"] < own["vocab_size"]:
             raise ValueError(f"end={own['end']}: must be below vocab_size={own['vocab_size']}")
-        if own["lr"] <= 0 or own["free_bits"] < 0:
+        if own["lr"] <= 0 or own["free_bits"] < 0 or own["bn_eps"] <= 0:
             raise ValueError(
-                f"lr={own['lr']}, free_bits={own['free_bits']}: need lr > 0 and free_bits >= 0"
+                f"lr={own['lr']}, free_bits={own['free_bits']}, bn_eps={own['bn_eps']}: need lr > "
+                "0, free_bits >= 0 and bn_eps > 0"
             )
         for name, off, of in (
             ("batch_norm", "none", "gaussian"),
