@@ -3,7 +3,10 @@
 from datamodules.folder import ImageFolder
 from datamodules.image_data import ImageBatch, ImageData
 from datamodules.images import CIFAR10, MNIST, Digits, FashionMNIST
+from datamodules.language import StreamBatch, Text
 from datamodules.pixels import to_float, to_uint8
+from datamodules.sentences import Sentences, TextBatch
+from datamodules.vocabulary import Vocabulary
 
 __all__ = [
     "CIFAR10",
@@ -13,6 +16,11 @@ __all__ = [
     "ImageBatch",
     "ImageData",
     "ImageFolder",
+    "Sentences",
+    "StreamBatch",
+    "Text",
+    "TextBatch",
+    "Vocabulary",
     "to_float",
     "to_uint8",
 ]

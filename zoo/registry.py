@@ -57,6 +57,30 @@ MODELS = {
             "denoising diffusion: ancestral and DDIM sampling, bits/dim, guidance",
             exchange="zoo.ddpm.interchange",
         ),
+        Model(
+            "VAE",
+            "zoo.vae.module",
+            "vae/digits",
+            "1312.6114",
+            8791,
+            "variational autoencoder: IWAE, DReG, batch norm, densities with error bars",
+        ),
+        Model(
+            "VMFVAE",
+            "zoo.vae.module_vmf",
+            "vae/vmf-digits",
+            "1804.00891",
+            8404,
+            "variational autoencoder on the sphere: kappa fixed, by its KL, or learned",
+        ),
+        Model(
+            "TextVAE",
+            "zoo.vae.text",
+            "vae/text-shakespeare",
+            "1511.06349",
+            8404,
+            "VAE of sentences: KL vanishing, and vMF, batch norm and free bits against it",
+        ),
     ]
 }
 
@@ -70,7 +94,7 @@ TRAINER_VERBS = {
 COMMANDS = {
     "sample": Command(
         "zoo.cli.commands:sample",
-        "draw images from a checkpoint into one PNG grid",
+        "draw images from a checkpoint into one PNG grid, or sentences",
         {"-n": "--n", "-o": "--out"},
     ),
     "export": Command("zoo.cli.commands:export", "write a checkpoint as safetensors or diffusers"),

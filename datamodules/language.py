@@ -1,0 +1,134 @@
+"""Text as one stream, cut into windows of equal length, for language models."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.image_data import Split
+from datamodules.text_data import TextData
+from datamodules.vocabulary import Level, Vocabulary
+
+NO_TARGET = -100  # what cross_entropy ignores by default
+
+
+class StreamBatch(NamedTuple):
+    """A batch of windows."""
+
+    tokens: Tensor
+    """(B, T) int64; after the end of the text, ends."""
+    targets: Tensor
+    """(B, T) int64, the symbol after each; -100 where none is to be predicted: after a document's
+    end, since the next document has nothing to do with it, and after the text's."""
+    documents: Tensor
+    """(B, T) int64, the number of each symbol's document in its split, for models that keep
+    documents of a window apart; -1 after the end of the text."""
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
+    """(B,) int64, each window's number in its split."""
+
+    def to(self, device: torch.device | str) -> "StreamBatch":
+        """The batch on `device`; the copy from pinned memory does not wait."""
+        return StreamBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class Windows:
+    """Windows [iT, iT + T) of documents that stand one behind the other.
+
+    Together they predict every symbol once, but for the first of each document.
+
+    Args:
+        documents: Numbers of the symbols of each document.
+        length: Symbols T of a window.
+        end: What stands after the end of the last.
+    """
+
+    def __init__(self, documents: list[NDArray[np.int64]], length: int, end: int) -> None:
+        self.length, self.end = length, end
+        small = np.min_scalar_type(max(int(d.max(initial=end)) for d in documents))
+        self.symbols = np.concatenate([d.astype(small) for d in documents])
+        self.starts = np.cumsum([0, *map(len, documents[:-1])])
+
+    def __len__(self) -> int:
+        return -(-max(len(self.symbols) - 1, 0) // self.length)
+
+    def __getitems__(self, indices: list[int]) -> StreamBatch:
+        index = np.array(indices, np.int64)
+        places = index[:, None] * self.length + np.arange(self.length + 1)
+        inside = places < len(self.symbols)
+        symbols = self.symbols[np.minimum(places, len(self.symbols) - 1)].astype(np.int64)
+        document = np.searchsorted(self.starts, places, side="right") - 1
+        symbols, document = np.where(inside, symbols, self.end), np.where(inside, document, -1)
+        known = inside[:, 1:] & (document[:, 1:] == document[:, :-1])
+        targets = np.where(known, symbols[:, 1:], NO_TARGET)
+        parts = (symbols[:, :-1], targets, document[:, :-1], index)
+        return StreamBatch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
+
+
+def encode_document(text: str, vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """A document's symbols: of words an end after each line, empty lines left out."""
+    if vocabulary.level in ("char", "byte"):
+        return vocabulary.encode(text)
+    lines = (vocabulary.encode(line) for line in text.split("\n") if line.strip())
+    parts = [part for line in lines for part in (line, np.array([vocabulary.end]))]
+    return np.concatenate([*parts, np.zeros(0, np.int64)])
+
+
+class Text(TextData):
+    """Any text as windows of a stream of its symbols, as `StreamBatch`es.
+
+    Bytes and characters are the text itself, with an end between its documents; of words every
+    line has its end, as the Penn Treebank is read. enwik8 at byte level has the usual splits of 90,
+    5 and 5 million bytes. Windows do not overlap.
+
+    Args:
+        root: Folder with a file of each split (such as the Penn Treebank's), any folder of .txt
+            files (a document each), or a file; tiny Shakespeare, which the zoo embeds, if not
+            given.
+        level: What a symbol is: byte, char, word (text with spaces between words and punctuation)
+            or wordpunct (other text).
+        sequence_length: Symbols of a window.
+        vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
+            given.
+        min_count: Least count of a symbol of the vocabulary in the training split.
+        batch_size: Training windows a step and process.
+        val_batch_size: Windows a step and process in evaluation; `batch_size` if not given.
+        seed: Seed of the order.
+        limit: Train on the first so many symbols of each document only, for short runs.
+
+    Raises:
+        FileNotFoundError: There is no text at `root`.
+        ValueError: A count is not positive, or a split has less than two symbols.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        level: Level = "char",
+        sequence_length: int = 256,
+        vocabulary_size: int | None = None,
+        min_count: int = 1,
+        batch_size: int = 32,
+        val_batch_size: int | None = None,
+        seed: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.check("sequence_length")
+
+    def load_split(self, split: Split) -> Windows:
+        """Encodes the documents of a split, an end between them."""
+        words = self.vocabulary
+        documents = [encode_document(text, words) for text in self.texts(split)]
+        if split == "train":
+            documents = [d[: self.hparams["limit"]] for d in documents]
+        documents = [d for d in documents if len(d)]
+        if words.level in ("char", "byte"):
+            documents[:-1] = [np.append(d, words.end) for d in documents[:-1]]
+        if sum(map(len, documents)) < 2:
+            where = self.hparams["root"] or "the text"
+            raise ValueError(f"the {split} split of {where} has less than two symbols")
+        return Windows(documents, self.hparams["sequence_length"], words.end)
