@@ -59,6 +59,11 @@ class Message:
         """Size of the whole message."""
         return 64 * self.heads.size + 32 * self._height
 
+    @property
+    def content(self) -> float:
+        """Bits that are really in it, without the room that is left in the heads."""
+        return float(np.log2(self.heads.astype(np.float64)).sum()) + 32 * self._height
+
     def push(self, start: Integers, frequency: Integers, precision: int) -> None:
         """Pushes a symbol on each of the first heads.
 
