@@ -57,6 +57,22 @@ MODELS = {
             "denoising diffusion: ancestral and DDIM sampling, bits/dim, guidance",
             exchange="zoo.ddpm.interchange",
         ),
+        Model(
+            "VAE",
+            "zoo.vae.module",
+            "vae/digits",
+            "1312.6114",
+            8791,
+            "variational autoencoder: IWAE, DReG, batch norm, densities with error bars",
+        ),
+        Model(
+            "VMFVAE",
+            "zoo.vae.module_vmf",
+            "vae/vmf-digits",
+            "1804.00891",
+            8404,
+            "variational autoencoder on the sphere: kappa fixed, by its KL, or learned",
+        ),
     ]
 }
 
