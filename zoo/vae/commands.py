@@ -28,6 +28,8 @@ def density(
     widen: float = 1.0,
     repeats: int = 1,
     seed: int = 0,
+    ais: int = 0,
+    temperatures: int = 1000,
     out: str = "density.csv",
     limit: int | None = None,
     batch_size: int = 100,
@@ -52,6 +54,9 @@ def density(
             safer than a little too narrow.
         repeats: Estimate so often, with seeds seed, seed + 1, ..., for an error over repeats.
         seed: Seed of the noise.
+        ais: Check the method on so many images that the model makes: annealed importance sampling
+            brackets their log p(x). Some minutes.
+        temperatures: Of that check: the more, the closer are its bounds.
         out: The CSV to write.
         limit: Only the first so many data.
         batch_size: Data at a time.
@@ -65,6 +70,10 @@ def density(
     model: Any = load(ckpt).to(where)
     if not hasattr(model, "posterior") or not hasattr(model, "log_likelihood"):
         raise ValueError(f"{type(model).__name__} has no encoder to draw importance samples with")
+    if ais:
+        from zoo.vae.sandwich import simulate
+
+        simulate(model, torch.zeros(1, dtype=torch.int64, device=where), seed)  # or refuse at once
     source = open_source(model, ckpt, data, root, split)
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +109,11 @@ def density(
             if summary.count:
                 print(summary.text(source.title, samples, widen, seed))
                 print(f"written to {path}")
+    if ais:
+        from zoo.vae.sandwich import check
+
+        options: dict[str, Any] = {"samples": samples, "widen": widen, "chunk": chunk, "seed": seed}
+        print(check(model, ais, temperatures=temperatures, **options))
 
 
 def bits_scale(model: Any) -> tuple[float, float] | None:

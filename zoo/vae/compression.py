@@ -76,16 +76,16 @@ def decompress(file: str, *, ckpt: str, out: str = "images") -> None:
         ckpt: The model that compressed them: a .ckpt file, a run directory or an exported folder.
         out: An .npy to write, uint8 (N, C, H, W), or a folder for PNGs, numbered in their order.
     """
-    path = Path(file)
+    path, target = Path(file), Path(out)
+    as_array = target.suffix.lower() == ".npy"
+    if not as_array and target.suffix and not target.is_dir():
+        raise ValueError(f"--out {out}: give an .npy or a folder")
     archive = Archive.read(path)
     images = to_uint8(decode(archive, load(ckpt), file), archive.levels)
     images = images.reshape(-1, *archive.shape)
-    target = Path(out)
-    if target.suffix.lower() == ".npy":
+    if as_array:
         target.parent.mkdir(parents=True, exist_ok=True)
         np.save(target, images)
-    elif target.suffix and not target.is_dir():
-        raise ValueError(f"--out {out}: give an .npy or a folder")
     else:
         target.mkdir(parents=True, exist_ok=True)
         width = len(str(len(images) - 1))
@@ -130,7 +130,8 @@ def decode(archive: Archive, model: Any, name: str) -> Integers:
 
 def to_uint8(grey: Integers, levels: int) -> NDArray[np.uint8]:
     """Grey levels as 0..255."""
-    return np.rint(grey * (255 / (levels - 1))).astype(np.uint8)
+    scaled: NDArray[np.uint8] = np.rint(grey * (255 / (levels - 1))).astype(np.uint8)
+    return scaled
 
 
 def _grey(
