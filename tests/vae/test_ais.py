@@ -35,7 +35,7 @@ def sphere(n):
     return model, Spheres([10]), w * z + torch.sqrt(1 - w**2) * v, z
 
 
-@pytest.mark.parametrize(("make", "temperatures"), [(ppca, 250), (sphere, 80)])
+@pytest.mark.parametrize(("make", "temperatures"), [(ppca, 150), (sphere, 80)])
 def test_bounds_bracket_the_exact_value(make, temperatures):
     n = 24
     model, space, x, z = make(n)
@@ -47,8 +47,8 @@ def test_bounds_bracket_the_exact_value(make, temperatures):
         slack = sign * (exact - bound.value)  # on average not negative, and small
         error = slack.std().item() / math.sqrt(n)
         assert -3 * error < slack.mean().item() < 0.03 + 3 * error
-        assert error < 0.05
-        spread = (slack / bound.standard_error).square().mean().sqrt().item()
+        assert error < 0.1
+        spread = (slack.square().mean() / bound.standard_error.square().mean()).sqrt().item()
         # The chains of an upper bound have one start, which its error does not see.
         assert 0.6 < spread < (1.6 if sign > 0 else 3)
         assert 0.4 < bound.acceptance.mean() < 0.95
