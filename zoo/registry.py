@@ -101,6 +101,15 @@ COMMANDS = {
     "import": Command(
         "zoo.cli.commands:import_", "read foreign weights into a folder of the zoo's own"
     ),
+    "density": Command(
+        "zoo.vae.commands:density", "log p(x) of each datum, with error bars", {"-o": "--out"}
+    ),
+    "compress": Command(
+        "zoo.vae.compression:compress", "images into one lossless file, by a VAE", {"-o": "--out"}
+    ),
+    "decompress": Command(
+        "zoo.vae.compression:decompress", "the images of such a file", {"-o": "--out"}
+    ),
 }
 
 

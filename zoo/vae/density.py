@@ -162,10 +162,16 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def default_chunk(batch: int, dimensions: int, device: torch.device) -> int:
-    """Samples of a datum at a time: about 4 MB of float32 data on a CPU, 64 MB elsewhere."""
+def default_chunk(batch: int, numbers: int, device: torch.device) -> int:
+    """Samples of a datum at a time: about 4 MB of float32 on a CPU, 64 MB elsewhere.
+
+    Args:
+        batch: Data at a time.
+        numbers: What decoding one sample makes.
+        device: Where.
+    """
     room: int = 2**20 if device.type == "cpu" else 2**24
-    return max(1, room // max(batch * dimensions, 1))
+    return max(1, room // max(batch * numbers, 1))
 
 
 def estimate_log_density(
@@ -184,7 +190,8 @@ def estimate_log_density(
     samples), to rounding: neither the batch it comes in nor `chunk` matter.
 
     Args:
-        model: Has `posterior(x)`, `log_likelihood(x, z)` and `dimensions`.
+        model: Has `posterior(x)`, `log_likelihood(x, z)` and `dimensions`; where decoding makes
+            more numbers than these, `decoded_numbers` says how many.
         x: Data, as the model takes them.
         index: Their numbers, int64, (B,), on the device of the model.
         samples: Weights a datum, M; exactly so many are drawn.
@@ -200,7 +207,9 @@ def estimate_log_density(
         raise ValueError(f"samples={samples}, chunk={chunk}: both must be 1 or more")
     if not 0 < widen < math.inf:
         raise ValueError(f"widen={widen}: a factor above 0, such as 1.2")
-    chunk = chunk or default_chunk(len(index), model.dimensions, index.device)
+    if chunk is None:
+        numbers = getattr(model, "decoded_numbers", model.dimensions)
+        chunk = default_chunk(len(index), numbers, index.device)
     weights = LogWeights(samples)
     with evaluating(model):
         q = model.posterior(x)

@@ -1,0 +1,131 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from zoo.vae.bits_back import Codec
+from zoo.vae.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian
+from zoo.vae.posteriors import GaussianPosterior
+
+
+class TinyVAE(nn.Module):
+    """A VAE of 1 x 4 x 5 images with random weights, which are as good as trained ones here."""
+
+    def __init__(self, likelihood, latent_dim=3, hidden=16, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.shape = (1, 4, 5)
+        self.dimensions = 20
+        self.likelihood = likelihood
+        channels = likelihood.output_channels
+        self.encoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(20, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent_dim)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_dim, hidden), nn.Tanh(), nn.Linear(hidden, 20 * channels),
+            nn.Unflatten(1, (channels, 4, 5)),
+        )  # fmt: skip
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
+
+    def posterior(self, x):
+        mean, log_std = self.encoder(x).chunk(2, dim=1)
+        return GaussianPosterior(2 * mean, log_std - 1)
+
+
+LIKELIHOODS = {
+    "bernoulli": lambda: Bernoulli(1),
+    "17 levels": lambda: DiscretizedLogistic(1, 0.2, 17),
+    "256 levels": lambda: DiscretizedLogistic(1, "predicted", 256),
+}
+
+
+def images(n, levels, seed=0):
+    return np.random.default_rng(seed).integers(0, levels, (n, 20))
+
+
+def encode(codec, data, seed=0):
+    message = codec.message(seed)
+    for first in range(0, len(data), codec.chains):
+        codec.encode(message, data[first : first + codec.chains])
+    return message
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize(("chains", "heads"), [(1, 1), (1, 6), (4, 64)])
+def test_round_trip_through_bytes(name, chains, heads):
+    model = TinyVAE(LIKELIHOODS[name]())
+    codec = Codec(model, chains=chains, heads=heads)
+    data = images(14, codec.levels)
+    message = encode(codec, data, seed=9)
+    # The decoder has its own copy of everything.
+    other = Codec(TinyVAE(LIKELIHOODS[name]()), chains=chains, heads=heads)
+    assert other.check() == codec.check()
+    shape = message.heads.shape
+    again = type(message).from_bytes(message.to_bytes(), shape, seed=9)
+    for first in reversed(range(0, len(data), chains)):
+        batch = data[first : first + chains]
+        assert np.array_equal(other.decode(again, len(batch)), batch)
+    assert again.is_spent()
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "17 levels"])
+def test_code_length_is_minus_elbo(name):
+    model = TinyVAE(LIKELIHOODS[name]())
+    codec = Codec(model, chains=2, heads=8)
+    data = images(600, codec.levels)
+    message = codec.message()
+    codec.encode(message, data[:2])
+    before, drawn = message.content, message.drawn
+    ideal = torch.cat([codec.encode(message, data[i : i + 2]) for i in range(2, 600, 2)])
+    length = message.content - before - 32 * (message.drawn - drawn)
+    assert length == pytest.approx(ideal.sum().item(), rel=1e-3)
+    # -ELBO by the model itself, with other draws.
+    x = torch.from_numpy(2 / (codec.levels - 1) * data[2:] - 1).float().view(-1, 1, 4, 5)
+    with torch.no_grad():
+        q = model.posterior(x)
+        z, log_ratio = q.draw(torch.randn(200, len(x), 3, generator=torch.manual_seed(1)))
+        output = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        elbo = (model.likelihood.log_prob(x, output) - log_ratio).double()
+    bits = -elbo.mean(0).sum().item() / math.log(2)
+    spread = elbo.var(0).sum().sqrt().item() / math.log(2)
+    assert length == pytest.approx(bits, abs=4 * spread + 1e-3 * bits)
+    assert 4 * spread < 0.02 * bits
+
+
+def test_an_image_does_not_feel_how_many_come_with_it():
+    model = TinyVAE(Bernoulli(1))
+    codec = Codec(model, chains=3)
+    data = images(3, 2)
+    ideal = codec.encode(codec.message(), data)
+    torch.testing.assert_close(codec.encode(codec.message(), data[:2]), ideal[:2], rtol=0, atol=0)
+
+
+def test_other_weights_are_noticed():
+    model = TinyVAE(Bernoulli(1))
+    before = Codec(model).check()
+    assert Codec(model).check() == before
+    with torch.no_grad():
+        model.decoder[2].bias[7] += 1e-3
+    assert Codec(model).check() != before
+
+
+def test_threads_are_given_back():
+    torch.set_num_threads(2)
+    codec = Codec(TinyVAE(Bernoulli(1)))
+    codec.encode(codec.message(), images(1, 2))
+    assert torch.get_num_threads() == 2
+
+
+def test_models_that_cannot_be_coded():
+    with pytest.raises(ValueError, match=r"Gaussian cannot .* bernoulli or discretized_logistic"):
+        Codec(TinyVAE(Gaussian(1, 1.0)))
+    model = TinyVAE(Bernoulli(1))
+    model.posterior = lambda x: object()
+    with pytest.raises(ValueError, match="needs a Gaussian posterior"):
+        Codec(model)
+    with pytest.raises(ValueError, match="chains=0"):
+        Codec(TinyVAE(Bernoulli(1)), chains=0)

@@ -1,0 +1,260 @@
+"""What the verbs work on: a split of a checkpoint's data or a recipe's, or images of one's own."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from datamodules.image_data import ImageBatch, ResidentImages
+from datamodules.image_files import ImageFiles, decode
+from datamodules.loader import epoch_loader
+from datamodules.pixels import to_float
+from zoo.loading import find_checkpoint, read_checkpoint
+
+SplitName = Literal["train", "val", "test"]
+
+
+class Source(NamedTuple):
+    """Items in a fixed order."""
+
+    dataset: Any
+    """Map-style, indexed by batch."""
+    finish: Callable[[Any], Any]
+    """What is to be done with a batch that has come to the device."""
+    title: str
+    names: list[str] | None
+    """Files of the items, if they are files."""
+
+    def batches(self, batch_size: int, limit: int | None, device: torch.device) -> Iterator[Any]:
+        """Batches of the first `limit` items, in order, on the device."""
+        count = len(self.dataset) if limit is None else min(limit, len(self.dataset))
+        loader = epoch_loader(_First(self.dataset, count), batch_size, train=False)
+        for batch in loader:
+            yield self.finish(batch.to(device))
+
+
+class _First:
+    def __init__(self, dataset: Any, count: int) -> None:
+        self.dataset, self.count = dataset, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        return self.dataset.__getitems__(indices)
+
+
+def open_source(
+    model: Any, ckpt: str, data: str | None, root: str | None, split: SplitName
+) -> Source:
+    """The items that the arguments of a verb mean.
+
+    Args:
+        model: The model that will see them.
+        ckpt: Where it came from.
+        data: A folder or .zip of images, an .npy of uint8 images, a DataModule's name, a config's
+            name or file; the data that the checkpoint was trained on if not given.
+        root: Another `root` for a DataModule.
+        split: Which split of a DataModule.
+
+    Raises:
+        FileNotFoundError: There is no such data.
+        ValueError: The data is not what the model takes.
+    """
+    path = Path(data) if data is not None else None
+    images = path is not None and (path.is_dir() or path.suffix.lower() in (".zip", ".npy"))
+    if path is not None and images:
+        if root is not None:
+            raise ValueError(f"--root {root} is for a DataModule, but --data {data} is images")
+        shape, levels = _image_shape(model), _levels(model)
+        names, values = read_images(path, shape)
+        grey = torch.from_numpy(np.rint(values * ((levels - 1) / 255)).astype(np.uint8))
+        dataset = ResidentImages(grey, torch.zeros(len(grey), dtype=torch.int64))
+        title = f"images in {path} (as {_by(shape)})"
+        return Source(dataset, lambda batch: _to_float(batch, levels), title, names)
+    spec = _recorded(Path(ckpt)) if data is None else _named(data)
+    if root is not None:
+        spec = {**spec, "init_args": {**spec.get("init_args", {}), "root": root}}
+    module = _instantiate(spec)
+    try:
+        dataset = module.split(split)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(str(error).replace("--data.root", "--root")) from error
+    theirs = (getattr(module, "channels", None), *getattr(module, "size", ()))
+    own = getattr(model, "shape", None)
+    if own is not None and theirs[0] is not None and theirs != tuple(own):
+        raise ValueError(f"{_name(spec)} has images of {_by(theirs)}, the model of {_by(own)}")
+    if not len(dataset):
+        raise ValueError(f"the {split} split of {_name(spec)} is empty: choose another --split")
+
+    def finish(batch: Any) -> Any:
+        return module.on_after_batch_transfer(batch, 0)
+
+    return Source(dataset, finish, f"{split} split of {_name(spec)}", None)
+
+
+def read_images(
+    path: Path, shape: tuple[int, int, int], *, exact: bool = False
+) -> tuple[list[str] | None, np.ndarray]:
+    """Images of a folder or .zip in the order of their names, or of an .npy.
+
+    Args:
+        path: The folder, .zip or .npy.
+        shape: (C, H, W) of an image.
+        exact: Refuse what would have to be resized or converted.
+
+    Returns:
+        The names, if they are files, and uint8 (N, C, H, W).
+
+    Raises:
+        FileNotFoundError: There is nothing at `path`.
+        ValueError: It cannot be read, or is of another shape.
+    """
+    if path.suffix.lower() == ".npy":
+        return None, _read_array(path, shape)
+    files = ImageFiles(path)
+    try:
+        names = sorted(files.names())
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(str(error).replace("--data.root must", "it must")) from error
+    images = np.empty((len(names), *shape), np.uint8)
+    for i, name in enumerate(names):
+        content = files.read(name)
+        if exact:
+            _check_file(name, content, shape)
+        try:
+            images[i] = decode(content, shape[0], shape[1:])
+        except Exception as error:  # a broken image can raise nearly anything
+            raise ValueError(f"{path}: {name} cannot be read ({error}): remove it") from error
+    return names, images
+
+
+def _check_file(name: str, content: bytes, shape: tuple[int, int, int]) -> None:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            size, mode = (image.height, image.width), image.mode
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{name} cannot be read ({error}): remove it") from error
+    modes = ("1", "L") if shape[0] == 1 else ("RGB",)
+    if size != shape[1:] or mode not in modes:
+        raise ValueError(
+            f"{name} is {size[0]}x{size[1]} of mode {mode}, and this model compresses "
+            f"{shape[1]}x{shape[2]} of mode {modes[-1]} only: nothing is resized or converted"
+        )
+
+
+def _read_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path} is not an .npy of numbers") from error
+    if array.dtype != np.uint8:
+        raise ValueError(f"{path} holds {array.dtype}: give uint8 from 0 to 255")
+    if array.ndim == 3 and shape[0] == 1:
+        array = array[:, None]
+    if array.ndim == 4 and array.shape[1:] == (*shape[1:], shape[0]) != shape:
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1:] != shape or not len(array):
+        raise ValueError(f"{path} is of shape {array.shape}: the model takes N x {_by(shape)}")
+    return np.ascontiguousarray(array)
+
+
+def _to_float(batch: ImageBatch, levels: int) -> ImageBatch:
+    return batch._replace(images=to_float(batch.images, levels))
+
+
+def _image_shape(model: Any) -> tuple[int, int, int]:
+    shape = getattr(model, "shape", None)
+    if shape is None:
+        raise ValueError(f"{type(model).__name__} is no model of images: name a DataModule")
+    return tuple(shape)
+
+
+def _levels(model: Any) -> int:
+    return int(model.hparams.get("levels", 256))
+
+
+def _by(shape: Any) -> str:
+    return "x".join(map(str, shape))
+
+
+def _name(spec: dict[str, Any]) -> str:
+    return str(spec["class_path"]).rpartition(".")[2]
+
+
+def _recorded(ckpt: Path) -> dict[str, Any]:
+    """The data section of a checkpoint's config."""
+    file = find_checkpoint(ckpt)
+    if file.is_dir():
+        raise ValueError(f"{file} is an export, which does not know its data: give --data")
+    checkpoint = read_checkpoint(file)
+    spec = checkpoint.get("zoo_config", {}).get("data")
+    own = checkpoint.get("datamodule_hyper_parameters", {})
+    if not spec and "_class_path" in own:
+        arguments = {key: value for key, value in own.items() if not key.startswith("_")}
+        spec = {"class_path": own["_class_path"], "init_args": arguments}
+    if not isinstance(spec, dict) or "class_path" not in spec:
+        raise ValueError(f"{file} does not say what data it was trained on: give --data")
+    return spec
+
+
+def _named(data: str) -> dict[str, Any]:
+    """A DataModule by its name, or the data section of a config."""
+    import datamodules
+    from zoo.cli.arguments import resolve_config
+    from zoo.registry import list_configs, nearest
+
+    known = {name.lower(): name for name in datamodules.__all__}
+    is_class = "." in data and "/" not in data and not data.endswith((".yaml", ".yml"))
+    if data.lower() in known or is_class:
+        return {"class_path": known.get(data.lower(), data)}
+    try:
+        file = resolve_config(data)
+    except FileNotFoundError as error:
+        names = [n for n in datamodules.__all__ if hasattr(getattr(datamodules, n), "split")]
+        hint = nearest(data, [*names, *list_configs()])
+        if not hint.startswith("did you mean"):
+            hint = f"DataModules are {', '.join(names)}; zoo list shows the configs"
+        raise FileNotFoundError(
+            f"--data {data}: no such folder, .zip, .npy, DataModule or config: {hint}"
+        ) from error
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    spec = (content or {}).get("data") if isinstance(content, dict) else None
+    if not isinstance(spec, dict) or "class_path" not in spec:
+        raise ValueError(f"--data {data}: {file} has no data section")
+    return spec
+
+
+def _instantiate(spec: dict[str, Any]) -> Any:
+    """The DataModule of a config's data section; only of packages that configs may name."""
+    import datamodules  # noqa: F401  # so that a bare name is found
+    from zoo.cli.parser import ZooParser, restrict_imports
+
+    restrict_imports()
+    parser = ZooParser()
+    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
+    parsed = parser.parse_args([f"--data={json.dumps(spec)}"])
+    return parser.instantiate_classes(parsed).data
+
+
+def grey_levels(images: np.ndarray, levels: int) -> Tensor:
+    """Grey levels of images in 0..255 that have exactly these levels, int64.
+
+    Raises:
+        ValueError: A pixel lies between two levels.
+    """
+    grey = np.rint(images * ((levels - 1) / 255)).astype(np.int64)
+    back = np.rint(grey * (255 / (levels - 1)))
+    if (back != images).any():
+        wrong = int(images[back != images][0])
+        raise ValueError(f"a pixel is {wrong}, which is none of this model's {levels} grey levels")
+    return torch.from_numpy(grey)
