@@ -132,7 +132,7 @@ class Headed(L.LightningModule):
 class Items(L.LightningDataModule):
     def __init__(self, processes):
         super().__init__()
-        self.items = list(torch.randn(32, 6, generator=torch.Generator().manual_seed(0), **F64) * 3)
+        self.items = list(torch.randn(32, 6, generator=torch.Generator().manual_seed(0), **F64))
         self.processes = processes
 
     def train_dataloader(self):

@@ -13,7 +13,7 @@ from datamodules.loader import epoch_loader
 from tests.processes import in_new_process
 from zoo import VAE
 from zoo.layers.counter_rng import uniform
-from zoo.training import StepRNG
+from zoo.training import Checkpoint, StepRNG
 from zoo.vae.density import estimate_log_density, sample_noise
 from zoo.vae.evaluation import EVALUATION_SEED
 from zoo.vae.optimizer import multipliers
@@ -119,7 +119,7 @@ def test_bound_grows_with_k_on_a_fixed_model():
         noise = torch.randn(400, k, 20, 3, dtype=torch.float64)
         with torch.no_grad():
             bounds.append(sum(other.bound(other.terms(x, n)).mean() for n in noise).item() / 400)
-    exact = model.log_density(x, samples=20_000).log_density.mean().item()
+    exact = model.float().log_density(x, samples=20_000).log_density.mean().item()
     assert bounds[0] < bounds[1] < bounds[2] < exact + 1e-3
 
 
@@ -220,14 +220,19 @@ def fit_and_resume(tmp_path, **options):
         torch.manual_seed(0)
         model = VAE(**SMALL, **options)
         loader = epoch_loader(Numbered(24), 4, train=True)
-        fitted = trainer(max_steps=steps, callbacks=[StepRNG(3)], limit_val_batches=0)
+        fitted = trainer(
+            max_steps=steps,
+            callbacks=[StepRNG(3), Checkpoint(every_n_train_steps=0)],
+            limit_val_batches=0,
+            default_root_dir=tmp_path,
+            enable_checkpointing=True,
+        )
         fitted.fit(model, loader, ckpt_path=checkpoint)
-        fitted.save_checkpoint(tmp_path / "last.ckpt")
         return model.state_dict()
 
     whole = run(9)
     run(5)
-    return whole, run(9, tmp_path / "last.ckpt")
+    return whole, run(9, tmp_path / "checkpoints/last.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -396,11 +401,10 @@ def test_from_the_command(tmp_path, zoo_cli):
 
 
 def test_early_stopping_works_beside_the_zoos_checkpoints(zoo_cli):
-    Path("vae.yaml").write_text(
-        TINY_YAML.replace("log_every_n_steps: 5}", "log_every_n_steps: 5, callbacks: [{class_path: "
-        "lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val/loss, patience: 2}}]}\n"
-        "checkpoint: {monitor: val/loss}")
-    )  # fmt: skip
+    stop = "lightning.pytorch.callbacks.EarlyStopping"
+    stop = f"{{class_path: {stop}, init_args: {{monitor: val/loss, patience: 2}}}}"
+    more = f"log_every_n_steps: 5, callbacks: [{stop}]}}\ncheckpoint: {{monitor: val/loss}}\n"
+    Path("vae.yaml").write_text(TINY_YAML.replace("log_every_n_steps: 5}\n", more))
     flags = ["--model.lr", "1e-30", "--trainer.max_steps", 200]
     code, _, err = zoo_cli("fit", "-c", "vae.yaml", "--run_dir", "run", *flags)
     assert code == 0, err
@@ -446,7 +450,10 @@ def test_data_that_does_not_fit_names_the_flag():
 
 
 class Fixed(VAE):
-    """Draws by the item, so that one process can repeat two."""
+    """Draws by the item, so that one process can repeat two; in float64."""
+
+    def prepare(self, x, index=None):
+        return super().prepare(x, index).double()
 
     def training_step(self, batch, batch_idx):
         x = self.prepare(batch[0], batch[2])
@@ -468,7 +475,7 @@ def test_two_processes_equal_one(options):
         model = Fixed(
             image_size=8, levels=17, hidden=[12], latent_dim=3, samples=2, log_density_samples=10,
             binarization="dynamic", **options,
-        )  # fmt: skip
+        ).double()  # fmt: skip
         strategy = "ddp_fork" if processes == 2 else "auto"
         run = trainer(devices=processes, strategy=strategy, max_steps=4, limit_val_batches=0)
         run.fit(model, Digits(batch_size=32 // processes, val_batch_size=77))
