@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from zoo.vae.posteriors import GaussianPosterior
+from zoo.vae.posteriors import GaussianPosterior, SphericalPosterior
+from zoo.vae.von_mises_fisher import HypersphericalUniform, VonMisesFisher
 
 F64 = {"dtype": torch.float64}
 
@@ -105,3 +106,78 @@ def test_small_kl_keeps_its_digits():
 def test_half_precision_heads_are_taken_in_float32():
     mean = torch.randn(2, 3, dtype=torch.bfloat16)
     assert GaussianPosterior(mean, mean).kl().dtype == torch.float32
+
+
+# Spheres
+
+
+def spherical(b=4, dims=(3, 5), seed=0, **kwargs):
+    g = torch.Generator().manual_seed(seed)
+    leaves = [torch.randn(b, d, generator=g, **F64).requires_grad_() for d in dims]
+    kappas = [(5 * torch.rand(b, generator=g, **F64) + 1).requires_grad_() for _ in dims]
+    factors = [
+        VonMisesFisher(torch.nn.functional.normalize(mu, dim=-1), kappa)
+        for mu, kappa in zip(leaves, kappas, strict=True)
+    ]
+    return SphericalPosterior(factors), [*leaves, *kappas]
+
+
+def test_a_product_of_spheres_adds_up():
+    q, _ = spherical()
+    assert q.noise_dim == 3 + 1 + 5 + 1
+    noise = torch.randn(6, 4, 10, **F64)
+    z, ratio = q.draw(noise)
+    assert z.shape == (6, 4, 8)
+    torch.testing.assert_close(z, q.rsample(noise))
+    first, second = q.factors
+    expected = [
+        f.log_prob(part) - HypersphericalUniform(f.dim).log_prob(part)
+        for f, part in ((first, z[..., :3]), (second, z[..., 3:]))
+    ]
+    torch.testing.assert_close(ratio, sum(expected))
+    torch.testing.assert_close(q.log_ratio(z), sum(expected))
+    log_q = first.log_prob(z[..., :3]) + second.log_prob(z[..., 3:])
+    torch.testing.assert_close(q.log_prob(z), log_q)
+    kl = [kl_divergence(f, HypersphericalUniform(f.dim)) for f in q.factors]
+    torch.testing.assert_close(q.kl_per_dimension(), torch.stack(kl, dim=1))
+    torch.testing.assert_close(q.kl(), sum(kl))
+    torch.testing.assert_close(q.center, torch.cat([first.mean, second.mean], dim=1))
+    torch.testing.assert_close(q.mode[:, :3].norm(dim=1), torch.ones(4, **F64))
+
+
+def test_a_spherical_ratio_without_the_score():
+    q, leaves = spherical()
+    noise = torch.randn(6, 4, 10, **F64)
+    _, whole = q.draw(noise)
+    _, path = q.draw(noise, path_only=True)
+    torch.testing.assert_close(path, whole)
+    still = q.detach()
+    expected = torch.autograd.grad(
+        still.log_ratio(q.rsample(noise)).sum(), leaves, retain_graph=True
+    )
+    for a, b in zip(torch.autograd.grad(path.sum(), leaves), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_spherical_code_meets_every_posterior():
+    q, _ = spherical()
+    z = q.draw(torch.randn(1, 4, 10, **F64))[0][0]
+    table = q.log_prob(z[:, None])
+    assert table.shape == (4, 4)
+    torch.testing.assert_close(table.diagonal(), q.log_prob(z))
+
+
+def test_widening_a_sphere_divides_kappa():
+    q, _ = spherical()
+    torch.testing.assert_close(q.widen(1.2).concentrations, q.concentrations / 1.44)
+    torch.testing.assert_close(q.widen(1.2).mode, q.mode)
+
+
+@pytest.mark.parametrize("widen", [1.0, 1.2])
+def test_parameters_tell_the_posterior_apart(widen):
+    mean, log_std = gaussian()
+    q = GaussianPosterior(mean, log_std).widen(widen)
+    torch.testing.assert_close(q.parameters()["std"], widen * log_std.exp())
+    sphere = spherical()[0].widen(widen)
+    assert sphere.parameters()["mean_direction"].shape == (4, 8)
+    torch.testing.assert_close(sphere.parameters()["kappa"], sphere.concentrations)
