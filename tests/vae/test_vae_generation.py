@@ -171,7 +171,8 @@ def test_from_the_command(zoo_cli, mistake):
         out = f"{kind}.png"
         code, _, err = zoo_cli("sample", "run", "-n", n, "--kind", kind, "--out", out, *more)
         assert code == 0, err
-        assert Image.open(out).size == (columns * 66 + 2, rows * 66 + 2), kind
+        with Image.open(out) as picture:
+            assert picture.size == (columns * 66 + 2, rows * 66 + 2), kind
     assert "choose prior" in mistake("sample", "run", "--kind", "dream")
     assert "did you mean Digits" in mistake(
         "sample", "run", "--kind", "reconstructions", "--data", "Digit"
