@@ -156,7 +156,7 @@ def test_from_the_command(zoo_cli, mistake):
     Path("vae.yaml").write_text(
         "model: {class_path: zoo.VMFVAE, init_args: {image_size: 8, levels: 17, spheres: [3], "
         "hidden: [8]}}\ndata: {class_path: datamodules.Digits, init_args: {batch_size: 50}}\n"
-        "trainer: {max_steps: 1, log_every_n_steps: 1, enable_progress_bar: false, accelerator: cpu}\n"
+        "trainer: {max_steps: 1, log_every_n_steps: 1, enable_progress_bar: false}\n"
     )
     code, _, err = zoo_cli("fit", "-c", "vae.yaml", "--run_dir", "run")
     assert code == 0, err
@@ -171,7 +171,8 @@ def test_from_the_command(zoo_cli, mistake):
         out = f"{kind}.png"
         code, _, err = zoo_cli("sample", "run", "-n", n, "--kind", kind, "--out", out, *more)
         assert code == 0, err
-        assert Image.open(out).size == (columns * 66 + 2, rows * 66 + 2), kind
+        with Image.open(out) as picture:
+            assert picture.size == (columns * 66 + 2, rows * 66 + 2), kind
     assert "choose prior" in mistake("sample", "run", "--kind", "dream")
     assert "did you mean Digits" in mistake(
         "sample", "run", "--kind", "reconstructions", "--data", "Digit"
