@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from zoo.vae.quantile import quantile
 from zoo.vae.tables import wide
@@ -43,6 +44,7 @@ class Draw(torch.autograd.Function):
         return z.to(mean_direction.dtype), w
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_z: Tensor, grad_w: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[no-untyped-def]
         """Gradients in mu and kappa; the noise gets none."""
         mean_direction, noise, w, sine, slope, along, across = ctx.saved_tensors

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +47,7 @@ class WithSlope(torch.autograd.Function):
         return value.to(parameter.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
         """Gradient in `parameter`."""
         (slope,) = ctx.saved_tensors
