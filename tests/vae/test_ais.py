@@ -35,7 +35,7 @@ def sphere(n):
     return model, Spheres([10]), w * z + torch.sqrt(1 - w**2) * v, z
 
 
-@pytest.mark.parametrize(("make", "temperatures"), [(ppca, 150), (sphere, 80)])
+@pytest.mark.parametrize(("make", "temperatures"), [(ppca, 250), (sphere, 80)])
 def test_bounds_bracket_the_exact_value(make, temperatures):
     n = 24
     model, space, x, z = make(n)
@@ -51,7 +51,7 @@ def test_bounds_bracket_the_exact_value(make, temperatures):
         spread = (slack.square().mean() / bound.standard_error.square().mean()).sqrt().item()
         # The chains of an upper bound have one start, which its error does not see.
         assert 0.6 < spread < (1.6 if sign > 0 else 3)
-        assert 0.4 < bound.acceptance.mean() < 0.95
+        assert 0.4 < bound.acceptance.mean() < 0.99
     # One temperature less than two is importance sampling from the prior, and worse.
     coarse = Annealer(model, space, x, torch.arange(n), chains=16, temperatures=2, leapfrog=1)
     assert (exact - coarse.lower().value).mean() > 10 * abs((exact - lower.value).mean())
