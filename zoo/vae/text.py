@@ -115,6 +115,7 @@ class TextVAE(LightningModule):
         self.latent_dim = 0 if posterior == "none" else latent_dim
         self.space: Space = "sphere" if posterior == "vmf" else "euclidean"
         self.dimensions = 1  # one sentence: bits a dimension are bits a sentence
+        self.decoded_numbers = 32 * vocab_size  # logits of a sentence of some 32 words
         self.schedule = BetaSchedule(beta, beta_start, warmup_steps, cycle_steps, cycles)
         self.plateau = Plateau(lr_decay, lr_patience, max_decays)
         self.decoder = TextDecoder(
