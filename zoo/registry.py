@@ -57,6 +57,14 @@ MODELS = {
             "denoising diffusion: ancestral and DDIM sampling, bits/dim, guidance",
             exchange="zoo.ddpm.interchange",
         ),
+        Model(
+            "WGAN",
+            "zoo.wgan.module",
+            "wgan/8gaussians-gp",
+            "1701.07875",
+            8757,
+            "Wasserstein GAN under any Lipschitz constraint, beside the exact distance",
+        ),
     ]
 }
 

@@ -1,1 +1,5 @@
-"""Wasserstein GANs and what they estimate (kexue.fm/archives/8757 and 8244)."""
+"""WGAN: every Lipschitz constraint, next to the true Wasserstein distance."""
+
+from zoo.wgan.module import WGAN
+
+__all__ = ["WGAN"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.training.distributed import gather_with_grad
 from zoo.wgan.gradient import Critic, at_least_float32, norm_of_each, value_and_gradient
 from zoo.wgan.lipschitz import Evaluated, Unconstrained
 
@@ -74,8 +75,10 @@ class DRAGAN(GradientPenalty):
     name = "dragan"
 
     def noise(self, real: Tensor) -> Tensor:
-        """Alpha u, of the shape of real."""
-        return super().noise(real) * torch.rand_like(real)
+        """The displacements, of the shape of real; std is that of the batch of all processes."""
+        alpha, std = super().noise(real), gather_with_grad(real).std()
+        noise: Tensor = alpha * 0.5 * std * torch.rand_like(real)
+        return noise
 
     def points(self, real: Tensor, fake: Tensor, noise: Tensor) -> Tensor:
         """Where the gradient is taken."""
