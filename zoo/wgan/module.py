@@ -236,7 +236,7 @@ class WGAN(LightningModule):
                 loss, values = self._critic_loss(self.critic, real, fake, y, noise)
             self._update(critic_optimizer, parameters, torch.autograd.grad(loss, parameters))
             self.constraint.project(self.critic)
-        generator_loss = self._generator_step(generator_optimizer, reals[-1])
+        generator_loss = self._generator_step(generator_optimizer, reals[-1], labels[-1])
         for schedule in self._schedules():
             schedule.step()
         if is_logging_step(self):
@@ -253,15 +253,18 @@ class WGAN(LightningModule):
         wrapped: Any = self.optimizers()
         return wrapped[0], wrapped[1].optimizer
 
-    def _generator_step(self, optimizer: Any, real: Tensor) -> Tensor:
-        """The critic gives the gradient at the images, which goes on into the generator."""
+    def _generator_step(self, optimizer: Any, real: Tensor, of_real: Tensor | None) -> Tensor:
+        """The critic gives the gradient at the images, which goes on into the generator.
+
+        Only the c-transforms look at real images, and their labels.
+        """
         labels = self.draw_labels(self.generator_batch)
         x = self(self.draw_latent(self.generator_batch), labels)
         fake, objective = x.detach(), self.hparams["objective"]
         with self.critic_precision(), self.constraint.frozen(self.critic):
             if objective in ("c_transform", "c_eps_transform"):
                 epsilon = self.hparams["c_epsilon"]
-                loss, upstream = dual_generator_gradient(self.critic, real, fake, epsilon)
+                loss, upstream = dual_generator_gradient(self.critic, real, of_real, fake, epsilon)
             else:
                 loss, upstream = self._generator_gradient(self.critic, fake, labels, objective)
         parameters = list(self.generator.parameters())

@@ -59,13 +59,14 @@ def dual_value(phi: Tensor, cost: Tensor, epsilon: float | None) -> Tensor:
 
 
 def dual_generator_gradient(
-    critic: Critic, real: Tensor, x: Tensor, epsilon: float | None
+    critic: Critic, real: Tensor, labels: Tensor | None, x: Tensor, epsilon: float | None
 ) -> tuple[Tensor, Tensor]:
     """The dual value at generated points, and its gradient by them, which is that of the cost.
 
     Args:
         critic: phi.
         real: Real points, shape (B, ...).
+        labels: Their classes, shape (B,).
         x: Generated points, shape (B', ...).
         epsilon: Of the (c, epsilon)-transform; None for the c-transform.
 
@@ -73,7 +74,7 @@ def dual_generator_gradient(
         A scalar and (B', ...).
     """
     with torch.no_grad():
-        phi = gather_with_grad(at_least_float32(critic(real)))
+        phi = gather_with_grad(at_least_float32(critic(real, labels)))
     with torch.enable_grad():
         points = x.detach().requires_grad_()
         cost = pairwise_cost(gather_with_grad(real), gather_with_grad(points))
