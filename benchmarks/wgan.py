@@ -1,8 +1,8 @@
 """WGAN against public code's form of it and torch-mimicry: critic, generator and whole iteration.
 
 All take turns in one process, round by round; what is printed are medians of a round's ratios to
-the first one's, with their range. zoo and "public" have the same networks and weights; "public" is what
-public code does: the critic fed real, fake and interpolates in three forwards, PyTorch's own double
+the first one's, with their range. zoo and "public" have the same networks and weights; "public" is
+what public code does: the critic fed real, fake and interpolates in three forwards, PyTorch's own double
 backward, a critic that is not frozen in the generator's step, Adam without fusing, and GN by double
 backward in both steps. The rows "zoo, ..." take one of our measures back each. torch-mimicry
 (pip install --no-deps torch-mimicry==0.1.16) runs its own networks and train_step.
@@ -76,8 +76,9 @@ def ratios(own: list[float], reference: list[float]) -> dict[str, float]:
 def table(rows: dict[str, dict[str, dict[str, float]]], title: str) -> str:
     """The results as Markdown."""
     steps = (*STEPS, "whole")
+    heads = " | ".join(f"{s}, ms | times {next(iter(rows))} (range)" for s in steps)
     lines = [
-        f"| {title} | " + " | ".join(f"{s}, ms | times {next(iter(rows))} (range)" for s in steps) + " |",
+        f"| {title} | {heads} |",
         "|---|" + "---|---|" * len(steps),
     ]
     for name, row in rows.items():
