@@ -1,11 +1,11 @@
 """WGAN against public code's form of it and torch-mimicry: critic, generator and whole iteration.
 
 All take turns in one process, round by round; what is printed are medians of a round's ratios to
-the first one's, with their range. zoo and "public" have the same networks and weights; "public" is
-what public code does: the critic fed real, fake and interpolates in three forwards, PyTorch's own double
-backward, a critic that is not frozen in the generator's step, Adam without fusing, and GN by double
-backward in both steps. The rows "zoo, ..." take one of our measures back each. torch-mimicry
-(pip install --no-deps torch-mimicry==0.1.16) runs its own networks and train_step.
+the first one's, with their range. zoo and "public" have the same networks and weights; "public"
+is what public code does: the critic fed real, fake and interpolates in three forwards, PyTorch's
+own double backward, a critic that is not frozen in the generator's step, Adam without fusing, and
+GN by double backward in both steps. The rows "zoo, ..." take one of our measures back each.
+torch-mimicry (pip install --no-deps torch-mimicry==0.1.16) runs its own networks and train_step.
 
     python benchmarks/wgan.py [--quick] [--network resnet|dcgan] [--batch 8] [--device auto]
         [--constraints gp,gn,spectral_norm] [--clock wall|cpu] [--json FILE]
