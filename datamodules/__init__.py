@@ -2,24 +2,28 @@
 
 from datamodules.folder import ImageFolder
 from datamodules.image_data import ImageBatch, ImageData
-from datamodules.images import CIFAR10, MNIST, Digits, FashionMNIST
+from datamodules.images import CIFAR10, MNIST, STL10, Digits, FashionMNIST
 from datamodules.language import StreamBatch, Text
 from datamodules.pixels import to_float, to_uint8
 from datamodules.sentences import Sentences, TextBatch
+from datamodules.toy2d import PointBatch, Toy2D
 from datamodules.vocabulary import Vocabulary
 
 __all__ = [
     "CIFAR10",
     "MNIST",
+    "STL10",
     "Digits",
     "FashionMNIST",
     "ImageBatch",
     "ImageData",
     "ImageFolder",
+    "PointBatch",
     "Sentences",
     "StreamBatch",
     "Text",
     "TextBatch",
+    "Toy2D",
     "Vocabulary",
     "to_float",
     "to_uint8",

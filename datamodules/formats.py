@@ -1,4 +1,4 @@
-"""The file formats of MNIST (IDX) and CIFAR-10 (pickled batches), read without running code."""
+"""The files of MNIST (IDX), CIFAR-10 (pickled batches) and STL-10, read without running code."""
 
 import gzip
 import pickle
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def find_idx(folder: Path, name: str) -> Path | None:
@@ -78,3 +79,30 @@ def read_cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
         return images, torch.tensor(batch["labels"])
     except Exception as error:  # a broken pickle can raise nearly anything
         raise ValueError(f"{path} is not a CIFAR-10 batch ({error}): fetch it again") from error
+
+
+def read_stl(path: Path, size: int, chunk: int = 1000) -> Tensor:
+    """Images of a binary file of STL-10, which are 96x96, at another size.
+
+    Bilinear with antialiasing, as torchvision's `Resize` of a PIL image; in chunks, because the
+    unlabeled images take 2.8 GB at their own size.
+
+    Args:
+        path: The file: every image 3 planes, each column by column.
+        size: Side to resize to.
+        chunk: Images at a time.
+
+    Returns:
+        uint8 (N, 3, size, size).
+
+    Raises:
+        ValueError: The file does not hold whole images.
+    """
+    if (length := path.stat().st_size) == 0 or length % (3 * 96 * 96):
+        raise ValueError(f"{path} of {length} bytes does not hold whole STL-10 images: fetch again")
+    columns = np.memmap(path, np.uint8, mode="r").reshape(-1, 3, 96, 96)
+    parts = []
+    for start in range(0, len(columns), chunk):
+        images = torch.from_numpy(columns[start : start + chunk].swapaxes(2, 3).copy())
+        parts.append(F.interpolate(images, (size, size), mode="bilinear", antialias=True))
+    return torch.cat(parts)

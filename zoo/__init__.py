@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from zoo.vae.module import VAE as VAE
     from zoo.vae.module_vmf import VMFVAE as VMFVAE
     from zoo.vae.text import TextVAE as TextVAE
+    from zoo.wgan.module import WGAN as WGAN
 
 __version__ = "0.1.0"
-__all__ = ["DDPM", "VAE", "VMFVAE", "TextVAE", "list_models", "load", "save_pretrained"]
+__all__ = ["DDPM", "VAE", "VMFVAE", "WGAN", "TextVAE", "list_models", "load", "save_pretrained"]
 
 
 def __getattr__(name: str) -> Any:

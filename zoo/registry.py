@@ -81,6 +81,14 @@ MODELS = {
             8404,
             "VAE of sentences: KL vanishing, and vMF, batch norm and free bits against it",
         ),
+        Model(
+            "WGAN",
+            "zoo.wgan.module",
+            "wgan/8gaussians-gp",
+            "1701.07875",
+            8757,
+            "Wasserstein GAN under any Lipschitz constraint, beside the exact distance",
+        ),
     ]
 }
 

@@ -1,0 +1,216 @@
+"""Distributions in the plane, with new points in every batch (arXiv 1704.00028, figure 3)."""
+
+import math
+import warnings
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from datamodules.image_data import Split
+from datamodules.loader import Batches, EpochLoader, EpochSampler
+from zoo.layers.counter_rng import integers, normal, uniform
+
+ToyName = Literal["8gaussians", "25gaussians", "swissroll"]
+
+# Held-out points are the same for every run, so that their numbers compare.
+HELD_OUT_SEED = 8244
+_STREAMS: dict[Split, int] = {"train": 0, "val": 8, "test": 16}
+
+
+class PointBatch(NamedTuple):
+    """A batch of points."""
+
+    points: Tensor
+    """(B, 2) float32."""
+    labels: Tensor
+    """(B,) int64, each point's mode; all zero where there are none."""
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
+    """(B,) int64, each point's number in its split."""
+
+    def to(self, device: torch.device | str) -> "PointBatch":
+        """The batch on `device`."""
+        return PointBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def mixture(name: ToyName) -> tuple[Tensor, float] | None:
+    """Centres (K, 2) and standard deviation of a mixture of Gaussians; None for the swiss roll.
+
+    The constants are those of igul222/improved_wgan_training, 1.414 and 2.828 for √2 and 2√2
+    included.
+
+    Raises:
+        ValueError: There is no such distribution.
+    """
+    if name == "8gaussians":
+        angle = torch.arange(8) * (math.pi / 4)
+        return torch.stack([angle.cos(), angle.sin()], 1) * (2 / 1.414), 0.02 / 1.414
+    if name == "25gaussians":
+        side = torch.arange(-2.0, 3.0) * (2 / 2.828)
+        return torch.cartesian_prod(side, side), 0.05 / 2.828
+    if name == "swissroll":
+        return None
+    raise ValueError(f"no distribution {name!r}: choose 8gaussians, 25gaussians or swissroll")
+
+
+def draw_points(name: ToyName, index: Tensor, *, seed: int, stream: int = 0) -> PointBatch:
+    """Points as a function of (seed, stream, number).
+
+    Args:
+        name: 8gaussians: on a circle of radius 1.414; 25gaussians: on a grid of spacing 0.707;
+            swissroll: the first and last coordinate of scikit-learn's `make_swiss_roll`, noise
+            0.25, over 7.5.
+        index: Numbers of the points, int64, shape (B,).
+        seed: Of the points.
+        stream: First of the two streams that a point takes.
+
+    Raises:
+        ValueError: There is no such distribution.
+    """
+    modes = mixture(name)
+    noise = normal(seed, index, stream + 1, (2,))
+    if modes is not None:
+        centres, std = modes
+        label = integers(seed, index, stream, high=len(centres))
+        return PointBatch(centres.to(index.device)[label] + std * noise, label, index)
+    t = 1.5 * math.pi * (1 + 2 * uniform(seed, index, stream))
+    roll = torch.stack([t * t.cos(), t * t.sin()], 1)
+    return PointBatch((roll + 0.25 * noise) / 7.5, torch.zeros_like(index), index)
+
+
+class _Points:
+    """Points 0, 1, 2, ... of a split, made a block at a time.
+
+    Args:
+        name: The distribution.
+        seed: Of the points.
+        split: Chooses the stream.
+        size: Points of a block; an epoch, in training.
+    """
+
+    def __init__(self, name: ToyName, seed: int, split: Split, size: int) -> None:
+        self.name, self.seed, self.size = name, seed, size
+        self._stream = _STREAMS[split]
+        self._block: tuple[int, PointBatch] | None = None
+
+    def __len__(self) -> int:
+        return self.size
+
+    def block(self, number: int) -> PointBatch:
+        """All points of an epoch, kept until another one is asked for."""
+        if self._block is None or self._block[0] != number:
+            index = torch.arange(number * self.size, (number + 1) * self.size)
+            points = draw_points(self.name, index, seed=self.seed, stream=self._stream)
+            self._block = number, points
+        return self._block[1]
+
+    def __getitems__(self, indices: list[int]) -> PointBatch:
+        number = indices[0] // self.size
+        rows = torch.from_numpy(np.array(indices, np.int64) - number * self.size)
+        return PointBatch(*(t.index_select(0, rows) for t in self.block(number)))
+
+
+class _FreshSampler(EpochSampler):
+    """Numbers that go on from epoch to epoch: no point comes twice, and none needs shuffling."""
+
+    def order(self) -> Tensor:
+        start, self.start = self.start, 0
+        first = self.epoch * self.size if self.train else 0
+        numbers = torch.arange(first, first + self.size)
+        return numbers[self.rank :: self.world_size][: len(self)][start:]
+
+
+class Toy2D(LightningDataModule):
+    """Points of a distribution in the plane; training never sees one twice.
+
+    Point i of the training data is a function of (seed, i), and batches go through the numbers in
+    order, so a resumed run sees what the uninterrupted one would have. Held-out points depend on no
+    seed.
+
+    Args:
+        name: 8gaussians, 25gaussians or swissroll, with igul222's constants.
+        batch_size: Training points a step and process.
+        val_batch_size: Points a step and process in evaluation; `batch_size` if not given.
+        val_size: Held-out points of val, and as many of test.
+        epoch_size: Points that Lightning calls an epoch.
+        seed: Seed of the training points.
+
+    Raises:
+        ValueError: There is no such distribution, or a count is not positive.
+    """
+
+    features = 2
+
+    def __init__(
+        self,
+        *,
+        name: ToyName = "8gaussians",
+        batch_size: int = 256,
+        val_batch_size: int | None = None,
+        val_size: int = 2_500,
+        epoch_size: int = 131_072,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        modes = mixture(name)
+        counts = {"batch_size": batch_size, "val_batch_size": val_batch_size, "val_size": val_size}
+        for argument, value in counts.items():
+            if value is not None and value < 1:
+                raise ValueError(f"--data.{argument} must be at least 1, got {value}")
+        if epoch_size < batch_size:
+            raise ValueError(f"--data.epoch_size={epoch_size}: need at least a batch, {batch_size}")
+        self.name: ToyName = name
+        self.num_classes = 0 if modes is None else len(modes[0])
+        self.batch_size = batch_size
+        self.val_batch_size = val_batch_size or batch_size
+        self.val_size, self.epoch_size, self.seed = val_size, epoch_size, seed
+
+    def setup(self, stage: str | None = None) -> None:
+        """Nothing to load; silences the advice to use worker processes for a lookup."""
+        warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
+
+    def _loader(self, split: Split) -> EpochLoader:
+        train = split == "train"
+        seed = self.seed if train else HELD_OUT_SEED
+        size = self.epoch_size if train else self.val_size
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        if train and self.batch_size * world_size > size:
+            raise ValueError(
+                f"--data.epoch_size={size} is less than a batch of {self.batch_size} on each of "
+                f"{world_size} processes"
+            )
+        sampler = _FreshSampler(size, rank=rank, world_size=world_size, train=train)
+        points = _Points(self.name, seed, split, size)
+        return EpochLoader(points, sampler, self.batch_size if train else self.val_batch_size)
+
+    def train_dataloader(self) -> EpochLoader:
+        """New points in every batch."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> EpochLoader:
+        """Every validation point once, over all ranks."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> EpochLoader:
+        """Every test point once, over all ranks."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> Batches:
+        """The test points."""
+        return Batches(self._loader("test"))
+
+    def reference_points(self, split: Split, count: int | None = None) -> Tensor:
+        """The first points of a split, float32 (count, 2).
+
+        Args:
+            split: "train", "val" or "test".
+            count: How many; as many as are held out if not given. There is no end to them.
+        """
+        index = torch.arange(self.val_size if count is None else count)
+        seed = self.seed if split == "train" else HELD_OUT_SEED
+        return draw_points(self.name, index, seed=seed, stream=_STREAMS[split]).points

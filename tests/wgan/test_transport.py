@@ -1,0 +1,284 @@
+import itertools
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import wasserstein_distance
+from sklearn.datasets import load_digits
+
+from zoo.wgan.transport import (
+    c_eps_transform,
+    c_transform,
+    c_transform_losses,
+    dual_value,
+    exact_transport,
+    exact_w1,
+    pairwise_cost,
+)
+
+
+def points(n, d, seed=0, dtype=torch.float64):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+# The exact distance
+
+
+def test_cost_is_the_norm_over_all_dimensions():
+    x, y = points(3, 24).reshape(3, 2, 3, 4), points(5, 24, 1).reshape(5, 2, 3, 4)
+    naive = torch.tensor([[((a - b) ** 2).sum() ** 0.5 for b in y] for a in x])
+    torch.testing.assert_close(pairwise_cost(x, y), naive)
+    torch.testing.assert_close(pairwise_cost(x, y, p=2), naive**2 / 2)
+
+
+def test_cost_of_an_item_with_itself_is_exactly_zero_in_float32():
+    x = 30 * points(64, 100, dtype=torch.float32)
+    assert pairwise_cost(x, x).diagonal().abs().max() == 0
+    assert torch.cdist(x, x).diagonal().abs().max() > 1e-3  # what torch does by itself
+
+
+def test_cost_has_a_finite_gradient_at_zero():
+    x = points(4, 3).requires_grad_()
+    pairwise_cost(x, x.detach()).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_cost_of_half_precision_is_in_float32():
+    assert pairwise_cost(points(2, 3).bfloat16(), points(2, 3).bfloat16()).dtype == torch.float32
+
+
+def test_w1_is_the_best_of_all_matchings():
+    x, y = points(6, 3), points(6, 3, 1)
+    cost = pairwise_cost(x, y)
+    naive = min(
+        sum(cost[i, j] for i, j in enumerate(p)) / 6 for p in itertools.permutations(range(6))
+    )
+    torch.testing.assert_close(exact_w1(x, y), naive)
+
+
+def test_w1_on_the_line_is_that_of_sorted_values():
+    a, b = points(100, 1), points(100, 1, 1) * 2 + 0.3
+    sort = (a.flatten().sort().values - b.flatten().sort().values).abs().mean()
+    scipy = wasserstein_distance(a.flatten().numpy(), b.flatten().numpy())
+    torch.testing.assert_close(exact_w1(a, b), sort)
+    assert exact_w1(a, b).item() == pytest.approx(scipy, abs=1e-12)
+
+
+@pytest.mark.parametrize("d", [1, 2, 20])
+def test_w1_of_a_translation_is_its_length(d):
+    x, t = points(50, d), points(1, d, 5)
+    torch.testing.assert_close(exact_w1(x, (x + t).flip(0)), t.norm())
+
+
+def test_w1_of_images_is_that_of_their_vectors():
+    x, y = points(8, 12, dtype=torch.float32), points(8, 12, 1, dtype=torch.float32)
+    value = exact_w1(x.reshape(8, 3, 2, 2), y.reshape(8, 3, 2, 2))
+    assert value.dtype == torch.float64
+    torch.testing.assert_close(value, exact_w1(x, y))
+
+
+def test_w1_of_unequal_sizes():
+    pytest.importorskip("ot")
+    x, y = points(12, 2), points(8, 2, 1)
+    twice = exact_w1(x.repeat_interleave(2, 0), y.repeat_interleave(3, 0))
+    torch.testing.assert_close(exact_w1(x, y), twice)
+
+
+def test_unequal_sizes_without_pot_are_one_clear_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ot", None)
+    with pytest.raises(ModuleNotFoundError, match=r"12 and 8 items.*pip install POT"):
+        exact_w1(points(12, 2), points(8, 2))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.zeros(0, 2), torch.zeros(3, 2), "shapes"),
+        (torch.zeros(3, 3), torch.zeros(3, 2), "shapes"),
+        (torch.full((3, 2), float("nan")), torch.zeros(3, 2), "finite"),
+    ],
+)
+def test_what_has_no_distance_is_refused(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        exact_w1(x, y)
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 2), (40, 2), (64, 20), (150, 5)])
+def test_potentials_prove_that_the_matching_is_optimal(n, d):
+    x, y = points(n, d), points(n, d, 1) * 1.5 + 0.4
+    cost = pairwise_cost(x, y)
+    value, match, u, v = exact_transport(x, y)
+    assert sorted(match.tolist()) == list(range(n))
+    assert (cost - u[:, None] - v[None, :]).min() > -1e-12  # admissible
+    torch.testing.assert_close(u.mean() + v.mean(), value)  # strong duality
+    torch.testing.assert_close(value, exact_w1(x, y))
+    torch.testing.assert_close(v, c_transform(cost, u), rtol=0, atol=1e-12)
+
+
+def test_a_matching_of_unequal_sizes_is_refused():
+    with pytest.raises(ValueError, match="4 and 3"):
+        exact_transport(points(4, 2), points(3, 2))
+
+
+# The dual as an objective
+
+
+def test_c_transform_is_the_minimum():
+    cost, phi = pairwise_cost(points(5, 3), points(7, 3, 1)), points(5, 1, 2)[:, 0]
+    naive = torch.tensor([min(cost[i, j] - phi[i] for i in range(5)) for j in range(7)])
+    torch.testing.assert_close(c_transform(cost, phi), naive)
+
+
+def test_any_potential_gives_a_lower_bound():
+    x, y = points(40, 3), points(40, 3, 1) + 1
+    cost, exact = pairwise_cost(x, y), exact_w1(x, y)
+    for seed in range(20):
+        phi = points(40, 1, seed)[:, 0] * seed / 4
+        assert phi.mean() + c_transform(cost, phi).mean() <= exact + 1e-12
+
+
+def test_c_eps_transform_tends_to_the_c_transform():
+    x, y = points(64, 2), points(64, 2, 1) + 1
+    cost = pairwise_cost(x, y)
+    best = exact_transport(x, y).u
+    hard = c_transform(cost, best)
+    gaps = []
+    for eps in (1.0, 0.1, 0.01, 1e-4):
+        soft = c_eps_transform(cost, best, eps)
+        # The mean of N terms is at most the largest, and at least a share 1 / N of it.
+        assert (soft >= hard - 1e-9).all()
+        assert (soft <= hard + eps * np.log(64) + 1e-9).all()
+        gaps.append((soft - hard).abs().max().item())
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[-1] < 1e-3
+
+
+def test_a_soft_maximum_would_not_be_the_distance():
+    x, y = points(64, 2), points(64, 2, 1) + 1
+    cost, u = pairwise_cost(x, y), exact_transport(x, y).u
+    eps = 0.01
+    wrong = -eps * torch.logsumexp((cost - u[:, None]) / eps, 0).mean() + u.mean()
+    right = u.mean() + c_eps_transform(cost, u, eps).mean()
+    assert wrong < 0 < right
+    assert abs(right - exact_w1(x, y)) < 0.05
+
+
+def test_the_best_c_eps_value_is_the_entropic_distance():
+    # max over φ of mean φ + mean φ^{c,ε} = min over π of <c, π> + ε KL(π | product).
+    n, eps = 20, 0.3
+    cost = pairwise_cost(points(n, 2), points(n, 2, 1) + 1)
+    phi = torch.zeros(n, dtype=torch.float64)
+    for _ in range(2000):  # Sinkhorn: both sides in turn
+        psi = c_eps_transform(cost, phi, eps)
+        phi = c_eps_transform(cost.T, psi, eps)
+    dual = phi.mean() + c_eps_transform(cost, phi, eps).mean()
+    plan = torch.exp((phi[:, None] + psi[None, :] - cost) / eps) / n**2
+    primal = (plan * cost).sum() + eps * (plan * torch.log(plan * n**2)).sum()
+    torch.testing.assert_close(plan.sum(0), torch.full((n,), 1 / n, dtype=torch.float64))
+    torch.testing.assert_close(dual, primal)
+
+
+def test_eps_must_be_positive():
+    with pytest.raises(ValueError, match="eps=0"):
+        c_eps_transform(torch.ones(2, 2), torch.ones(2), 0)
+
+
+def naive_losses(phi, cost, n, eps, space):
+    N = len(phi)
+    rows = range(n) if space == "real" else range(N)
+
+    def psi(j):
+        if eps == 0:
+            return min(cost[i, j] - phi[i] for i in rows)
+        terms = sum(torch.exp((phi[i] - cost[i, j]) / eps) for i in rows)
+        return -eps * torch.log(terms / len(rows))
+
+    value = sum(phi[i] for i in range(n)) / n + sum(psi(j) for j in range(n, N)) / (N - n)
+    xi = [[cost[i, j] - phi[i] - psi(j) for j in range(N)] for i in range(N)]
+    slack = sum(xi[i][j] ** 2 for i in range(n) for j in range(n, N)) / (n * (N - n))
+    negative = sum(min(xi[i][j], 0 * phi[0]) ** 2 for i in range(N) for j in range(N)) / N**2
+    return 0.1 * slack + 0.2 * negative - value, value
+
+
+@pytest.mark.parametrize("space", ["real", "union"])
+@pytest.mark.parametrize("eps", [0.0, 0.5])
+def test_losses_are_those_of_a_naive_loop(space, eps):
+    z, phi = points(9, 3), points(9, 1, 1)[:, 0]
+    cost = pairwise_cost(z, z)
+    losses = c_transform_losses(
+        phi, cost, 5, eps=eps, space=space, slack_weight=0.1, admissible_weight=0.2
+    )
+    for ours, naive in zip(losses, naive_losses(phi, cost, 5, eps, space), strict=True):
+        torch.testing.assert_close(ours, naive)
+    torch.testing.assert_close(dual_value(phi, cost, 5, eps=eps, space=space), losses[1])
+
+
+def test_over_the_union_every_slack_is_admissible():
+    z, phi = points(9, 3), 3 * points(9, 1, 1)[:, 0]
+    cost = pairwise_cost(z, z)
+    without, _ = c_transform_losses(phi, cost, 5, space="union", admissible_weight=0.0)
+    with_it, _ = c_transform_losses(phi, cost, 5, space="union", admissible_weight=1e6)
+    torch.testing.assert_close(without, with_it)
+    real, _ = c_transform_losses(phi, cost, 5, space="real", admissible_weight=0.0)
+    penalised, _ = c_transform_losses(phi, cost, 5, space="real", admissible_weight=10.0)
+    assert penalised > real + 0.3
+
+
+def test_over_the_union_a_lipschitz_potential_gives_wgans_value():
+    # For a 1-Lipschitz φ the minimum is at y itself: φ^c = -φ.
+    z = points(12, 3)
+    phi = z[:, 0] * 0.9
+    value = dual_value(phi, pairwise_cost(z, z), 5, space="union")
+    torch.testing.assert_close(value, phi[:5].mean() - phi[5:].mean())
+
+
+def test_the_generator_moves_a_fake_towards_its_nearest_real():
+    x, y = points(6, 3), (points(4, 3, 1) + 2).requires_grad_()
+    phi = torch.cat([points(6, 1, 2)[:, 0], torch.zeros(4, dtype=torch.float64)])
+    z = torch.cat([x, y])
+    _, loss = c_transform_losses(phi, pairwise_cost(z, z), 6)
+    loss.backward()
+    nearest = (pairwise_cost(x, y.detach()) - phi[:6, None]).argmin(0)
+    away = y.detach() - x[nearest]
+    torch.testing.assert_close(y.grad, away / away.norm(dim=1, keepdim=True) / 4)
+
+
+def test_descent_on_the_plain_dual_finds_the_distance():
+    x, y = points(16, 2), points(16, 2, 1) + 1
+    z = torch.cat([x, y])
+    cost, phi = pairwise_cost(z, z), torch.zeros(32, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([phi], lr=0.02)
+    values = []
+    for _ in range(600):
+        loss, value = c_transform_losses(phi, cost, 16, slack_weight=0.0, admissible_weight=0.0)
+        torch.testing.assert_close(loss, -value)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(value.item())
+    exact = exact_w1(x, y).item()
+    assert max(values) <= exact + 1e-12
+    assert max(values) > 0.99 * exact
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_real": 0}, "n_real=0 of 4"),
+        ({"n_real": 4}, "n_real=4 of 4"),
+        ({"n_real": 2, "slack_weight": -1.0}, "slack_weight=-1.0"),
+        ({"n_real": 2, "space": "fake"}, "space='fake'"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        c_transform_losses(torch.zeros(4), torch.ones(4, 4), **options)
+
+
+def test_digits_batches_have_the_known_distance():
+    images = torch.from_numpy(load_digits().data) / 8 - 1
+    # Two real batches of 64 are 3.3 to 3.9 apart, whichever they are.
+    g = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(images), generator=g)
+    assert 3.3 < exact_w1(images[order[:64]], images[order[64:128]]) < 3.9
