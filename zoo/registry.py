@@ -85,6 +85,9 @@ COMMANDS = {
     "import": Command(
         "zoo.cli.commands:import_", "read foreign weights into a folder of the zoo's own"
     ),
+    "study": Command(
+        "zoo.wgan.study:study", "measure what a post says: tables and figures (wasserstein)"
+    ),
 }
 
 
