@@ -118,6 +118,9 @@ COMMANDS = {
     "decompress": Command(
         "zoo.vae.compression:decompress", "the images of such a file", {"-o": "--out"}
     ),
+    "study": Command(
+        "zoo.wgan.study:study", "measure what a post says: tables and figures (wasserstein)"
+    ),
 }
 
 
