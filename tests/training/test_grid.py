@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.training.grid import make_grid_png
+from zoo.training.grid import make_grid_png, picture_of_points
 
 
 def test_every_pixel_is_where_it_belongs(tmp_path: Path) -> None:
@@ -61,3 +61,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 def test_other_channels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="1 or 3 channels, got 4 images with 2"):
         make_grid_png(torch.zeros(4, 2, 8, 8), tmp_path / "grid.png")
+
+
+def test_points_are_where_they_belong():
+    points = torch.tensor([[1.0, 0.5], [1.0, 0.5], [-1.0, -1.0]])  # a border of 0.1 around them
+    picture = picture_of_points(points, side=20)[0, 0]
+    assert (picture > -1).nonzero().tolist() == [[5, 19], [19, 0]]
+    assert picture[5, 19] == 1
+    assert picture[19, 0] < 1

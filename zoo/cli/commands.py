@@ -19,7 +19,7 @@ from zoo.loading import (
     write_pretrained,
 )
 from zoo.registry import MODELS, nearest
-from zoo.training.grid import make_grid_png
+from zoo.training.grid import make_grid_png, picture_of_points
 
 
 def sample(
@@ -122,6 +122,9 @@ def sample(
         _write_lines([line for lines in drawn for line in lines], out)
         return
     grid = torch.cat([images.float().cpu() for images in drawn])
+    if grid.shape[1:] == (2,):
+        print(f"{n} points in {make_grid_png(picture_of_points(grid), file)}")
+        return
     print(f"{n} images in {make_grid_png(grid, file, columns=columns)}")
 
 

@@ -72,3 +72,23 @@ def make_grid_png(
     os.chmod(file.name, 0o644)  # a temporary file is its owner's only
     os.replace(file.name, path)
     return path
+
+
+def picture_of_points(points_N2: Tensor, side: int = 256) -> Tensor:
+    """Points of the plane as one grey image: black where there is none, brighter where many are.
+
+    Args:
+        points_N2: (N, 2). The picture is centred at 0 and shows all of them.
+        side: Pixels of the image.
+
+    Returns:
+        (1, 1, side, side) in [-1, 1].
+    """
+    points = points_N2.double().cpu()
+    reach = 1.1 * float(points.abs().max().clamp_min(1e-6))
+    place = ((points / reach + 1) * (side / 2)).long().clamp(0, side - 1)
+    counts = torch.zeros(side * side, dtype=torch.float64)
+    rows = side - 1 - place[:, 1]  # the second coordinate upwards
+    counts.index_add_(0, rows * side + place[:, 0], torch.ones(len(points), dtype=torch.float64))
+    light = torch.where(counts > 0, 0.4 + 0.6 * counts.log1p() / counts.max().log1p(), 0.0)
+    return (2 * light - 1).float().view(1, 1, side, side)

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from zoo.training.distributed import gather_with_grad
-from zoo.training.grid import make_grid_png
+from zoo.training.grid import make_grid_png, picture_of_points
 from zoo.training.log import batches_that_stepped
 
 
@@ -39,6 +39,8 @@ class SampleGrid(Callback):
         images = gather_with_grad(part)[: self.n]
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir) / "samples"
+            if images.ndim == 2:
+                images = picture_of_points(images)
             path = make_grid_png(images, folder / f"step-{trainer.global_step:07d}.png")
             for logger in trainer.loggers:
                 show = getattr(logger, "log_image", None)
