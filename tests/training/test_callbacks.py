@@ -317,3 +317,31 @@ def test_internals_that_the_training_package_relies_on_are_there(tmp_path):
     assert run.fit_loop.epoch_loop.total_batch_idx == 11
     assert callable(run.fit_loop.epoch_loop._broadcast_sigterm_tensor)
     assert isinstance(run.log_every_n_steps, int)
+
+
+def test_evaluation_is_of_the_averages(tiny, zoo_cli, monkeypatch):
+    from zoo import DDPM
+
+    code, _, err = zoo_cli("fit", "-c", tiny, "--run_dir", "run", "--trainer.max_steps", 5)
+    assert code == 0, err
+    saved = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    name = "net.conv_in.weight"
+    assert not torch.equal(saved["state_dict"][name], saved["current_model_state"][name])
+    seen = {}
+
+    def look(verb, original):
+        def step(self, batch, batch_idx):
+            seen[verb] = self.get_parameter(name).detach().clone()
+            return original(self, batch, batch_idx)
+
+        return step
+
+    for verb, hook in (
+        ("validate", "validation_step"),
+        ("test", "test_step"),
+        ("predict", "predict_step"),
+    ):
+        monkeypatch.setattr(DDPM, hook, look(verb, getattr(DDPM, hook)))
+        code, _, err = zoo_cli(verb, "--ckpt_path", "run", "--quality.samples", 0)
+        assert code == 0, err
+        assert torch.equal(seen[verb], saved["state_dict"][name]), verb

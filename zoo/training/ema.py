@@ -117,8 +117,8 @@ class EMA(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Resumes: raw weights into the module, the average into this callback."""
-        if "current_model_state" not in checkpoint:
-            return
+        if trainer.state.fn != "fit" or "current_model_state" not in checkpoint:
+            return  # Lightning calls this for an evaluation too, which wants the average
         self._restored = checkpoint["state_dict"]
         self.updates = checkpoint["ema_updates"]
         pl_module.load_state_dict(checkpoint["current_model_state"])
