@@ -88,8 +88,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of training before")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--quick", action="store_true", help="10 images, 2 rounds")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.quick:
+        options.images, options.rounds = 10, 2
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
 
