@@ -94,9 +94,9 @@ class RotaryEmbedding(nn.Module):
         self._build(length)
 
     def _build(self, length: int) -> None:
-        positions = torch.arange(length, device=self.cos.device)
-        dtype = self.cos.dtype
-        self.cos, self.sin = rotary_tables(positions, self.dim, base=self.base, dtype=dtype)
+        positions, like = torch.arange(length, device="cpu"), self.cos
+        cos, sin = rotary_tables(positions, self.dim, base=self.base, dtype=like.dtype)
+        self.cos, self.sin = cos.to(like.device), sin.to(like.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         dtype = self.cos.dtype
