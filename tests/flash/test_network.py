@@ -151,7 +151,8 @@ def counted(network, n):
 def saved_bytes(network, n):
     """Bytes a token that the forward pass keeps for the gradient."""
     storages = {}
-    weights = {p.untyped_storage()._cdata for p in network.parameters()}
+    kept = [*network.parameters(), *network.buffers()]  # whatever the length
+    weights = {p.untyped_storage()._cdata for p in kept}
 
     def pack(t):
         if t.untyped_storage()._cdata not in weights:
