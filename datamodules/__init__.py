@@ -4,6 +4,8 @@ from datamodules.folder import ImageFolder
 from datamodules.image_data import ImageBatch, ImageData
 from datamodules.images import CIFAR10, MNIST, Digits, FashionMNIST
 from datamodules.pixels import to_float, to_uint8
+from datamodules.sentences import Sentences, TextBatch
+from datamodules.vocabulary import Vocabulary
 
 __all__ = [
     "CIFAR10",
@@ -13,6 +15,9 @@ __all__ = [
     "ImageBatch",
     "ImageData",
     "ImageFolder",
+    "Sentences",
+    "TextBatch",
+    "Vocabulary",
     "to_float",
     "to_uint8",
 ]

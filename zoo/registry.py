@@ -57,6 +57,14 @@ MODELS = {
             "denoising diffusion: ancestral and DDIM sampling, bits/dim, guidance",
             exchange="zoo.ddpm.interchange",
         ),
+        Model(
+            "VAE",
+            "zoo.vae.module",
+            "vae/digits",
+            "1312.6114",
+            8791,
+            "variational autoencoder: IWAE, DReG, batch norm, densities with error bars",
+        ),
     ]
 }
 

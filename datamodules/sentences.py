@@ -1,0 +1,270 @@
+"""Sentences as items: a line a sentence, in batches of about one length."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.image_data import Split
+from datamodules.loader import Batches, EpochLoader, EpochSampler, epoch_loader
+from datamodules.text_files import read_documents
+from datamodules.vocabulary import Level, Vocabulary, check_level
+from zoo.training.seeds import mix
+
+
+class TextBatch(NamedTuple):
+    """A batch of sentences."""
+
+    tokens: Tensor
+    """(B, T) int64, each sentence with its end, then padding (of the end's number)."""
+    lengths: Tensor
+    """(B,) int64, symbols of each sentence, its end among them."""
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
+    """(B,) int64, each item's number in its split."""
+    real: Tensor
+    """(N,) int64, where in the flattened tokens no padding stands: known here, on the host, so that
+    no device has to be asked."""
+
+    def to(self, device: torch.device | str) -> "TextBatch":
+        """The batch on `device`; the copy from pinned memory does not wait."""
+        return TextBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class SentenceSet:
+    """Sentences in memory, indexed by a whole batch of numbers.
+
+    Args:
+        sentences: Numbers of the symbols of each sentence, without its end.
+        end: Number of the end.
+    """
+
+    def __init__(self, sentences: list[NDArray[np.int64]], end: int) -> None:
+        self.end = end
+        self.lengths = np.array([len(s) + 1 for s in sentences], np.int64)
+        self.offsets = np.cumsum(self.lengths) - self.lengths
+        self.symbols = np.full(self.lengths.sum(), end, np.int32)
+        for offset, sentence in zip(self.offsets, sentences, strict=True):
+            self.symbols[offset : offset + len(sentence)] = sentence
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitems__(self, indices: list[int]) -> TextBatch:
+        index = np.array(indices, np.int64)
+        lengths, offsets = self.lengths[index], self.offsets[index]
+        column = np.arange(lengths.max(initial=1))
+        inside = column < lengths[:, None]
+        # Where a row is over, its last symbol: the end.
+        tokens = self.symbols[offsets[:, None] + np.minimum(column, lengths[:, None] - 1)]
+        assert (tokens[~inside] == self.end).all()
+        parts = (tokens.astype(np.int64), lengths, index, np.flatnonzero(inside))
+        return TextBatch(*map(torch.from_numpy, parts))
+
+
+class BucketSampler(EpochSampler):
+    """A random order in which neighbours are of about one length; a function of (seed, epoch).
+
+    The permutation of the epoch is cut into pools, a pool sorted by length and cut into batches,
+    and the batches of all pools are shuffled. Every process steps through the same batches, of
+    which it takes its stride, so all have about equally long ones.
+
+    Args:
+        lengths: Length of each item.
+        batch_size: Items a batch and process.
+        pool: Batches a pool; 1 sorts nothing across batches.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        lengths: NDArray[np.int64],
+        *,
+        batch_size: int,
+        pool: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(len(lengths), seed=seed, rank=rank, world_size=world_size)
+        self.lengths = torch.from_numpy(lengths)
+        self.whole = batch_size * world_size
+        self.pool = pool
+
+    def order(self) -> Tensor:
+        """The indices still to come in this epoch, int64; the next call gives a whole epoch."""
+        start, self.start = self.start, 0
+        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+        order = torch.randperm(self.size, generator=generator)
+        # What fills no batch is dropped, and must be parted before the sorting: else it would be
+        # the longest sentences of a pool.
+        full = self.size // self.whole * self.whole
+        parts = []
+        for pool in torch.split(order[:full], self.pool * self.whole):
+            by_length = pool[self.lengths[pool].sort(stable=True).indices]
+            parts.append(by_length.reshape(-1, self.whole))
+        batches = torch.cat(parts)
+        batches = batches[torch.randperm(len(batches), generator=generator)]
+        order = torch.cat([batches.flatten(), order[full:]])
+        return order[self.rank :: self.world_size][: len(self)][start:]
+
+
+class Sentences(LightningDataModule):
+    """Sentences of any text, a line each, as `TextBatch`es; empty lines are left out.
+
+    The vocabulary is the training split's. Evaluation is in the order of the text. The Penn
+    Treebank's folder (train, valid and test) gives its 10,000 symbols, `</s>` among them.
+
+    Args:
+        root: Folder with a file of each split (such as the Penn Treebank's), any folder of .txt
+            files, or a file; tiny Shakespeare, which the zoo embeds, if not given.
+        level: What a symbol is: word (text with spaces between words and punctuation), wordpunct
+            (other text), char or byte.
+        vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
+            given.
+        min_count: Least count of a symbol of the vocabulary in the training split.
+        max_length: Leave longer sentences out of training, where memory is short; in symbols.
+        batch_size: Training sentences a step and process.
+        val_batch_size: Sentences a step and process in evaluation; `batch_size` if not given.
+        pool: Training batches that are sorted by length together; 1 for batches of all lengths.
+        seed: Seed of the order.
+        limit: Train on the first so many sentences only, for short runs.
+
+    Raises:
+        FileNotFoundError: There is no text at `root`.
+        ValueError: A count is not positive, or the text has no line.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        level: Level = "word",
+        vocabulary_size: int | None = None,
+        min_count: int = 1,
+        max_length: int | None = None,
+        batch_size: int = 32,
+        val_batch_size: int | None = None,
+        pool: int = 100,
+        seed: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        check_level(level)
+        for name in (
+            "vocabulary_size", "min_count", "max_length", "batch_size", "val_batch_size", "pool",
+            "limit",
+        ):  # fmt: skip
+            value = self.hparams[name]
+            if value is not None and value < 1:
+                raise ValueError(f"--data.{name} must be at least 1, got {value}")
+        self.root, self.level = root, level
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self._lines: dict[Split, list[str]] = {}
+        self._splits: dict[Split, SentenceSet] = {}
+        self._vocabulary: Vocabulary | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads the splits of a stage ("fit", "validate", "test", "predict"), or all."""
+        stages: dict[str | None, tuple[Split, ...]] = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+        }
+        every: tuple[Split, ...] = ("train", "val", "test") if stage is None else ("test",)
+        for name in stages.get(stage, every):
+            self.split(name)
+        # A batch is a few lookups: workers would only add a copy, so the advice is wrong here.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols of the training split."""
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary.of(
+                self.lines("train"),
+                self.level,
+                size=self.hparams["vocabulary_size"],
+                min_count=self.hparams["min_count"],
+            )
+        return self._vocabulary
+
+    def lines(self, split: Split) -> list[str]:
+        """The lines of a split that are not empty."""
+        if split not in self._lines:
+            errors = "surrogateescape" if self.level == "byte" else "replace"  # bytes stay bytes
+            documents = read_documents(self.root, split, lines=True)
+            lines = (
+                line.strip()
+                for document in documents
+                for line in document.decode(errors=errors).split("\n")
+            )
+            self._lines[split] = [line for line in lines if line]
+        return self._lines[split]
+
+    def split(self, name: Split) -> SentenceSet:
+        """One split's sentences."""
+        if name not in self._splits:
+            encoded = [self.vocabulary.encode(line) for line in self.lines(name)]
+            if name == "train":
+                longest = self.hparams["max_length"]
+                if longest is not None:
+                    encoded = [s for s in encoded if len(s) < longest]
+                encoded = encoded[: self.hparams["limit"]]
+            if not encoded:
+                raise ValueError(f"the {name} split of {self.root or 'the text'} has no sentence")
+            self._splits[name] = SentenceSet(encoded, self.vocabulary.end)
+        return self._splits[name]
+
+    def batch(self, sentences: list[str]) -> TextBatch:
+        """A batch of your own sentences, numbered from 0."""
+        encoded = [self.vocabulary.encode(s) for s in sentences]
+        return SentenceSet(encoded, self.vocabulary.end).__getitems__(list(range(len(encoded))))
+
+    def _place(self) -> dict[str, int]:
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return {"rank": rank, "world_size": world}
+
+    def _pin(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def train_dataloader(self) -> EpochLoader:
+        """Batches of this rank in an order that depends on (seed, epoch)."""
+        data, size = self.split("train"), self.batch_size
+        place, seed = self._place(), self.hparams["seed"]
+        # Checks that the batch is not larger than the set.
+        loader = epoch_loader(data, size, train=True, seed=seed, **place, pin_memory=self._pin())
+        if self.hparams["pool"] == 1:
+            return loader
+        sampler = BucketSampler(
+            data.lengths, batch_size=size, pool=self.hparams["pool"], seed=seed, **place
+        )
+        return EpochLoader(data, sampler, size, pin_memory=self._pin())
+
+    def _evaluation(self, split: Split) -> EpochLoader:
+        return epoch_loader(
+            self.split(split),
+            self.val_batch_size,
+            train=False,
+            **self._place(),
+            pin_memory=self._pin(),
+        )
+
+    def val_dataloader(self) -> EpochLoader:
+        """Every validation sentence once, over all ranks."""
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> EpochLoader:
+        """Every test sentence once, over all ranks."""
+        return self._evaluation("test")
+
+    def predict_dataloader(self) -> Batches:
+        """The test sentences."""
+        return Batches(self._evaluation("test"))

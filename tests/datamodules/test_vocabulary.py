@@ -1,0 +1,76 @@
+"""Symbols, their order and their numbers, there and back."""
+
+import pytest
+
+from datamodules.vocabulary import Vocabulary
+
+
+def test_symbols_are_sorted_by_count_and_then_by_themselves():
+    vocabulary = Vocabulary.of(["b a b", "c c a b"], "word")
+    assert vocabulary.symbols == ["</s>", "<unk>", "b", "a", "c"]
+    assert vocabulary.end == 0
+    assert vocabulary.encode("c d b").tolist() == [4, 1, 2]
+
+
+def test_small_vocabularies_keep_the_most_frequent():
+    texts = ["a a a b b c"]
+    assert Vocabulary.of(texts, "word", size=4).symbols == ["</s>", "<unk>", "a", "b"]
+    assert Vocabulary.of(texts, "word", min_count=3).symbols == ["</s>", "<unk>", "a"]
+
+
+def test_the_texts_own_specials_count_once():
+    """The Penn Treebank has <unk> in it; an end inside a sentence would cut it off."""
+    vocabulary = Vocabulary.of(["<unk> a </s> <unk>"], "word")
+    assert vocabulary.symbols == ["</s>", "<unk>", "a"]
+    assert vocabulary.encode("<unk> a </s>").tolist() == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("level", "text"),
+    [
+        ("word", "pierre <unk> n.v. 's chairman"),
+        ("wordpunct", "We know't, we know't; 'tis so: away!"),
+        ("char", "two  spaces, é and 漢字"),
+        ("byte", "é and 漢字\x00"),
+    ],
+)
+def test_text_goes_round(level, text):
+    vocabulary = Vocabulary.of([text], level)
+    numbers = vocabulary.encode(text)
+    expected = "We know't, we know't; ' tis so: away!" if level == "wordpunct" else text
+    assert vocabulary.decode([*numbers, vocabulary.end, 0, 0]) == expected
+
+
+def test_bytes_are_their_own_numbers():
+    vocabulary = Vocabulary("byte")
+    assert len(vocabulary) == 257
+    assert vocabulary.encode("aé").tolist() == [97, 0xC3, 0xA9]
+    odd = b"\xff\xfea".decode(errors="surrogateescape")
+    assert vocabulary.encode(odd).tolist() == [255, 254, 97]
+    assert vocabulary.decode([97, 0xC3, 256, 98]) == "a\ufffd"
+
+
+def test_wordpunct_parts_marks_from_words():
+    vocabulary = Vocabulary.of(["Is't a verdict? No--more (talking)."], "wordpunct")
+    known = set(vocabulary.symbols)
+    assert known == {"</s>", "<unk>", "Is't", "a", "verdict", "?", "No", "-", "more", "(",
+                     "talking", ")", "."}  # fmt: skip
+
+
+def test_equality_is_of_level_and_symbols():
+    assert Vocabulary.of(["a b"], "word") == Vocabulary.of(["b a"], "word")
+    assert Vocabulary.of(["ab"], "word") != Vocabulary.of(["ab"], "char")
+    assert Vocabulary.of(["a"], "word") != Vocabulary.of(["b"], "word")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("syllable",), "level='syllable': choose one of word, wordpunct, char, byte"),
+        (("word", ["a", "b"]), "begins with </s> and <unk>"),
+        (("word", ["</s>", "<unk>", "a", "a"]), "each symbol once"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Vocabulary(*arguments)

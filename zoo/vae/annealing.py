@@ -1,0 +1,74 @@
+"""The weight of the KL over a run, and free bits; both against a KL that vanishes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo.training.distributed import gather_with_grad
+
+
+@dataclass(frozen=True)
+class BetaSchedule:
+    """The weight beta of the KL at each optimiser step (arXiv 1511.06349, section 3.1).
+
+    It rises linearly from `start` to `beta` within `warmup_steps`. With `cycle_steps` it starts
+    again that often (arXiv 1903.10145), `cycles` times in all, and stays at `beta` then.
+
+    Args:
+        beta: Last weight; 1 is the bound itself, more or less is arXiv 1804.03599.
+        start: First weight.
+        warmup_steps: Steps of the rise; 0 begins with `beta`.
+        cycle_steps: Steps of a cycle, the rise included; 0 for one rise only.
+        cycles: Number of cycles.
+
+    Raises:
+        ValueError: A value is out of range, or a rise is longer than its cycle.
+    """
+
+    beta: float = 1.0
+    start: float = 0.0
+    warmup_steps: int = 0
+    cycle_steps: int = 0
+    cycles: int = 4
+
+    def __post_init__(self) -> None:
+        if self.beta < 0 or self.start < 0:
+            raise ValueError(f"beta={self.beta}, beta_start={self.start}: need 0 or more")
+        if self.warmup_steps < 0 or self.cycle_steps < 0 or self.cycles < 1:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps}, cycle_steps={self.cycle_steps}, "
+                f"cycles={self.cycles}: need steps >= 0 and at least one cycle"
+            )
+        if self.cycle_steps and self.warmup_steps > self.cycle_steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} is longer than cycle_steps={self.cycle_steps}"
+            )
+
+    def __call__(self, step: int) -> float:
+        """The weight at an optimiser step, the first being 0."""
+        if self.cycle_steps and step < self.cycles * self.cycle_steps:
+            step %= self.cycle_steps
+        if step >= self.warmup_steps:
+            return self.beta
+        return self.start + (self.beta - self.start) * step / self.warmup_steps
+
+
+def free_bits(kl_per_dimension: Tensor, nats: float) -> Tensor:
+    """The KL with each dimension's mean over the batch held at `nats` or more.
+
+    sum_j max(nats, E_x KL_j) (arXiv 1606.04934, eq. 15): a dimension below gets no gradient from
+    the KL. The mean is over the batch of all processes, so that two do what one does.
+
+    Args:
+        kl_per_dimension: (B, d).
+        nats: The floor of each dimension; 0 changes nothing.
+
+    Returns:
+        The sum over dimensions of the mean KL, with floors; a scalar.
+    """
+    mean = kl_per_dimension.mean(0)
+    if nats == 0:
+        return mean.sum()
+    everywhere = gather_with_grad(mean[None]).mean(0)
+    return torch.clamp_min(everywhere, nats).sum()

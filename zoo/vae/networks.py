@@ -1,0 +1,268 @@
+"""Encoders and decoders of images: perceptrons, and residual convolutions.
+
+An encoder makes features (B, features) of images (B, C, H, W); a decoder makes an output
+(N, C', H, W) of codes (N, d).
+"""
+
+import itertools
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+NetworkName = Literal["mlp", "conv"]
+Activation = Literal["relu", "tanh", "gelu", "silu"]
+Init = Literal["default", "glorot"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+
+def activation_layer(name: str) -> nn.Module:
+    """The layer of an activation's name.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"activation={name!r}: choose {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]()
+
+
+def perceptron(widths: list[int], activation: str) -> nn.Sequential:
+    """Linear layers between `widths`, each followed by the activation."""
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), activation_layer(activation)]
+    return nn.Sequential(*layers)
+
+
+class MLPEncoder(nn.Module):
+    """Layers of `hidden` units over the pixels.
+
+    Args:
+        shape: (C, H, W) of an image.
+        hidden: Units of each layer.
+        activation: relu, tanh, gelu or silu.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], hidden: list[int], activation: str) -> None:
+        super().__init__()
+        self.layers = perceptron([math.prod(shape), *hidden], activation)
+        self.features = hidden[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, features)."""
+        features: Tensor = self.layers(x.flatten(1))
+        return features
+
+
+class MLPDecoder(nn.Module):
+    """The encoder's layers in reverse, and a linear layer to the output.
+
+    Args:
+        latent_dim: Numbers of a code.
+        shape: (C', H, W) of the output.
+        hidden: Units of the encoder's layers.
+        activation: relu, tanh, gelu or silu.
+    """
+
+    def __init__(
+        self, latent_dim: int, shape: tuple[int, int, int], hidden: list[int], activation: str
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.layers = perceptron([latent_dim, *reversed(hidden)], activation)
+        self.out = nn.Linear(hidden[0], math.prod(shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(N, d) to (N, C', H, W)."""
+        output: Tensor = self.out(self.layers(z))
+        return output.reshape(-1, *self.shape)
+
+
+class Residual(nn.Module):
+    """x + conv(act(conv(act(x)))), 3x3 both, the second from zero.
+
+    Args:
+        channels: In and out.
+        activation: relu, tanh, gelu or silu.
+    """
+
+    def __init__(self, channels: int, activation: str) -> None:
+        super().__init__()
+        self.act = activation_layer(activation)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        change: Tensor = self.conv2(self.act(self.conv1(self.act(x))))
+        return x + change
+
+
+def _coarse(shape: tuple[int, int, int], halvings: int) -> tuple[int, int]:
+    _, height, width = shape
+    if height % 2**halvings or width % 2**halvings:
+        raise ValueError(
+            f"images of {height}x{width} cannot be halved {halvings} times: give "
+            "--model.multipliers fewer entries, or sides that are multiples of "
+            f"{2**halvings}"
+        )
+    return height >> halvings, width >> halvings
+
+
+class ConvEncoder(nn.Module):
+    """Residual blocks at each resolution, halved between, and a linear layer to the features.
+
+    Args:
+        shape: (C, H, W) of an image.
+        width: Channels at multiplier 1.
+        multipliers: Channels of each resolution in units of width; it is halved between two.
+        blocks: Residual blocks a resolution.
+        features: Numbers that come out.
+        activation: relu, tanh, gelu or silu.
+
+    Raises:
+        ValueError: The sides cannot be halved so often.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        width: int,
+        multipliers: list[int],
+        blocks: int,
+        features: int,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        height, side = _coarse(shape, len(multipliers) - 1)
+        widths = [width * m for m in multipliers]
+        layers: list[nn.Module] = [nn.Conv2d(shape[0], widths[0], 3, padding=1)]
+        for i, channels in enumerate(widths):
+            if i:
+                layers.append(nn.Conv2d(widths[i - 1], channels, 4, stride=2, padding=1))
+            layers += [Residual(channels, activation) for _ in range(blocks)]
+        self.layers = nn.Sequential(*layers, activation_layer(activation))
+        self.out = nn.Linear(widths[-1] * height * side, features)
+        self.act = activation_layer(activation)
+        self.features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, features)."""
+        features: Tensor = self.act(self.out(self.layers(x).flatten(1)))
+        return features
+
+
+class ConvDecoder(nn.Module):
+    """The encoder in reverse.
+
+    Args:
+        latent_dim: Numbers of a code.
+        shape: (C', H, W) of the output.
+        width: Channels at multiplier 1.
+        multipliers: As of the encoder.
+        blocks: Residual blocks a resolution.
+        features: Units between the code and the coarsest resolution.
+        activation: relu, tanh, gelu or silu.
+
+    Raises:
+        ValueError: The sides cannot be halved so often.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        shape: tuple[int, int, int],
+        width: int,
+        multipliers: list[int],
+        blocks: int,
+        features: int,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        height, side = _coarse(shape, len(multipliers) - 1)
+        widths = [width * m for m in reversed(multipliers)]
+        self.coarse = (widths[0], height, side)
+        self.inner = nn.Sequential(
+            nn.Linear(latent_dim, features),
+            activation_layer(activation),
+            nn.Linear(features, math.prod(self.coarse)),
+        )
+        layers: list[nn.Module] = []
+        for i, channels in enumerate(widths):
+            if i:
+                layers.append(nn.ConvTranspose2d(widths[i - 1], channels, 4, stride=2, padding=1))
+            layers += [Residual(channels, activation) for _ in range(blocks)]
+        self.layers = nn.Sequential(*layers, activation_layer(activation))
+        self.out = nn.Conv2d(widths[-1], shape[0], 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(N, d) to (N, C', H, W)."""
+        output: Tensor = self.out(self.layers(self.inner(z).unflatten(1, self.coarse)))
+        return output
+
+
+def make_networks(
+    name: str,
+    shape: tuple[int, int, int],
+    output_channels: int,
+    latent_dim: int,
+    *,
+    hidden: list[int],
+    activation: str,
+    width: int,
+    multipliers: list[int],
+    blocks: int,
+) -> tuple[MLPEncoder | ConvEncoder, MLPDecoder | ConvDecoder]:
+    """Encoder and decoder, with hidden[-1] features between the encoder and what reads it.
+
+    Raises:
+        ValueError: There is no network of that name, or the sides do not fit it.
+    """
+    out = (output_channels, *shape[1:])
+    if name == "mlp":
+        encoder = MLPEncoder(shape, hidden, activation)
+        return encoder, MLPDecoder(latent_dim, out, hidden, activation)
+    if name == "conv":
+        if not multipliers or blocks < 0 or width < 1:
+            raise ValueError(
+                f"width={width}, multipliers={multipliers}, blocks={blocks}: need a positive "
+                "width, at least one multiplier, and 0 or more blocks"
+            )
+        sizes = (width, multipliers, blocks, hidden[-1], activation)
+        return ConvEncoder(shape, *sizes), ConvDecoder(latent_dim, out, *sizes)
+    raise ValueError(f"network={name!r}: choose mlp or conv")
+
+
+def glorot(module: nn.Module) -> None:
+    """Uniform weights within sqrt(6 / (in + out)) and zero biases, as Burda et al. begin."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def draw_the_mean(decoder: nn.Module, mean_image: Tensor) -> None:
+    """Sets the output's bias to the logit of a mean image (arXiv 1509.00519's code).
+
+    Args:
+        decoder: A decoder of a Bernoulli likelihood.
+        mean_image: In [0, 1], (C, H, W); clipped to [0.001, 0.999].
+    """
+    logits = mean_image.clamp(0.001, 0.999).logit()
+    out = decoder.out
+    if isinstance(decoder, ConvDecoder):  # one bias a channel
+        logits = mean_image.mean((1, 2)).clamp(0.001, 0.999).logit()
+    assert isinstance(out, nn.Linear | nn.Conv2d)
+    assert out.bias is not None
+    out.bias.copy_(logits.flatten())

@@ -1,0 +1,46 @@
+"""Learning rates in stages."""
+
+from collections.abc import Callable, Mapping
+
+from zoo.training.optim import piecewise_linear
+
+
+def piecewise_constant(points: Mapping[int, float]) -> Callable[[int], float]:
+    """The function of the step that changes at each of `points` and is 1 before the first.
+
+    Args:
+        points: Value from each of these steps on.
+
+    Raises:
+        ValueError: A step or a value is negative.
+    """
+    if not points or min(points) < 0 or min(points.values()) < 0:
+        raise ValueError(f"lr_stages={dict(points)}: give multipliers >= 0 from steps >= 0 on")
+    steps = sorted(points, reverse=True)
+
+    def value(step: int) -> float:
+        return next((points[s] for s in steps if step >= s), 1.0)
+
+    return value
+
+
+def multipliers(
+    schedule: Mapping[int, float] | None, stages: Mapping[int, float] | None
+) -> Callable[[int], float] | None:
+    """The multiplier of the learning rate by step; None if it is constant.
+
+    Args:
+        schedule: Multipliers at some steps, linear between.
+        stages: Multipliers from some steps on.
+
+    Raises:
+        ValueError: Both are given, or one is no schedule.
+    """
+    if schedule and stages:
+        raise ValueError("give lr_schedule or lr_stages, not both")
+    # Keys that went through JSON are strings.
+    if schedule:
+        return piecewise_linear({int(k): float(v) for k, v in schedule.items()})
+    if stages:
+        return piecewise_constant({int(k): float(v) for k, v in stages.items()})
+    return None

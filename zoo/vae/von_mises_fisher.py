@@ -1,0 +1,327 @@
+"""The von Mises-Fisher law and the uniform law on the sphere, as torch Distributions.
+
+Density C_d(kappa) e^{kappa <mu, z>} on S^{d-1} (kexue.fm/archives/8404; Davidson et al., arXiv
+1804.00891). A draw is z = w mu + sqrt(1 - w^2) v with w = <mu, z> from `zoo.vae.quantile` and v
+uniform on the unit sphere orthogonal to mu: no rejection, and exact pathwise gradients in mu and
+kappa. Numbers of one draw are computed in float64 whatever the dtype, so autocast changes nothing.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+from torch.distributions.kl import register_kl
+
+from zoo.vae import bessel
+from zoo.vae.draw import Draw
+from zoo.vae.tables import wide
+
+
+class _Sphere(constraints.Constraint):
+    """Vectors of length 1, up to 1e-3 (to the rounding of short dtypes)."""
+
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each vector is on the sphere."""
+        tolerance = max(1e-3, 4 * torch.finfo(value.dtype).eps)
+        wide_value = value.to(torch.promote_types(value.dtype, torch.float32))
+        good: Tensor = (torch.linalg.vector_norm(wide_value, dim=-1) - 1).abs() <= tolerance
+        return good
+
+
+class _Concentration(constraints.Constraint):
+    """Finite numbers from 0 on."""
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each number is one."""
+        return (value >= 0) & (value < math.inf)
+
+
+sphere, concentration_range = _Sphere(), _Concentration()
+
+
+class VonMisesFisher(Distribution):
+    """vMF(mu, kappa) on S^{d-1}.
+
+    The gradient in mu is right along the sphere; its part along mu, which a normalised vector does
+    not have, is arbitrary.
+
+    Args:
+        mean_direction: mu, unit vectors, shape (..., d), d >= 2.
+        concentration: kappa in [0, 1e8], shape (...); 0 is the uniform law.
+        validate_args: Check the values, which waits for the device; as torch's default if None.
+
+    Raises:
+        ValueError: If a kappa is negative, infinite or NaN, or a mu is not of length 1.
+    """
+
+    arg_constraints = {  # noqa: RUF012  # torch's name
+        "mean_direction": sphere,
+        "concentration": concentration_range,
+    }
+    support = sphere
+    has_rsample = True
+
+    def __init__(
+        self,
+        mean_direction: Tensor,
+        concentration: Tensor,
+        validate_args: bool | None = None,
+    ) -> None:
+        if mean_direction.ndim < 1 or mean_direction.shape[-1] < 2:
+            raise ValueError(
+                f"mean_direction has shape {tuple(mean_direction.shape)}: its last dimension is "
+                "that of the space around the sphere, 2 or more"
+            )
+        self.dim = mean_direction.shape[-1]
+        shape = _broadcast(mean_direction.shape[:-1], concentration.shape)
+        self.mean_direction = mean_direction.expand(*shape, self.dim)
+        self.concentration = concentration.expand(shape)
+        super().__init__(shape, torch.Size((self.dim,)), validate_args=False)
+        self._validate_args = (
+            Distribution._validate_args if validate_args is None else validate_args
+        )
+        if self._validate_args and not torch.compiler.is_compiling():
+            _refuse_bad(mean_direction, concentration)
+
+    @property
+    def noise_dim(self) -> int:
+        """Normal numbers that a draw takes: one for the cosine, d for the direction around mu."""
+        return self.dim + 1
+
+    @property
+    def mean(self) -> Tensor:
+        """E[z] = A mu, shape (..., d)."""
+        return self.mean_resultant_length.unsqueeze(-1) * self.mean_direction
+
+    @property
+    def mode(self) -> Tensor:
+        """The mean direction."""
+        return self.mean_direction
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of each coordinate: the diagonal of (A / kappa) (I - mu mu^T) + A' mu mu^T."""
+        k = self.concentration.to(wide(self.concentration.device))
+        along = bessel.cosine_variance(self.dim, k)
+        # A / kappa, from A' = 1 - A^2 - (d - 1) A / kappa, finite at kappa = 0.
+        mean = bessel.mean_resultant_length(self.dim, k)
+        across = ((1 - mean.square() - along) / (self.dim - 1)).unsqueeze(-1)
+        square = self.mean_direction.to(k.dtype).square()
+        return (across + (along.unsqueeze(-1) - across) * square).to(self.mean_direction.dtype)
+
+    @property
+    def mean_resultant_length(self) -> Tensor:
+        """A = E[<mu, z>], shape (...)."""
+        return bessel.mean_resultant_length(self.dim, self.concentration)
+
+    @property
+    def cosine_variance(self) -> Tensor:
+        """Var(<mu, z>), shape (...)."""
+        return bessel.cosine_variance(self.dim, self.concentration)
+
+    def expand(
+        self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: Any = None
+    ) -> "VonMisesFisher":
+        """The same law with a larger batch shape; see torch."""
+        new: VonMisesFisher = self._get_checked_instance(  # type: ignore[no-untyped-call]
+            VonMisesFisher, _instance
+        )
+        shape = torch.Size(batch_shape)
+        new.dim = self.dim
+        new.mean_direction = self.mean_direction.expand(*shape, self.dim)
+        new.concentration = self.concentration.expand(shape)
+        Distribution.__init__(new, shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Draws (*sample_shape, ..., d) with pathwise gradients."""
+        shape = (*sample_shape, *self.batch_shape, self.noise_dim)
+        dtype = torch.promote_types(self.mean_direction.dtype, torch.float32)
+        return self.rsample_from(torch.randn(shape, dtype=dtype, device=self.mean_direction.device))
+
+    def rsample_from(self, noise: Tensor) -> Tensor:
+        """The draws that standard normal numbers stand for.
+
+        Args:
+            noise: Shape (*sample_shape, *batch_shape, d + 1); gets no gradient.
+
+        Returns:
+            Unit vectors, shape (*sample_shape, *batch_shape, d), dtype of the mean direction.
+        """
+        z: Tensor = Draw.apply(self.mean_direction, self.concentration, noise)[0]
+        return z
+
+    def draw_from(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`rsample_from` with log q(z) - log uniform(z) of each draw.
+
+        The log-ratio comes from the cosine before z is rounded, and keeps its digits at any kappa.
+
+        Returns:
+            z, and the log-ratio in nats, shape (*sample_shape, *batch_shape).
+        """
+        z, cosine = Draw.apply(self.mean_direction, self.concentration, noise)
+        k = self.concentration.to(cosine.dtype)
+        log_ratio = k * cosine - bessel.log_partition(self.dim, k)
+        return z, log_ratio.to(self.concentration.dtype)
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """Log q(z) - log uniform(z) in nats, for unit vectors z (..., d) that broadcast."""
+        dtype = torch.promote_types(z.dtype, torch.float32)
+        apart = z.to(dtype) - self.mean_direction.to(dtype)
+        k = self.concentration.to(wide(z.device))
+        # 1 - <mu, z> = |z - mu|^2 / 2, which keeps its digits where kappa is large.
+        rise = k - bessel.log_partition(self.dim, k)
+        log_ratio = rise - k * (apart.square().sum(-1).to(k.dtype) / 2)
+        return log_ratio.to(torch.promote_types(z.dtype, self.concentration.dtype))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density with respect to the area of the sphere, in nats."""
+        if self._validate_args and not torch.compiler.is_compiling():
+            self._validate_sample(value)
+        return self.log_ratio(value) - bessel.log_area(self.dim)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats."""
+        return bessel.entropy(self.dim, self.concentration)
+
+
+class HypersphericalUniform(Distribution):
+    """The uniform law on S^{d-1}.
+
+    Args:
+        dim: Ambient dimension d >= 2.
+        batch_shape: Of independent copies.
+        dtype: Of the draws; torch's default if None.
+        device: Of the draws; torch's default if None.
+        validate_args: Check values given to `log_prob`.
+    """
+
+    arg_constraints = {}  # noqa: RUF012  # torch's name
+    support = sphere
+    has_rsample = True
+
+    def __init__(
+        self,
+        dim: int,
+        batch_shape: torch.Size | tuple[int, ...] = (),
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        if dim < 2:
+            raise ValueError(f"dim is {dim}: give that of the space around the sphere, 2 or more")
+        self.dim, self.dtype, self.device = dim, dtype, device
+        super().__init__(torch.Size(batch_shape), torch.Size((dim,)), validate_args=validate_args)
+
+    @property
+    def noise_dim(self) -> int:
+        """Normal numbers that a draw takes."""
+        return self.dim
+
+    @property
+    def mean(self) -> Tensor:
+        """Zero."""
+        return torch.zeros(self._extended_shape(), dtype=self.dtype, device=self.device)
+
+    @property
+    def variance(self) -> Tensor:
+        """1 / d for each coordinate."""
+        return torch.full_like(self.mean, 1 / self.dim)
+
+    def expand(
+        self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: Any = None
+    ) -> "HypersphericalUniform":
+        """The same law with a larger batch shape; see torch."""
+        new: HypersphericalUniform = self._get_checked_instance(  # type: ignore[no-untyped-call]
+            HypersphericalUniform, _instance
+        )
+        new.dim, new.dtype, new.device = self.dim, self.dtype, self.device
+        Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Draws (*sample_shape, *batch_shape, d)."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return self.rsample_from(torch.randn(shape, dtype=self.dtype, device=self.device))
+
+    def rsample_from(self, noise: Tensor) -> Tensor:
+        """The draws that standard normal numbers (..., d) stand for."""
+        return torch.nn.functional.normalize(noise, dim=-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Minus the log of the sphere's area, shape of the vectors and the batch."""
+        if self._validate_args and not torch.compiler.is_compiling():
+            self._validate_sample(value)
+        shape = _broadcast(value.shape[:-1], self.batch_shape)
+        return value.new_full(shape, -bessel.log_area(self.dim))
+
+    def entropy(self) -> Tensor:
+        """Log of the sphere's area."""
+        return torch.full(
+            self.batch_shape, bessel.log_area(self.dim), dtype=self.dtype, device=self.device
+        )
+
+
+@register_kl(VonMisesFisher, HypersphericalUniform)  # type: ignore[no-untyped-call]
+def _kl_vmf_uniform(p: VonMisesFisher, q: HypersphericalUniform) -> Tensor:
+    _same_dim(p.dim, q.dim)
+    shape = _broadcast(p.batch_shape, q.batch_shape)
+    return bessel.kl_to_uniform(p.dim, p.concentration).expand(shape)
+
+
+@register_kl(HypersphericalUniform, VonMisesFisher)  # type: ignore[no-untyped-call]
+def _kl_uniform_vmf(p: HypersphericalUniform, q: VonMisesFisher) -> Tensor:
+    _same_dim(p.dim, q.dim)
+    shape = _broadcast(p.batch_shape, q.batch_shape)
+    return bessel.log_partition(q.dim, q.concentration).expand(shape)
+
+
+@register_kl(VonMisesFisher, VonMisesFisher)  # type: ignore[no-untyped-call]
+def _kl_vmf_vmf(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
+    """KL(p || uniform) - E_p[kappa_q <mu_q, z>] + Phi(kappa_q)."""
+    _same_dim(p.dim, q.dim)
+    kp, kq = (x.concentration.to(wide(x.concentration.device)) for x in (p, q))
+    mean = bessel.mean_resultant_length(p.dim, kp)
+    dtype = torch.promote_types(p.mean_direction.dtype, torch.float32)
+    apart = (p.mean_direction.to(dtype) - q.mean_direction.to(dtype)).square().sum(-1) / 2
+    kl = bessel.kl_to_uniform(p.dim, kp) + bessel.log_partition(p.dim, kq) - kq * mean
+    return (kl + kq * mean * apart.to(kq.dtype)).to(p.concentration.dtype)
+
+
+@register_kl(HypersphericalUniform, HypersphericalUniform)  # type: ignore[no-untyped-call]
+def _kl_uniform_uniform(p: HypersphericalUniform, q: HypersphericalUniform) -> Tensor:
+    _same_dim(p.dim, q.dim)
+    shape = _broadcast(p.batch_shape, q.batch_shape)
+    return torch.zeros(shape, dtype=p.dtype, device=p.device)
+
+
+def _refuse_bad(mean_direction: Tensor, concentration: Tensor) -> None:
+    bad = concentration[~concentration_range.check(concentration)]
+    if len(bad):
+        raise ValueError(
+            f"concentration has an entry {bad[0].item()}: give finite numbers from 0 on"
+        )
+    bad = mean_direction[~sphere.check(mean_direction)]
+    if len(bad):
+        norm = torch.linalg.vector_norm(bad[0].float()).item()
+        raise ValueError(
+            f"mean_direction has a vector of length {norm:.6g}: normalise it, for instance with "
+            "torch.nn.functional.normalize"
+        )
+
+
+def _same_dim(p: int, q: int) -> None:
+    if p != q:
+        raise ValueError(f"KL of laws in dimensions {p} and {q}: give both the same dimension")
+
+
+def _broadcast(*shapes: torch.Size) -> torch.Size:
+    shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    return shape
