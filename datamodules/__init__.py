@@ -3,6 +3,7 @@
 from datamodules.folder import ImageFolder
 from datamodules.image_data import ImageBatch, ImageData
 from datamodules.images import CIFAR10, MNIST, Digits, FashionMNIST
+from datamodules.language import Language, LanguageBatch
 from datamodules.pixels import to_float, to_uint8
 from datamodules.sentences import Sentences, TextBatch
 from datamodules.vocabulary import Vocabulary
@@ -15,6 +16,8 @@ __all__ = [
     "ImageBatch",
     "ImageData",
     "ImageFolder",
+    "Language",
+    "LanguageBatch",
     "Sentences",
     "TextBatch",
     "Vocabulary",
