@@ -256,6 +256,13 @@ class Language(LightningDataModule):
         parts = [part for line in lines for part in (line, np.array([words.end]))]
         return np.concatenate(parts[:-1])
 
+    def unigram(self) -> float:
+        """Nats a symbol of the test split, coded by counts in the training split, from 1."""
+        train, test = (self.split(s).symbols for s in ("train", "test"))
+        size = len(self.vocabulary)
+        counts = np.bincount(train, minlength=size) + 1
+        return float(-np.log(counts[test[1:]] / counts.sum()).mean())
+
     def _windows(self, split: Split, length: int, train: bool = False) -> Windows:
         stride = (self.hparams["stride"] or length) if train else length
         windows = Windows(self.split(split), length, stride=stride, whole=train)

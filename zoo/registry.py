@@ -65,6 +65,14 @@ MODELS = {
             8791,
             "variational autoencoder: IWAE, DReG, batch norm, densities with error bars",
         ),
+        Model(
+            "FlashLM",
+            "zoo.flash.module_lm",
+            "flash/shakespeare",
+            "2202.10447",
+            8934,
+            "FLASH language model: linear time, decoding with a constant state, GAU, baselines",
+        ),
     ]
 }
 
@@ -80,6 +88,9 @@ COMMANDS = {
         "zoo.cli.commands:sample",
         "draw images from a checkpoint into one PNG grid",
         {"-n": "--n", "-o": "--out"},
+    ),
+    "generate": Command(
+        "zoo.flash.commands:generate", "continue a text", {"-p": "--prompt", "-n": "--tokens"}
     ),
     "export": Command("zoo.cli.commands:export", "write a checkpoint as safetensors or diffusers"),
     "import": Command(

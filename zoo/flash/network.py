@@ -145,6 +145,11 @@ class Network(nn.Module):
                 if bias is not None:
                     nn.init.zeros_(bias)
 
+    def compile_layers(self) -> None:
+        """Compiles each layer for training, all into one program, as they are alike."""
+        for layer in self.layers:
+            layer.compile(dynamic=False)
+
     def embed(self, tokens: Tensor, segments: Tensor | None, starts: list[int]) -> Tensor:
         """Embeddings (B, n, d) of tokens (B, n) that begin at `starts`, one or one a row."""
         x: Tensor = self.embedding(tokens)
@@ -174,7 +179,9 @@ class Network(nn.Module):
             if self.checkpointing and torch.is_grad_enabled():
                 x, _ = checkpoint(layer, x, rotary, key_mask, doc_ids, use_reentrant=False)
             else:
-                x, _ = layer(x, rotary, key_mask, doc_ids)
+                # Evaluation meets batches of many shapes: compiling for each would take longer.
+                call = layer if self.training else layer.forward
+                x, _ = call(x, rotary, key_mask, doc_ids)
         return x if self.final_norm is None else self.final_norm(x)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -225,7 +232,7 @@ class Network(nn.Module):
         rotary = self.rotary.tables(start + n, start)
         layers = []
         for layer, before in zip(self.layers, state.layers, strict=True):
-            x, after = layer(x, rotary, state=before, lengths=lengths)
+            x, after = layer.forward(x, rotary, state=before, lengths=lengths)
             layers.append(after)
         return x if self.final_norm is None else self.final_norm(x), DecodeState(layers)
 
