@@ -4,6 +4,7 @@ from datamodules.folder import ImageFolder
 from datamodules.image_data import ImageBatch, ImageData
 from datamodules.images import CIFAR10, MNIST, Digits, FashionMNIST
 from datamodules.language import Language, LanguageBatch
+from datamodules.masked import MaskedBatch, MaskedSentences
 from datamodules.pixels import to_float, to_uint8
 from datamodules.sentences import Sentences, TextBatch
 from datamodules.vocabulary import Vocabulary
@@ -18,6 +19,8 @@ __all__ = [
     "ImageFolder",
     "Language",
     "LanguageBatch",
+    "MaskedBatch",
+    "MaskedSentences",
     "Sentences",
     "TextBatch",
     "Vocabulary",

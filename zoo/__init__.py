@@ -12,12 +12,13 @@ from zoo.registry import MODELS, list_models
 if TYPE_CHECKING:
     from zoo.ddpm.module import DDPM as DDPM
     from zoo.flash.module_lm import FlashLM as FlashLM
+    from zoo.flash.module_mlm import FlashMLM as FlashMLM
     from zoo.loading import load as load
     from zoo.loading import save_pretrained as save_pretrained
     from zoo.vae.module import VAE as VAE
 
 __version__ = "0.1.0"
-__all__ = ["DDPM", "VAE", "FlashLM", "list_models", "load", "save_pretrained"]
+__all__ = ["DDPM", "VAE", "FlashLM", "FlashMLM", "list_models", "load", "save_pretrained"]
 
 
 def __getattr__(name: str) -> Any:

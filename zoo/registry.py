@@ -72,6 +72,16 @@ MODELS = {
             "2202.10447",
             8934,
             "FLASH language model: linear time, decoding with a constant state, GAU, baselines",
+            exchange="zoo.flash.interchange_lm",
+        ),
+        Model(
+            "FlashMLM",
+            "zoo.flash.module_mlm",
+            "flash/mlm-zh",
+            "2202.10447",
+            8934,
+            "FLASH masked language model, fill-mask and classifier; reads GAU-alpha",
+            exchange="zoo.flash.interchange_mlm",
         ),
     ]
 }
