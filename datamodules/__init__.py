@@ -3,7 +3,7 @@
 from datamodules.folder import ImageFolder
 from datamodules.image_data import ImageBatch, ImageData
 from datamodules.images import CIFAR10, MNIST, Digits, FashionMNIST
-from datamodules.language import Language, LanguageBatch
+from datamodules.language import StreamBatch, Text
 from datamodules.masked import MaskedBatch, MaskedSentences
 from datamodules.pixels import to_float, to_uint8
 from datamodules.sentences import Sentences, TextBatch
@@ -17,11 +17,11 @@ __all__ = [
     "ImageBatch",
     "ImageData",
     "ImageFolder",
-    "Language",
-    "LanguageBatch",
     "MaskedBatch",
     "MaskedSentences",
     "Sentences",
+    "StreamBatch",
+    "Text",
     "TextBatch",
     "Vocabulary",
     "to_float",

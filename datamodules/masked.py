@@ -62,7 +62,7 @@ class MaskedSet(SentenceSet):
             self.starts[offset + len(sentence)] = len(sentence)  # the end is a word
 
     def __getitems__(self, indices: list[int]) -> MaskedBatch:  # type: ignore[override]
-        tokens, lengths, index = super().__getitems__(indices)
+        tokens, lengths, index, _ = super().__getitems__(indices)
         column = np.arange(tokens.shape[1])
         place = self.offsets[index.numpy()][:, None] + np.minimum(
             column, lengths.numpy()[:, None] - 1
@@ -75,9 +75,9 @@ class MaskedSentences(Sentences):
     """Sentences of text or of tables, in batches of about one length, as `MaskedBatch`es.
 
     A table is a .tsv file whose first line names its columns; its sentences are those of the
-    columns `sentence1` and `sentence2`, each once. With `labels` an item is a row, its two sentences
-    one after the other with an end between, and its class is the column `label`. A sentence's
-    split depends on its text alone, so that none is in two: 90, 5 and 5 of 100.
+    columns `sentence1` and `sentence2`, each once. With `labels` an item is a row, its sentences
+    one after the other with an end between, and its class is the column `label`. An item's split
+    depends on its text alone, so that none is in two: 90, 5 and 5 of 100.
 
     Args:
         root: A .tsv file or a folder of them; else as for `Sentences`.
@@ -136,7 +136,6 @@ class MaskedSentences(Sentences):
             raise ValueError(f"--data.segmenter={segmenter!r}: choose one of {known}")
         if segmenter != "none" and level != "char":
             raise ValueError(f"--data.segmenter={segmenter} finds words of characters: level=char")
-        self.segmenter, self.with_labels = segmenter, labels
         self._classes: dict[Split, list[int]] = {}
         if vocabulary_of is not None:
             from zoo.loading import load
@@ -145,13 +144,14 @@ class MaskedSentences(Sentences):
             if not isinstance(self._vocabulary, Vocabulary):
                 raise ValueError(f"--data.vocabulary_of={vocabulary_of}: that model has no symbols")
 
-    def lines(self, split: Split) -> list[str]:
+    def texts(self, split: Split) -> list[str]:
         """The sentences of a split; two of a row are parted by a line's end."""
         tables = self._tables()
         if not tables:
-            if self.with_labels:
-                raise ValueError(f"--data.root={self.root}: labels are read from .tsv files")
-            return super().lines(split)
+            if self.hparams["labels"]:
+                root = self.hparams["root"]
+                raise ValueError(f"--data.root={root}: labels are read from .tsv files")
+            return super().texts(split)
         if split not in self._lines:
             rows: dict[str, int] = {}
             for table in tables:
@@ -162,8 +162,8 @@ class MaskedSentences(Sentences):
         return self._lines[split]
 
     def _tables(self) -> list[Path]:
-        path = Path(self.root or "")
-        if self.root is None or not path.exists():
+        path = Path(self.hparams["root"] or "")
+        if self.hparams["root"] is None or not path.exists():
             return []
         if path.is_file():
             return [path] if path.suffix == ".tsv" else []
@@ -173,11 +173,11 @@ class MaskedSentences(Sentences):
         with table.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             named = [c for c in ("sentence1", "sentence2") if c in (reader.fieldnames or [])]
-            if not named or (self.with_labels and "label" not in (reader.fieldnames or [])):
+            if not named or (self.hparams["labels"] and "label" not in (reader.fieldnames or [])):
                 raise ValueError(f"{table}: its first line must name sentence1 (and label)")
             for row in reader:
                 texts = [(row[c] or "").strip() for c in named]
-                if not self.with_labels:
+                if not self.hparams["labels"]:
                     yield from ((text, 0) for text in texts if text)
                     continue
                 try:
@@ -185,36 +185,30 @@ class MaskedSentences(Sentences):
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{table}: label {row['label']!r} is no class") from error
 
-    def split(self, name: Split) -> MaskedSet:
-        """One split's sentences."""
-        if name not in self._splits:
-            words, lines = self.vocabulary, self.lines(name)
-            labels = self._classes.get(name, [0] * len(lines))
-            items = [
-                (*self._encode(words, line), label)
-                for line, label in zip(lines, labels, strict=True)
-            ]
-            if name == "train":
-                longest = self.hparams["max_length"]
-                if longest is not None:
-                    items = [item for item in items if len(item[0]) < longest]
-                items = items[: self.hparams["limit"]]
-            if not items:
-                raise ValueError(f"the {name} split of {self.root or 'the text'} has no sentence")
-            tokens, starts, classes = map(list, zip(*items, strict=True))
-            self._splits[name] = MaskedSet(tokens, starts, classes, words.end)
-        found = self._splits[name]
-        assert isinstance(found, MaskedSet)
-        return found
+    def load_split(self, split: Split) -> MaskedSet:
+        """Encodes the sentences of a split."""
+        words, lines = self.vocabulary, self.texts(split)
+        labels = self._classes.get(split, [0] * len(lines))
+        items = [
+            (*self._encode(words, line), label) for line, label in zip(lines, labels, strict=True)
+        ]
+        if split == "train":
+            longest = self.hparams["max_length"]
+            if longest is not None:
+                items = [item for item in items if len(item[0]) < longest]
+            items = items[: self.hparams["limit"]]
+        if not items:
+            where = self.hparams["root"] or "the text"
+            raise ValueError(f"the {split} split of {where} has no sentence")
+        tokens, starts, classes = map(list, zip(*items, strict=True))
+        return MaskedSet(tokens, starts, classes, words.end)
 
-    def _encode(
-        self, words: Vocabulary, text: str
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _encode(self, words: Vocabulary, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         parts = [words.encode(part) for part in text.split("\n")]
         tokens = np.concatenate([x for p in parts for x in (p, np.array([words.end]))][:-1])
         starts = np.arange(len(tokens))
-        if self.segmenter != "none":
-            lengths = [len(w) for w in _segment(text, self.segmenter)]
+        if self.hparams["segmenter"] != "none":
+            lengths = [len(w) for w in _segment(text, self.hparams["segmenter"])]
             assert sum(lengths) == len(tokens), text
             starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
         return tokens, starts

@@ -1,19 +1,16 @@
 """Sentences as items: a line a sentence, in batches of about one length."""
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.image_data import Split
-from datamodules.loader import Batches, EpochLoader, EpochSampler, epoch_loader
-from datamodules.text_files import read_documents
-from datamodules.vocabulary import Level, Vocabulary, check_level
+from datamodules.loader import EpochLoader, EpochSampler
+from datamodules.text_data import TextData
+from datamodules.vocabulary import Level
 from zoo.training.seeds import mix
 
 
@@ -115,7 +112,7 @@ class BucketSampler(EpochSampler):
         return order[self.rank :: self.world_size][: len(self)][start:]
 
 
-class Sentences(LightningDataModule):
+class Sentences(TextData):
     """Sentences of any text, a line each, as `TextBatch`es; empty lines are left out.
 
     The vocabulary is the training split's. Evaluation is in the order of the text. The Penn
@@ -141,6 +138,8 @@ class Sentences(LightningDataModule):
         ValueError: A count is not positive, or the text has no line.
     """
 
+    by_line = True
+
     def __init__(
         self,
         *,
@@ -157,114 +156,43 @@ class Sentences(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        check_level(level)
-        for name in (
-            "vocabulary_size", "min_count", "max_length", "batch_size", "val_batch_size", "pool",
-            "limit",
-        ):  # fmt: skip
-            value = self.hparams[name]
-            if value is not None and value < 1:
-                raise ValueError(f"--data.{name} must be at least 1, got {value}")
-        self.root, self.level = root, level
-        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self.check("max_length", "pool")
         self._lines: dict[Split, list[str]] = {}
-        self._splits: dict[Split, SentenceSet] = {}
-        self._vocabulary: Vocabulary | None = None
 
-    def setup(self, stage: str | None = None) -> None:
-        """Loads the splits of a stage ("fit", "validate", "test", "predict"), or all."""
-        stages: dict[str | None, tuple[Split, ...]] = {
-            "fit": ("train", "val"),
-            "validate": ("val",),
-        }
-        every: tuple[Split, ...] = ("train", "val", "test") if stage is None else ("test",)
-        for name in stages.get(stage, every):
-            self.split(name)
-        # A batch is a few lookups: workers would only add a copy, so the advice is wrong here.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The symbols of the training split."""
-        if self._vocabulary is None:
-            self._vocabulary = Vocabulary.of(
-                self.lines("train"),
-                self.level,
-                size=self.hparams["vocabulary_size"],
-                min_count=self.hparams["min_count"],
-            )
-        return self._vocabulary
-
-    def lines(self, split: Split) -> list[str]:
+    def texts(self, split: Split) -> list[str]:
         """The lines of a split that are not empty."""
         if split not in self._lines:
-            errors = "surrogateescape" if self.level == "byte" else "replace"  # bytes stay bytes
-            documents = read_documents(self.root, split, lines=True)
-            lines = (
-                line.strip()
-                for document in documents
-                for line in document.decode(errors=errors).split("\n")
-            )
+            documents = super().texts(split)
+            lines = (line.strip() for text in documents for line in text.split("\n"))
             self._lines[split] = [line for line in lines if line]
         return self._lines[split]
 
-    def split(self, name: Split) -> SentenceSet:
-        """One split's sentences."""
-        if name not in self._splits:
-            encoded = [self.vocabulary.encode(line) for line in self.lines(name)]
-            if name == "train":
-                longest = self.hparams["max_length"]
-                if longest is not None:
-                    encoded = [s for s in encoded if len(s) < longest]
-                encoded = encoded[: self.hparams["limit"]]
-            if not encoded:
-                raise ValueError(f"the {name} split of {self.root or 'the text'} has no sentence")
-            self._splits[name] = SentenceSet(encoded, self.vocabulary.end)
-        return self._splits[name]
-
-    def batch(self, sentences: list[str]) -> TextBatch:
-        """A batch of your own sentences, numbered from 0."""
-        encoded = [self.vocabulary.encode(s) for s in sentences]
-        return SentenceSet(encoded, self.vocabulary.end).__getitems__(list(range(len(encoded))))
-
-    def _place(self) -> dict[str, int]:
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return {"rank": rank, "world_size": world}
-
-    def _pin(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+    def load_split(self, split: Split) -> SentenceSet:
+        """Encodes the lines of a split."""
+        encoded = [self.vocabulary.encode(line) for line in self.texts(split)]
+        if split == "train":
+            longest = self.hparams["max_length"]
+            if longest is not None:
+                encoded = [s for s in encoded if len(s) < longest]
+            encoded = encoded[: self.hparams["limit"]]
+        if not encoded:
+            where = self.hparams["root"] or "the text"
+            raise ValueError(f"the {split} split of {where} has no sentence")
+        return SentenceSet(encoded, self.vocabulary.end)
 
     def train_dataloader(self) -> EpochLoader:
         """Batches of this rank in an order that depends on (seed, epoch)."""
-        data, size = self.split("train"), self.batch_size
-        place, seed = self._place(), self.hparams["seed"]
-        # Checks that the batch is not larger than the set.
-        loader = epoch_loader(data, size, train=True, seed=seed, **place, pin_memory=self._pin())
-        if self.hparams["pool"] == 1:
+        loader = super().train_dataloader()  # checks that a batch is not larger than the set
+        pool, size = self.hparams["pool"], self.hparams["batch_size"]
+        if pool == 1:
             return loader
+        own = loader.sampler
         sampler = BucketSampler(
-            data.lengths, batch_size=size, pool=self.hparams["pool"], seed=seed, **place
+            self.split("train").lengths,
+            batch_size=size,
+            pool=pool,
+            seed=own.seed,
+            rank=own.rank,
+            world_size=own.world_size,
         )
-        return EpochLoader(data, sampler, size, pin_memory=self._pin())
-
-    def _evaluation(self, split: Split) -> EpochLoader:
-        return epoch_loader(
-            self.split(split),
-            self.val_batch_size,
-            train=False,
-            **self._place(),
-            pin_memory=self._pin(),
-        )
-
-    def val_dataloader(self) -> EpochLoader:
-        """Every validation sentence once, over all ranks."""
-        return self._evaluation("val")
-
-    def test_dataloader(self) -> EpochLoader:
-        """Every test sentence once, over all ranks."""
-        return self._evaluation("test")
-
-    def predict_dataloader(self) -> Batches:
-        """The test sentences."""
-        return Batches(self._evaluation("test"))
+        return EpochLoader(self.split("train"), sampler, size, pin_memory=loader.pin_memory)

@@ -93,8 +93,15 @@ class Vocabulary:
         """Numbers of the text's symbols; no end is added."""
         if self.level == "byte":
             return np.frombuffer(text.encode(errors="surrogateescape"), np.uint8).astype(np.int64)
-        number, unknown = self._number, self.unknown
-        return np.array([number.get(s, unknown) for s in split(text, self.level)], np.int64)
+        if self.level == "char":  # a table, as texts of characters are long
+            codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+            table = np.full(0x110000, self.unknown, np.int64)
+            for symbol, number in self._number.items():
+                if len(symbol) == 1:
+                    table[ord(symbol)] = number
+            return table[codes]
+        number_of, unknown = self._number, self.unknown
+        return np.array([number_of.get(s, unknown) for s in split(text, self.level)], np.int64)
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of these numbers up to the first end; broken UTF-8 is replaced."""

@@ -16,9 +16,21 @@ if TYPE_CHECKING:
     from zoo.loading import load as load
     from zoo.loading import save_pretrained as save_pretrained
     from zoo.vae.module import VAE as VAE
+    from zoo.vae.module_vmf import VMFVAE as VMFVAE
+    from zoo.vae.text import TextVAE as TextVAE
 
 __version__ = "0.1.0"
-__all__ = ["DDPM", "VAE", "FlashLM", "FlashMLM", "list_models", "load", "save_pretrained"]
+__all__ = [
+    "DDPM",
+    "VAE",
+    "VMFVAE",
+    "FlashLM",
+    "FlashMLM",
+    "TextVAE",
+    "list_models",
+    "load",
+    "save_pretrained",
+]
 
 
 def __getattr__(name: str) -> Any:

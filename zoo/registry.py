@@ -83,6 +83,22 @@ MODELS = {
             "FLASH masked language model, fill-mask and classifier; reads GAU-alpha",
             exchange="zoo.flash.interchange_mlm",
         ),
+        Model(
+            "VMFVAE",
+            "zoo.vae.module_vmf",
+            "vae/vmf-digits",
+            "1804.00891",
+            8404,
+            "variational autoencoder on the sphere: kappa fixed, by its KL, or learned",
+        ),
+        Model(
+            "TextVAE",
+            "zoo.vae.text",
+            "vae/text-shakespeare",
+            "1511.06349",
+            8404,
+            "VAE of sentences: KL vanishing, and vMF, batch norm and free bits against it",
+        ),
     ]
 }
 
@@ -96,7 +112,7 @@ TRAINER_VERBS = {
 COMMANDS = {
     "sample": Command(
         "zoo.cli.commands:sample",
-        "draw images from a checkpoint into one PNG grid",
+        "draw images from a checkpoint into one PNG grid, or sentences",
         {"-n": "--n", "-o": "--out"},
     ),
     "generate": Command(

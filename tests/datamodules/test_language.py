@@ -1,121 +1,175 @@
+"""Windows of a stream: every symbol is predicted once, and never from another document."""
+
+import itertools
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from datamodules import Language
-from datamodules.language import Stream, Windows
+from datamodules import Text
+from datamodules.language import NO_TARGET, Windows
+
+PTB = Path(os.environ.get("ZOO_DATA", "data")).absolute() / "ptb"  # here before the tests move
 
 
-def gather(loader):
-    """(position of the prediction, symbol) of every scored prediction."""
-    seen = []
-    for batch in loader:
-        for row, scored, i in zip(batch.tokens, batch.scored, batch.index, strict=True):
-            n = len(scored)
-            seen += [(int(i) * n + t + 1, int(row[t + 1])) for t in range(n) if scored[t]]
-    return seen
+def everything(loader):
+    return [torch.cat(parts) for parts in zip(*loader, strict=True)]
 
 
-def text(tmp_path, content="the cat sat on the mat. " * 20, name="a.txt"):
-    (tmp_path / name).write_text(content)
-    return str(tmp_path / name)
+@pytest.mark.parametrize("length", [1, 2, 5, 100])
+def test_every_symbol_but_a_documents_first_is_predicted_once_from_the_one_before(length):
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(1, 300, n) for n in (7, 1, 12, 2)]
+    windows = Windows(documents, length, end=0)
+    tokens, targets, numbers, index = windows.__getitems__(list(range(len(windows))))
+    assert tokens.shape == targets.shape == numbers.shape == (len(windows), length)
+    pairs = sorted(
+        (int(d), int(a), int(b))
+        for d, a, b in zip(numbers.flatten(), tokens.flatten(), targets.flatten(), strict=True)
+        if b != NO_TARGET
+    )
+    expected = sorted(
+        (i, int(a), int(b)) for i, d in enumerate(documents) for a, b in itertools.pairwise(d)
+    )
+    assert pairs == expected
+    assert index.tolist() == list(range(len(windows)))
+    stream = np.concatenate(documents)[:-1]
+    assert tokens.flatten()[: len(stream)].tolist() == stream.tolist()
+    assert (numbers.flatten()[len(stream) + 1 :] == -1).all()
 
 
-@pytest.mark.parametrize("length", [1, 7, 16, 1000])
-def test_every_symbol_is_predicted_once_at_any_length(tmp_path, length):
-    data = Language(root=text(tmp_path), level="char", val_length=length, batch_size=3)
-    symbols = data.split("val").symbols
-    expected = [(t, int(symbols[t])) for t in range(1, len(symbols))]
-    assert sorted(gather(data.val_dataloader())) == expected
+def test_bytes_are_the_file_and_its_splits_are_enwik8s(tmp_path):
+    data = np.random.default_rng(0).integers(0, 256, 1000).astype(np.uint8).tobytes()
+    (tmp_path / "enwik8").write_bytes(data)
+    text = Text(root=str(tmp_path / "enwik8"), level="byte", sequence_length=32, batch_size=4)
+    text.setup()
+    for split, part in (("train", data[:900]), ("val", data[900:950]), ("test", data[950:])):
+        assert text.split(split).symbols.tolist() == list(part)
+    assert text.split("train").symbols.dtype == np.uint16  # 256 is the end
+    assert len(text.vocabulary) == 257
 
 
-def test_splits_are_the_text(tmp_path):
-    content = "".join(chr(97 + i * i % 26) for i in range(1000))
-    data = Language(root=text(tmp_path, content), level="char")
-    parts = [data.vocabulary.decode(data.split(s).symbols) for s in ("train", "val", "test")]
-    assert parts == [content[:900], content[900:950], content[950:]]
+def test_documents_of_characters_have_an_end_between_them(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(f"{name}{name}\n" * 9)
+    text = Text(root=str(tmp_path), level="char", sequence_length=6, batch_size=1)
+    text.setup()
+    train = text.split("train")
+    assert text.vocabulary.symbols == ["</s>", "<unk>", "\n", "a", "b", "c"]
+    expected = [3, 3, 2] * 9 + [0] + [4, 4, 2] * 9 + [0] + [5, 5, 2] * 6
+    assert train.symbols.tolist() == expected
+    assert train.starts.tolist() == [0, 28, 56]
 
 
-def test_training_windows_are_whole_and_their_order_depends_on_the_epoch(tmp_path):
-    data = Language(root=text(tmp_path), length=16, batch_size=2, stride=8)
-    loader = data.train_dataloader()
-    orders = []
-    for epoch in (0, 1, 0):
-        loader.sampler.set_epoch(epoch)
-        batches = list(loader)
-        orders.append(torch.cat([b.index for b in batches]).tolist())
-        symbols = data.split("train").symbols
-        for b in batches:
-            assert b.tokens.shape == (2, 17)
-            assert b.scored.all()
-            for row, i in zip(b.tokens.tolist(), b.index.tolist(), strict=True):
-                assert row == symbols[8 * i : 8 * i + 17].tolist()
-    assert orders[0] == orders[2] != orders[1]
-    assert sorted(orders[0])[-1] < (len(data.split("train")) - 17) // 8 + 1
+def test_shakespeare_is_whole_by_character():
+    text = Text(sequence_length=64, batch_size=8)
+    text.setup()
+    parts = [text.vocabulary.decode(text.split(s).symbols) for s in ("train", "val", "test")]
+    assert sum(map(len, parts)) == 1_115_394
+    assert parts[0].startswith("First Citizen:\nBefore we proceed")
+    assert len(text.vocabulary) == 67  # the 65 characters of tiny Shakespeare
 
 
-def test_documents_are_apart_and_aligned(tmp_path):
-    lines = ["ab", "cdefg", "hi", "k"] * 10
-    data = Language(
-        root=text(tmp_path, "\n".join(lines)), level="char", documents="line", align=4, length=8,
-        batch_size=1,
-    )  # fmt: skip
-    words, stream = data.vocabulary, data.split("train")
-    docs = stream.documents
-    for number in np.unique(docs[docs >= 0]):
-        place = np.flatnonzero(docs == number)
-        assert place[0] % 4 == 0
-        assert (np.diff(place) == 1).all()
-        assert words.decode(stream.symbols[place]) == lines[number]
-        assert stream.symbols[place[-1]] == words.end
-    assert (docs == -1).sum() == len(docs) - sum(len(lines[i]) + 1 for i in range(docs.max() + 1))
-    batch = next(iter(data.train_dataloader()))
-    i = 8 * int(batch.index[0])
-    for t in range(8):
-        same = docs[i + t] == docs[i + t + 1] >= 0
-        assert bool(batch.scored[0, t]) == same
-    assert batch.doc_ids.tolist() == [docs[i : i + 8].tolist()]
+def test_training_windows_are_shuffled_by_seed_and_epoch_and_evaluation_is_in_order():
+    text = Text(sequence_length=64, batch_size=8, seed=3, limit=10_000)
+    text.setup()
+    loader = text.train_dataloader()
+    first, again, later = ([b.index.tolist() for b in loader] for _ in range(3))
+    assert first == again == later
+    loader.sampler.set_epoch(1)
+    assert [b.index.tolist() for b in loader] != first
+    windows = everything(text.val_dataloader())
+    assert windows[3].tolist() == list(range(len(text.split("val"))))
+    count = len(text.split("val").symbols)
+    assert int((windows[1] != NO_TARGET).sum()) == count - 1
 
 
-def test_lines_of_the_treebank_end_with_a_symbol(tmp_path):
+def test_words_have_an_end_after_each_line(tmp_path):
     for name in ("train", "valid", "test"):
-        (tmp_path / f"ptb.{name}.txt").write_text(" a <unk> b \n b a \n")
-    data = Language(root=str(tmp_path), level="word", length=2)
-    words = data.vocabulary
-    assert words.symbols == ["</s>", "<unk>", "a", "b"]
-    assert data.split("test").symbols.tolist() == [2, 1, 3, 0, 3, 2, 0]
+        (tmp_path / f"{name}.txt").write_text(" a b \n\n b <unk> c\n")
+    text = Text(root=str(tmp_path), level="word", sequence_length=4, batch_size=1)
+    text.setup()
+    assert text.vocabulary.symbols == ["</s>", "<unk>", "b", "a", "c"]
+    assert text.split("test").symbols.tolist() == [3, 2, 0, 2, 1, 4, 0]
 
 
-def test_several_files_are_one_stream_with_ends_between(tmp_path):
-    for i, content in enumerate(["abc", "de"]):
-        (tmp_path / f"{i}.txt").write_text(content)
-    stream = Stream.of([np.array([5, 6]), np.array([7])], 0, False, 1)
-    assert stream.symbols.tolist() == [5, 6, 0, 7]
-    assert Windows(stream, 2, stride=2, whole=False).__getitems__([1]).scored.tolist() == [
-        [True, False]
-    ]
+@pytest.mark.skipif(not PTB.is_dir(), reason="no Penn Treebank here")
+def test_the_penn_treebank_is_the_published_one():
+    text = Text(root=str(PTB), level="word", sequence_length=35, batch_size=20)
+    text.setup()
+    assert len(text.vocabulary) == 10_000
+    counts = [len(text.split(s).symbols) for s in ("train", "val", "test")]
+    assert counts == [929_589, 73_760, 82_430]
 
 
-def test_shakespeare_is_embedded():
-    data = Language(level="byte", test_lengths=[256, 1024])
-    assert data.vocabulary.decode(data.split("train").symbols[:13]) == "First Citizen"
-    assert sum(len(data.split(s)) for s in ("train", "val", "test")) == 1115394
-    loaders = data.test_dataloader()
-    assert [loader.batch_size for loader in loaders] == [32, 8]
-    predictions = [sum(int(b.scored.sum()) for b in loader) for loader in loaders]
-    assert predictions == [len(data.split("test")) - 1] * 2
+def test_tests_of_several_lengths_predict_every_symbol_once():
+    text = Text(sequence_length=64, batch_size=8, test_lengths=[64, 1000])
+    loaders = text.test_dataloader()
+    assert [loader.batch_size for loader in loaders] == [8, 1]
+    for loader in loaders:
+        assert (
+            int((everything(loader)[1] != NO_TARGET).sum()) == len(text.split("test").symbols) - 1
+        )
+
+
+def test_training_windows_may_overlap(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat.\n" * 40)
+    text = Text(root=str(tmp_path / "a.txt"), sequence_length=16, stride=4, batch_size=2)
+    for tokens, targets, _, index in text.train_dataloader():
+        for row, after, i in zip(tokens, targets, index.tolist(), strict=True):
+            there = text.split("train").symbols[4 * i : 4 * i + 17].tolist()
+            assert row[: len(there)].tolist()[:16] == there[:16]
+            assert [t for t in after.tolist() if t != NO_TARGET] == there[1:]
+    assert text.split("val").stride == 16
+
+
+@pytest.mark.parametrize("kind", ["line", "paragraph"])
+def test_documents_are_apart_and_begin_on_a_grid(tmp_path, kind):
+    parts = ["ab", "cdefg", "hi", "k"] * 10
+    (tmp_path / "a.txt").write_text(("\n" if kind == "line" else "\n\n").join(parts))
+    text = Text(
+        root=str(tmp_path / "a.txt"), documents=kind, align=4, sequence_length=8, batch_size=1
+    )
+    train, words = text.split("train"), text.vocabulary
+    everywhere = train.of_length(len(train.symbols)).__getitems__([0])
+    docs = everywhere.documents[0]
+    for number in docs.unique().tolist():
+        place = (docs == number).nonzero()[:, 0]
+        if number >= 0:
+            assert place[0] % 4 == 0
+            assert (place.diff() == 1).all()
+            assert words.decode(everywhere.tokens[0, place].tolist()) == parts[number]
+            targets = everywhere.targets[0, place].tolist()
+            assert targets == [*everywhere.tokens[0, place[1:]].tolist(), NO_TARGET]
+        else:
+            assert (everywhere.targets[0, place] == NO_TARGET).all()
+
+
+def test_unigram_codes_by_counts(tmp_path):
+    for name, content in (("train", "aab"), ("valid", "ab"), ("test", "xabb")):
+        (tmp_path / f"{name}.txt").write_text(content)
+    nats = Text(root=str(tmp_path)).unigram()  # </s>, <unk>, a, b: counts 1, 1, 3, 2 of 7
+    assert nats == pytest.approx(-(np.log(3 / 7) + 2 * np.log(2 / 7)) / 3)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"length": 0}, "--data.length must be"),
-        ({"level": "letter"}, "level='letter'"),
-        ({"documents": "page"}, "--data.documents='page'"),
         ({"test_lengths": [0]}, r"--data.test_lengths=\[0\]"),
-        ({"length": 10**7}, "fewer than a window"),
+        ({"documents": "page"}, "--data.documents='page'"),
+        ({"sequence_length": 0}, "--data.sequence_length must be at least 1"),
+        ({"level": "token"}, "level='token'"),
     ],
 )
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        Language(**options).train_dataloader()
+        Text(**options)
+
+
+def test_a_text_without_symbols_is_refused(tmp_path):
+    for name in ("train", "valid", "test"):
+        (tmp_path / f"{name}.txt").write_text("\n")
+    with pytest.raises(ValueError, match="less than two symbols"):
+        Text(root=str(tmp_path), level="word").setup()

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 import zoo
-from datamodules import Language
-from datamodules.language import LanguageBatch
+from datamodules import StreamBatch, Text
 from tests.processes import in_new_process
 from zoo.flash.module_lm import FlashLM
 
@@ -20,8 +19,9 @@ model:
   class_path: zoo.FlashLM
   init_args: {vocab_size: 67, dim: 16, depth: 2, head_size: 16, chunk: 16, lr: 0.01}
 data:
-  class_path: datamodules.Language
-  init_args: {length: 32, batch_size: 4, limit: 200, val_batch_size: 128, test_lengths: [32, 100]}
+  class_path: datamodules.Text
+  init_args:
+    {sequence_length: 32, batch_size: 4, limit: 20000, val_batch_size: 128, test_lengths: [32, 100]}
 trainer:
   accelerator: cpu
   max_steps: 20
@@ -56,18 +56,35 @@ def trainer(**options):
 def trained(tmp_path):
     """A model that has seen Shakespeare for a few steps."""
     model = tiny(lr=3e-3)
-    data = Language(length=64, batch_size=8, limit=200)
+    data = Text(sequence_length=64, batch_size=8, limit=20_000)
     trainer(max_steps=20, limit_val_batches=0).fit(model, data)
     return model.eval()
 
 
 def test_loss_is_the_mean_over_what_is_scored():
     model = tiny()
-    tokens = torch.randint(0, 67, (3, 20))
-    scored = torch.rand(3, 19) < 0.5
-    loss = model.training_step(LanguageBatch(tokens, scored, torch.arange(3)), 0)
-    nats = -model(tokens[:, :-1]).log_softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
+    tokens, targets = torch.randint(0, 67, (2, 3, 20))
+    scored = torch.rand(3, 20) < 0.5
+    batch = StreamBatch(
+        tokens, targets.where(scored, -100), torch.zeros_like(tokens), torch.arange(3)
+    )
+    loss = model.training_step(batch, 0)
+    nats = -model(tokens).log_softmax(-1).gather(2, targets[..., None])[..., 0]
     torch.testing.assert_close(loss, nats[scored].mean())
+
+
+def test_documents_are_kept_apart_if_asked():
+    tokens = torch.randint(0, 67, (1, 40))
+    docs = (torch.arange(40) >= 13).long()[None]
+    batch = StreamBatch(tokens, tokens, docs, torch.arange(1))
+    other = StreamBatch(tokens.where(docs == 1, 5), tokens.where(docs == 1, -100), docs, batch[3])
+    same = StreamBatch(tokens, other[1], docs, batch[3])
+    losses = [
+        [model.training_step(b, 0).item() for b in (same, other)]
+        for model in (tiny(separate_documents=True), tiny())
+    ]
+    assert losses[0][0] == losses[0][1]
+    assert losses[1][0] != losses[1][1]
 
 
 def test_only_matrices_decay():
@@ -84,16 +101,17 @@ def test_only_matrices_decay():
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
 def test_numbers_of_a_test_are_the_mean_nats(trained):
-    data = Language(length=64, test_lengths=[64, 500], val_batch_size=50)
+    data = Text(sequence_length=64, test_lengths=[64, 500], val_batch_size=50)
     numbers = {}
     for metrics in trainer(limit_test_batches=3).test(trained, data, verbose=False):
         numbers |= metrics
     for suffix, loader in zip(("", "@500"), data.test_dataloader(), strict=True):
         nats = count = 0
-        for i, (tokens, scored, *_) in enumerate(loader):
+        for i, (tokens, targets, *_) in enumerate(loader):
             if i < 3:
-                logp = trained(tokens[:, :-1]).log_softmax(-1)
-                each = -logp.gather(2, tokens[:, 1:, None])[..., 0]
+                scored = targets != -100
+                logp = trained(tokens).log_softmax(-1)
+                each = -logp.gather(2, targets.clamp(min=0)[..., None])[..., 0]
                 nats, count = nats + each[scored].double().sum().item(), count + int(scored.sum())
         assert numbers[f"test/loss{suffix}"] == pytest.approx(nats / count, rel=1e-5)
         assert numbers[f"test/bits_per_char{suffix}"] == pytest.approx(nats / count / math.log(2))
@@ -106,7 +124,7 @@ def test_numbers_of_a_test_are_the_mean_nats(trained):
 def test_text_goes_round_with_the_weights(trained, tmp_path):
     zoo.save_pretrained(trained, tmp_path / "out")
     again = zoo.load(tmp_path / "out")
-    assert again.vocabulary == Language().vocabulary
+    assert again.vocabulary == Text().vocabulary
     prompts = ["ROMEO:", "To be", ""]
     texts = again.generate(prompts, 30, temperature=0.7, seed=5)
     assert texts == trained.generate(prompts, 30, temperature=0.7, seed=5)
@@ -137,12 +155,14 @@ def test_prefill_and_step_are_the_logits():
 
 
 def test_data_with_other_symbols_names_the_flag(trained, tmp_path):
-    data = Language(length=64, batch_size=8)
+    data = Text(sequence_length=64, batch_size=8)
     with pytest.raises(ValueError, match=r"--model\.vocab_size=67"):
         trainer(max_steps=1).fit(tiny(vocab_size=50), data)
     (tmp_path / "a.txt").write_text("".join(chr(200 + i % 65) for i in range(5000)))
     with pytest.raises(ValueError, match="other symbols"):
-        trainer(max_steps=1).fit(trained, Language(root=str(tmp_path), length=64, batch_size=8))
+        trainer(max_steps=1).fit(
+            trained, Text(root=str(tmp_path), sequence_length=64, batch_size=8)
+        )
 
 
 @pytest.mark.parametrize(
@@ -214,7 +234,7 @@ def compile_the_model():
     for compile in (False, True):
         model = tiny(compile=compile, lr=1e-3)
         trainer(max_steps=3, limit_val_batches=0).fit(
-            model, Language(length=64, batch_size=8, limit=100)
+            model, Text(sequence_length=64, batch_size=8, limit=10_000)
         )
         results.append(model.state_dict())
     for name, weight in results[0].items():

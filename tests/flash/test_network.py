@@ -325,7 +325,7 @@ def test_token_shift_moves_half_of_the_features_by_one():
         ({"norm": "batch"}, "norm='batch'"),
         ({"kind": "transformer", "depth": 3}, "depth=3 must be even"),
         ({"rotary_dim": 64}, "rotary_dim=64"),
-        ({"causal": False, "token_shift": True}, "token_shift"),
+        ({"dim": 17, "token_shift": True}, "dim=17"),
         ({"unit": {"global_norm": "sum"}}, "global_norm='sum'"),
         ({"unit": {"chunk": 0}}, "chunk=0"),
     ],

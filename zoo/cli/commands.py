@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from zoo.loading import build, load, save_pretrained, write_pretrained
+from datamodules.pixels import to_float
+from zoo.loading import (
+    build,
+    find_checkpoint,
+    load,
+    read_checkpoint,
+    save_pretrained,
+    write_pretrained,
+)
 from zoo.registry import MODELS, nearest
 from zoo.training.grid import make_grid_png
 
@@ -17,44 +26,71 @@ def sample(
     ckpt: str,
     *,
     n: int = 64,
-    out: str = "samples.png",
+    out: str | None = None,
     steps: int | None = None,
     sampler: str | None = None,
     eta: float | None = None,
     labels: list[int] | None = None,
     guidance: float | None = None,
+    temperature: float | None = None,
+    kind: str | None = None,
+    pixels: str | None = None,
+    data: str | None = None,
+    root: str | None = None,
     seed: int = 0,
     batch_size: int = 64,
     columns: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["32", "bf16"] = "32",
 ) -> None:
-    """Draws images from a checkpoint into one PNG grid.
+    """Draws images from a checkpoint into one PNG grid, or writes a text model's sentences.
 
-    A seed gives the same images whatever the batch size.
+    A seed gives the same samples whatever the batch size.
 
     Args:
         ckpt: A .ckpt file, a run directory or an exported folder.
-        n: Number of images.
-        out: The PNG to write.
-        steps: Sampling steps; the model's own number by default.
+        n: Number of samples.
+        out: The PNG to write, samples.png if not given; of a text model the text file, and if not
+            given the sentences are printed.
+        steps: Sampling steps; the model's own number by default. Of interpolation and traversals:
+            images on a path; of a manifold: its side.
         sampler: ancestral or ddim; the model's own by default.
         eta: Noise of DDIM, 0 (none) to 1.
         labels: Classes to draw, repeated to n images, for a class-conditional model.
         guidance: Classifier-free guidance scale; 1 is none.
+        temperature: Of a text model's words; 0 takes the likeliest.
+        kind: What to show of a VAE: prior (the default), reconstructions, interpolation,
+            traversals or manifold.
+        pixels: mean of a VAE's pixels (the default), or a draw of them.
+        data: Data set whose test images reconstructions start from, such as MNIST; that of the
+            run by default. Interpolations and traversals start from it too, if it is named.
+        root: Folder of that data, if it is another than the run's.
         seed: Seed of the noise.
-        batch_size: Images at a time.
+        batch_size: Samples at a time.
         columns: Images in a row of the grid.
         device: Where to compute; auto takes a GPU if there is one.
         precision: Precision of the network; the sampler's state is float32.
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"--n and --batch_size must be 1 or more, not {n} and {batch_size}")
-    if Path(out).suffix.lower() != ".png":
-        raise ValueError(f"--out must name a .png file, not {out!r}")
     where = _device(device)
     model = load(ckpt).to(where)
-    draw = getattr(model, "sample", None)
+    writes = getattr(model, "generate_text", None)
+    file = Path(out or "samples.png")
+    if not writes and file.suffix.lower() != ".png":
+        raise ValueError(f"--out must name a .png file, not {out!r}")
+    if kind not in (None, "prior"):
+        pictures = getattr(model, "pictures", None)
+        if pictures is None:
+            raise ValueError(f"{type(model).__name__} has no --kind {kind}")
+        real = None
+        if kind == "reconstructions" or data or root:
+            real = _test_images(ckpt, n, data=data, root=root)
+        images, width = pictures(kind, n=n, steps=steps, seed=seed, images=real)
+        path = make_grid_png(images.float().cpu(), file, columns=columns or width)
+        print(f"{kind} in {path}")
+        return
+    draw = writes or getattr(model, "sample", None)
     if draw is None:
         raise ValueError(f"{type(model).__name__} does not make images")
     asked = {
@@ -62,6 +98,8 @@ def sample(
         "sampler": sampler,
         "eta": eta,
         "guidance": guidance,
+        "temperature": temperature,
+        "pixels": pixels,
     }
     options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     if labels:
@@ -69,7 +107,7 @@ def sample(
     for name in options:
         if name not in inspect.signature(draw).parameters:
             raise ValueError(f"{type(model).__name__} has no --{name}")
-    images = []
+    drawn: list[Any] = []
     firsts = range(0, n, batch_size)
     with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
         for first in tqdm(firsts, "sample", unit="batch", disable=len(firsts) == 1):
@@ -79,9 +117,57 @@ def sample(
                 options["labels"] = torch.tensor(chosen, device=where)
             if len(firsts) == 1 and "progress" in inspect.signature(draw).parameters:
                 options["progress"] = True
-            images.append(draw(size, seed=seed, first=first, **options).float().cpu())
-    path = make_grid_png(torch.cat(images), Path(out), columns=columns)
-    print(f"{n} images in {path}")
+            drawn.append(draw(size, seed=seed, first=first, **options))
+    if writes:
+        _write_lines([line for lines in drawn for line in lines], out)
+        return
+    grid = torch.cat([images.float().cpu() for images in drawn])
+    print(f"{n} images in {make_grid_png(grid, file, columns=columns)}")
+
+
+def _write_lines(lines: list[str], out: str | None) -> None:
+    """Prints lines, or writes them to a file."""
+    if out is None:
+        print("\n".join(lines))
+        return
+    Path(out).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} lines in {out}")
+
+
+def _test_images(ckpt: str, n: int, *, data: str | None = None, root: str | None = None) -> Tensor:
+    """The first n test images of a run's data, or of other data, in [-1, 1].
+
+    Args:
+        ckpt: A .ckpt file or a run directory, which say what the data are.
+        n: How many.
+        data: Name of another data set.
+        root: Another folder of the data.
+
+    Raises:
+        ValueError: There is no such data set, or none is named.
+    """
+    import datamodules
+
+    spec: dict[str, Any] = {"class_path": f"datamodules.{data}", "init_args": {}}
+    if data is None:
+        file = find_checkpoint(ckpt)
+        config = read_checkpoint(file).get("zoo_config", {}) if file.is_file() else {}
+        if "data" not in config:
+            raise ValueError(f"{ckpt} does not say what its data are: give --data, such as MNIST")
+        spec = config["data"]
+    package, _, name = str(spec["class_path"]).rpartition(".")
+    known = {n: getattr(datamodules, n) for n in datamodules.__all__}
+    names = [n for n, c in known.items() if getattr(c, "channels", None) or n == "ImageFolder"]
+    if package.split(".")[0] != "datamodules" or name not in names:
+        raise ValueError(f"--data {name}: {nearest(name, names)}")
+    arguments = dict(spec.get("init_args") or {})
+    if root is not None:
+        arguments["root"] = root
+    chosen: datamodules.ImageData = known[name](**arguments)
+    levels = chosen.split("test").first(n)
+    if len(levels) == 0:
+        raise ValueError(f"{name} has no test images")
+    return to_float(levels, chosen.levels)
 
 
 def export(ckpt: str, folder: str, *, format: str = "zoo") -> None:

@@ -57,7 +57,7 @@ def mixed_chunk_attention(
         doc_ids: Document of each token, integer, shape (B, n): a run of equal numbers is one.
         state: What came before, all rows equally long; is left as it is.
         global_norm: tokens divides the state by the number of its tokens; chunk, as FLASH-pytorch,
-            by c if causal, else by the padded length.
+            by c if causal, else by n, padding and all.
 
     Returns:
         Shape (B, n, e).
@@ -96,7 +96,7 @@ def mixed_chunk_attention(
     if causal:
         y = _add_past(y, q_lin, k_lin, v, valid, runs, state, global_norm)
     elif runs is None:
-        y = _add_whole(y, q_lin, k_lin, v, valid, global_norm)
+        y = _add_whole(y, q_lin, k_lin, v, valid, n if global_norm == "chunk" else None)
     else:
         y = _add_documents(y, q_lin, k_lin, v, valid, runs)
     return y.reshape(B, n + pad, y.shape[-1])[:, before:n]
@@ -186,22 +186,17 @@ def _add_past(
 
 
 def _add_whole(
-    y: Tensor,
-    q_lin: Tensor,
-    k_lin: Tensor,
-    v: Tensor,
-    valid: Tensor | None,
-    global_norm: GlobalNorm,
+    y: Tensor, q_lin: Tensor, k_lin: Tensor, v: Tensor, valid: Tensor | None, length: int | None
 ) -> Tensor:
-    """Adds q S / n, where S is of all n tokens."""
-    padded = float(k_lin.shape[1] * k_lin.shape[2])
-    n = k_lin.new_full((1, 1, 1), padded, dtype=wide(k_lin))
+    """Adds q S / n, where S is of all n tokens, or n is the given length."""
+    count = k_lin.new_full((1, 1, 1), float(k_lin.shape[1] * k_lin.shape[2]), dtype=wide(k_lin))
     if valid is not None:
         k_lin = k_lin * valid[..., None]
-        if global_norm == "tokens":
-            n = valid.sum((1, 2)).to(n).clamp(min=1)[:, None, None]
+        count = valid.sum((1, 2)).to(count).clamp(min=1)[:, None, None]
+    if length is not None:
+        count = torch.full_like(count, length)
     summary = torch.bmm(k_lin.flatten(1, 2).mT, v.flatten(1, 2))
-    summary = (summary / n).to(q_lin.dtype)
+    summary = (summary / count).to(q_lin.dtype)
     return y + torch.bmm(q_lin.flatten(1, 2), summary).reshape(y.shape)
 
 

@@ -23,7 +23,7 @@ class PredictionAverages:
     def add(self, logits: Tensor, targets: Tensor, scored: Tensor) -> None:
         """Adds a batch: logits (B, n, V), targets (B, n) and which of them count (B, n)."""
         nats = torch.nn.functional.cross_entropy(
-            logits.flatten(0, -2).float(), targets.flatten(), reduction="none"
+            logits.flatten(0, -2).float(), targets.clamp(min=0).flatten(), reduction="none"
         )
         right = logits.argmax(-1).flatten() == targets.flatten()
         wide = torch.float32 if nats.device.type == "mps" else torch.float64

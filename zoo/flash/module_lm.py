@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from datamodules.language import Language, LanguageBatch
+from datamodules.language import NO_TARGET, StreamBatch, Text
 from datamodules.vocabulary import Vocabulary
 from zoo.flash.attention import GlobalNorm
 from zoo.flash.averages import PredictionAverages
@@ -58,7 +58,7 @@ class FlashLM(LightningModule):
         global_norm: tokens divides the state by the number of its tokens; chunk, as FLASH-pytorch,
             by the chunk's length.
         global_part: Without it, tokens see their own chunk only.
-        segments: Number of token types; 0 for none.
+        separate_documents: No token sees one of another document.
         tied: The head's weights are the embedding's.
         head_bias: The head has a bias.
         dropout: Of the embedding and of each layer's output.
@@ -102,7 +102,7 @@ class FlashLM(LightningModule):
         offsets: bool = True,
         global_norm: GlobalNorm = "tokens",
         global_part: bool = True,
-        segments: int = 0,
+        separate_documents: bool = False,
         tied: bool = True,
         head_bias: bool = False,
         dropout: float = 0.0,
@@ -116,7 +116,7 @@ class FlashLM(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.net = build_network(self.hparams, causal=True)
+        self.net = build_network({**self.hparams, "segments": 0}, causal=True)
         check_optimizer(self.hparams)
         self.words = Words(vocab_size)
         self.compiled = False
@@ -134,16 +134,17 @@ class FlashLM(LightningModule):
         logits: Tensor = self.net(tokens, doc_ids=doc_ids)
         return logits
 
+    def _documents(self, batch: StreamBatch) -> Tensor | None:
+        return batch[2] if self.hparams["separate_documents"] else None
+
     # Training
 
-    def training_step(self, batch: LanguageBatch, batch_idx: int) -> Tensor:
-        """Mean loss of the scored predictions, in nats."""
-        tokens, scored = batch[0], batch[1]
-        doc_ids = batch[3] if len(batch) > 3 else None
-        logits = self(tokens[:, :-1], doc_ids)
-        targets = tokens[:, 1:].where(scored, -100)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
-        loss = loss / scored.sum().clamp(min=1)
+    def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
+        """Mean loss of a batch (tokens, targets, documents, ...), in nats."""
+        logits = self(batch[0], self._documents(batch))
+        targets = batch[1].flatten()
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="sum")
+        loss = loss / (targets != NO_TARGET).sum().clamp(min=1)
         if is_logging_step(self):
             log_every(self, {"train/loss": loss})
         return loss
@@ -172,9 +173,9 @@ class FlashLM(LightningModule):
         words = getattr(data, "vocabulary", None)
         if isinstance(words, Vocabulary):
             self.words.use(words)
+            self._unit = words.level.removesuffix("punct")
         lengths = getattr(data, "test_lengths", None) or [0]
         suffixes = ["", *(f"@{length}" for length in lengths[1:])]
-        self._unit = getattr(data, "level", "symbol").removesuffix("punct")
         self._validation.unit = self._unit
         self._tests = [PredictionAverages("test", self._unit, suffix) for suffix in suffixes]
         if self.hparams["compile"] and stage == "fit" and not self.compiled:
@@ -187,11 +188,10 @@ class FlashLM(LightningModule):
 
     # Evaluation
 
-    def _evaluate(self, batch: LanguageBatch, averages: PredictionAverages) -> None:
-        logits = self(batch[0][:, :-1], batch[3] if len(batch) > 3 else None)
-        averages.add(logits, batch[0][:, 1:], batch[1])
+    def _evaluate(self, batch: StreamBatch, averages: PredictionAverages) -> None:
+        averages.add(self(batch[0], self._documents(batch)), batch[1], batch[1] != NO_TARGET)
 
-    def validation_step(self, batch: LanguageBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: StreamBatch, batch_idx: int) -> None:
         """Adds to val/loss."""
         self._evaluate(batch, self._validation)
 
@@ -200,7 +200,7 @@ class FlashLM(LightningModule):
         means, _ = self._validation.reduce(self)
         self.log_dict(means, sync_dist=True)
 
-    def test_step(self, batch: LanguageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: StreamBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds to the numbers of this length."""
         self._evaluate(batch, self._tests[dataloader_idx])
 
@@ -210,7 +210,7 @@ class FlashLM(LightningModule):
             means, self._tested = averages.reduce(self)
             self.log_dict(means, sync_dist=True)
         data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, Language):
+        if isinstance(data, Text):
             nats = data.unigram()
             baseline = {"loss": nats, "perplexity": math.exp(nats)}
             baseline[f"bits_per_{self._unit}"] = nats / math.log(2)
@@ -358,8 +358,7 @@ class FlashLM(LightningModule):
             words.decode(tokens[a:b]) for a, b in zip(starts, [*cuts, len(tokens)], strict=True)
         )
 
-    def predict_step(self, batch: LanguageBatch, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
         """Nats of each prediction, (B, n); 0 where none counts."""
-        logits = self(batch[0][:, :-1], batch[3] if len(batch) > 3 else None)
-        nats = F.cross_entropy(logits.mT.float(), batch[0][:, 1:], reduction="none")
-        return nats.where(batch[1], 0.0)
+        logits = self(batch[0], self._documents(batch))
+        return F.cross_entropy(logits.mT.float(), batch[1], reduction="none")

@@ -49,6 +49,7 @@ class FlashMLM(LightningModule):
         sinusoidal: Add sines of the position to the embedding.
         rotary_dim: Features of a head that rotate; all if not given.
         pairing: Which of them rotate together: interleaved or half.
+        token_shift: Half of a unit's input is the previous token's.
         norm: rms, rms_plain (without weights), scale or layer.
         final_norm: The norm before the head.
         norm_eps: Epsilon of the norms.
@@ -97,6 +98,7 @@ class FlashMLM(LightningModule):
         sinusoidal: bool = False,
         rotary_dim: int | None = None,
         pairing: Pairing = "half",
+        token_shift: bool = False,
         norm: NormName = "rms",
         final_norm: NormName = "rms",
         norm_eps: float = 1e-6,
@@ -132,7 +134,7 @@ class FlashMLM(LightningModule):
         if not 0 <= self.mask < vocab_size:
             raise ValueError(f"mask_token={mask_token}: must be below vocab_size={vocab_size}")
         check_optimizer(self.hparams)
-        self.net = build_network({**self.hparams, "token_shift": False}, causal=False)
+        self.net = build_network(self.hparams, causal=False)
         self.classifier = nn.Linear(dim, num_classes) if num_classes else None
         self.words = Words(vocab_size, extra=1)
         self.compiled = False
@@ -334,7 +336,7 @@ class FlashMLM(LightningModule):
         return MASK if number == self.mask else self.vocabulary.symbols[number]
 
     def predict_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
-        """Probabilities of the classes, (B, C), or of each symbol of what is masked as in a test."""
+        """Probabilities of the classes, (B, C), or of symbols, (B, n, V), masked as in a test."""
         u = uniform(EVALUATION_SEED, batch.index, 0, (batch.tokens.shape[1], 3))
         logits, _, _ = self.losses(batch, u)
         return logits.softmax(-1).squeeze(1) if self.classifier is not None else logits.softmax(-1)

@@ -120,8 +120,8 @@ class Network(nn.Module):
                 self.layers.append(block)
             size = dim // heads
         else:
-            if token_shift and (not unit.causal or dim % 2):
-                raise ValueError("token_shift is for causal models of an even dim")
+            if token_shift and dim % 2:
+                raise ValueError(f"token_shift halves the features: dim={dim} must be even")
             for _ in range(depth):
                 gau = GAUBlock(
                     dim, expanded, head, unit, norm=norm, eps=eps, post_norm=post_norm,

@@ -80,6 +80,9 @@ class RunRecord(SaveConfigCallback):
             "metrics": metrics,
             "protocol": protocol,
         }
+        lists = getattr(pl_module, "arrays", None)
+        if callable(lists) and (found := lists()):
+            result["arrays"] = found  # spectra and histograms, which are no scalars
         path = Path(trainer.default_root_dir) / "results.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(".results.json.tmp")

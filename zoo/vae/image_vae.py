@@ -19,6 +19,7 @@ from zoo.vae.likelihoods import make_likelihood
 from zoo.vae.networks import draw_the_mean, glorot, make_networks
 from zoo.vae.optimizer import multipliers
 from zoo.vae.posteriors import Posterior
+from zoo.vae.spherical import SphericalHead
 
 Binarization = Literal["none", "dynamic", "threshold"]
 
@@ -45,7 +46,7 @@ class ImageVAE(LightningModule):
     was optimised.
     """
 
-    head: GaussianHead
+    head: GaussianHead | SphericalHead
     latent_dim: int
 
     def build(self) -> None:

@@ -5,10 +5,14 @@ posts (kexue.fm/archives/8791, 8404) have p and q the other way round.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor
+
+from zoo.vae.bessel import kl_to_uniform
+from zoo.vae.von_mises_fisher import VonMisesFisher
 
 Space = Literal["euclidean", "sphere"]
 
@@ -149,3 +153,103 @@ class GaussianPosterior:
     def widen(self, factor: float) -> "GaussianPosterior":
         """Posteriors of `factor` times the standard deviation."""
         return GaussianPosterior(self.mean, self.log_std + math.log(factor))
+
+
+class SphericalPosterior:
+    """q(z|x) = vMF(mean direction, kappa) against a uniform p(z) (arXiv 1804.00891).
+
+    z may have several parts, each on a sphere of its own (arXiv 1910.02912); log ratios and KL add
+    up over them.
+
+    Args:
+        factors: The law of each part, with batch shape (B,).
+    """
+
+    space: Space = "sphere"
+
+    def __init__(self, factors: Sequence[VonMisesFisher]) -> None:
+        assert factors
+        self.factors = list(factors)
+        self.noise_dim = sum(q.noise_dim for q in self.factors)
+
+    @property
+    def center(self) -> Tensor:
+        """A(kappa) times the mean direction of each part, (B, d)."""
+        return torch.cat([q.mean for q in self.factors], dim=-1)
+
+    @property
+    def mode(self) -> Tensor:
+        """The mean direction of each part, (B, d)."""
+        return torch.cat([q.mean_direction for q in self.factors], dim=-1)
+
+    @property
+    def concentrations(self) -> Tensor:
+        """Kappa of each part, (B, spheres)."""
+        return torch.stack([q.concentration for q in self.factors], dim=-1)
+
+    def _parts(self, z: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(z, [q.dim for q in self.factors], dim=-1)
+
+    def _noises(self, noise: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(noise, [q.noise_dim for q in self.factors], dim=-1)
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Draws, (K, B, d)."""
+        noises = self._noises(noise)
+        parts = [q.rsample_from(e) for q, e in zip(self.factors, noises, strict=True)]
+        return torch.cat(parts, dim=-1)
+
+    def draw(self, noise: Tensor, path_only: bool = False) -> tuple[Tensor, Tensor]:
+        """The draws and their log ratios; see `Posterior.draw`."""
+        noises = self._noises(noise)
+        drawn = [q.draw_from(e) for q, e in zip(self.factors, noises, strict=True)]
+        z = torch.cat([part for part, _ in drawn], dim=-1)
+        ratio = torch.stack([r for _, r in drawn]).sum(0)
+        if path_only:
+            # The value before z is rounded, with the gradient through z.
+            path = self.detach().log_ratio(z)
+            ratio = ratio.detach() + (path - path.detach())
+        return z, ratio
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """The log ratio log q(z|x) - log p(z) of z (..., B, d), shape (..., B)."""
+        parts = zip(self.factors, self._parts(z), strict=True)
+        return torch.stack([q.log_ratio(part) for q, part in parts]).sum(0)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """The log density with respect to area, z (..., B, d), shape (..., B)."""
+        parts = zip(self.factors, self._parts(z), strict=True)
+        return torch.stack([q.log_prob(part) for q, part in parts]).sum(0)
+
+    def kl(self) -> Tensor:
+        """KL to the uniform law, (B,)."""
+        return self.kl_per_dimension().sum(-1)
+
+    def kl_per_dimension(self) -> Tensor:
+        """KL of each part, (B, spheres)."""
+        parts = [kl_to_uniform(q.dim, q.concentration) for q in self.factors]
+        return torch.stack(parts, dim=-1)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Mean direction and kappa of each part."""
+        return {"mean_direction": self.mode, "kappa": self.concentrations}
+
+    def detach(self) -> "SphericalPosterior":
+        """The same posteriors, constant."""
+        return SphericalPosterior(
+            [
+                VonMisesFisher(
+                    q.mean_direction.detach(), q.concentration.detach(), validate_args=False
+                )
+                for q in self.factors
+            ]
+        )
+
+    def widen(self, factor: float) -> "SphericalPosterior":
+        """Posteriors of kappa / factor^2: where kappa is large, `factor` times as wide."""
+        return SphericalPosterior(
+            [
+                VonMisesFisher(q.mean_direction, q.concentration / factor**2, validate_args=False)
+                for q in self.factors
+            ]
+        )

@@ -1,0 +1,142 @@
+"""LSTM encoder and decoder of sentences (arXiv 1511.06349), as arXiv 1901.05534 uses them."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Numbers that a decoder without gradients holds at a time: 64 MB of float32.
+_ROOM = 2**24
+
+
+class TextEncoder(nn.Module):
+    """The last state of an LSTM over a sentence's words.
+
+    Args:
+        vocab_size: Number V of symbols.
+        embedding: Numbers of a symbol's embedding.
+        hidden: Numbers H of the LSTM's state.
+    """
+
+    def __init__(self, vocab_size: int, embedding: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Tokens (B, T) of these lengths (B,) to (B, H).
+
+        Padding stands on the right, where an LSTM that reads from the left does not see it before
+        the state that is taken.
+        """
+        states, _ = self.lstm(self.embedding(tokens))
+        last = (lengths - 1)[:, None, None].expand(-1, 1, states.shape[2])
+        return states.gather(1, last)[:, 0]  # type: ignore[no-any-return]
+
+
+class TextDecoder(nn.Module):
+    """An LSTM that reads z beside every word and starts from it.
+
+    The first word is predicted from the end of a sentence. Without a latent code it is an LSTM
+    language model.
+
+    Args:
+        vocab_size: Number V of symbols.
+        end: Number of the end of a sentence.
+        latent_dim: Numbers d of z; 0 for a language model.
+        embedding: Numbers of a symbol's embedding.
+        hidden: Numbers H of the LSTM's state.
+        dropout_in: Dropout of the embeddings.
+        dropout_out: Dropout of the LSTM's outputs.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        end: int,
+        latent_dim: int,
+        embedding: int,
+        hidden: int,
+        dropout_in: float,
+        dropout_out: float,
+    ) -> None:
+        super().__init__()
+        self.end, self.latent_dim = end, latent_dim
+        self.embedding = nn.Embedding(vocab_size, embedding)
+        self.lstm = nn.LSTM(embedding + latent_dim, hidden, batch_first=True)
+        self.dropout_in, self.dropout_out = nn.Dropout(dropout_in), nn.Dropout(dropout_out)
+        if latent_dim:
+            self.initial = nn.Linear(latent_dim, hidden, bias=False)
+        self.projection = nn.Linear(hidden, vocab_size, bias=False)
+
+    def begin(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The state (1, R, H), (1, R, H) before the first word, for z (R, d)."""
+        if not self.latent_dim:
+            return None
+        cell = self.initial(z)[None]
+        return torch.tanh(cell), cell
+
+    def read(
+        self, tokens: Tensor, z: Tensor, state: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """States (K B, T, H) after each of the tokens (B, T), for z (K, B, d), and the last one."""
+        K, B, _ = z.shape
+        x = self.dropout_in(self.embedding(tokens)).expand(K, *tokens.shape, -1)
+        if self.latent_dim:
+            code = z[:, :, None].expand(-1, -1, tokens.shape[1], -1)
+            x = torch.cat([x, code.to(x.dtype)], dim=-1)
+        states, last = self.lstm(x.reshape(K * B, *x.shape[2:]), state)
+        return self.dropout_out(states), last
+
+    def log_prob(self, targets: Tensor, inputs: Tensor, real: Tensor, z: Tensor) -> Tensor:
+        """Log probabilities of sentences, teacher-forced.
+
+        Args:
+            targets: (B, T), padded on the right.
+            inputs: What was read before each of them, (B, T).
+            real: Which of the B T targets are no padding, by row, (N,); no others are projected on
+                the vocabulary, which is most of the work.
+            z: (K, B, d); with d = 0, K = 1.
+
+        Returns:
+            float32, (K, B), in nats.
+        """
+        (K, B, _), T = z.shape, targets.shape[1]
+        if not torch.is_grad_enabled():
+            rows = max(1, _ROOM // (B * T * 8 * self.lstm.hidden_size))
+            if rows < K:
+                parts = [
+                    self.log_prob(targets, inputs, real, part) for part in torch.split(z, rows)
+                ]
+                return torch.cat(parts)
+        states, _ = self.read(inputs, z, self.begin(z.flatten(0, 1)))
+        states = states.reshape(K, B * T, -1).index_select(1, real)
+        words = targets.flatten().index_select(0, real).expand(K, -1)
+        losses = self._losses(states.flatten(0, 1), words.flatten()).reshape(K, -1)
+        sentence = torch.div(real, T, rounding_mode="floor")
+        return -losses.new_zeros(K, B).index_add(1, sentence, losses)
+
+    def _losses(self, states: Tensor, words: Tensor) -> Tensor:
+        """-log p(word) after states (N, H), float32 (N,)."""
+        size = len(states)
+        if not torch.is_grad_enabled():
+            size = max(1, _ROOM // self.projection.out_features)
+        parts = [
+            F.cross_entropy(self.projection(s).float(), w, reduction="none")
+            for s, w in zip(torch.split(states, size), torch.split(words, size), strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def shift(tokens: Tensor, end: int) -> Tensor:
+    """What is read before each token: the end of the sentence before, then the tokens (B, T)."""
+    return torch.cat([torch.full_like(tokens[:, :1], end), tokens[:, :-1]], dim=1)
+
+
+def init_uniform(module: nn.Module, width: float, embedding_width: float) -> None:
+    """Weights and biases uniform in +- width, those of embeddings in +- embedding_width."""
+    for part in module.modules():
+        if isinstance(part, nn.Embedding | nn.Linear | nn.LSTM):
+            own = embedding_width if isinstance(part, nn.Embedding) else width
+            for parameter in part.parameters(recurse=False):
+                nn.init.uniform_(parameter, -own, own)
