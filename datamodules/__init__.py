@@ -7,6 +7,7 @@ from datamodules.language import StreamBatch, Text
 from datamodules.masked import MaskedBatch, MaskedSentences
 from datamodules.pixels import to_float, to_uint8
 from datamodules.sentences import Sentences, TextBatch
+from datamodules.synthetic import Synthetic
 from datamodules.vocabulary import Vocabulary
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MaskedSentences",
     "Sentences",
     "StreamBatch",
+    "Synthetic",
     "Text",
     "TextBatch",
     "Vocabulary",

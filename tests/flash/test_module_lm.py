@@ -158,7 +158,7 @@ def test_data_with_other_symbols_names_the_flag(trained, tmp_path):
     data = Text(sequence_length=64, batch_size=8)
     with pytest.raises(ValueError, match=r"--model\.vocab_size=67"):
         trainer(max_steps=1).fit(tiny(vocab_size=50), data)
-    (tmp_path / "a.txt").write_text("".join(chr(200 + i % 65) for i in range(5000)))
+    (tmp_path / "a.txt").write_text(("".join(map(chr, range(200, 264))) + "\n") * 80)
     with pytest.raises(ValueError, match="other symbols"):
         trainer(max_steps=1).fit(
             trained, Text(root=str(tmp_path), sequence_length=64, batch_size=8)
