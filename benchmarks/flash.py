@@ -7,7 +7,7 @@ Peak memory is of a process of each one's own, above what its imports take. Besi
 ratio to the Transformer stands the one that counting multiplications predicts. Decoding writes
 tokens after a prefix: ours with a state, FLASH-pytorch's generate by the whole text again.
 
-    python benchmarks/flash.py [--quick] [--lengths 512,1024,4096,16384] [--prefixes 1024,8192,65536]
+    python benchmarks/flash.py [--quick] [--lengths 512,1024,...] [--prefixes 1024,8192,...]
         [--contenders flash,transformer,...] [--device auto] [--precision fp32|bf16] [--json FILE]
 """
 
@@ -60,6 +60,7 @@ class Zoo:
         self.layers: nn.Module = self.model.net.layers
 
     def logits(self, tokens: Tensor) -> Tensor:
+        """Of all positions."""
         return self.model(tokens)
 
     def decoder(self, prefix: Tensor, dtype: torch.dtype) -> tuple[Callable[[], Any], int]:
@@ -88,6 +89,7 @@ class Lucidrains:
         self.layers: nn.Module = self.model.layers
 
     def logits(self, tokens: Tensor) -> Tensor:
+        """Of all positions."""
         return self.model(tokens)
 
     def decoder(self, prefix: Tensor, dtype: torch.dtype) -> tuple[Callable[[], Any], int]:

@@ -252,12 +252,12 @@ def test_documents_on_the_grid_are_the_separate_ones(causal, name):
 
 
 def test_gradients():
-    x = [f.requires_grad_() for f in inputs(2 * C + 3, batch=1)]
+    x = [f.requires_grad_() for f in [*inputs(2 * C + 3, batch=1), bias_matrix()]]
     for name in SCORES:
         for causal in (True, False):
             assert torch.autograd.gradcheck(
                 lambda *x, name=name, causal=causal: mixed_chunk_attention(
-                    *x, chunk=C, causal=causal, score=Score(name, C)
+                    *x[:5], chunk=C, causal=causal, score=Score(name, C), bias=x[5]
                 ),
                 x,
                 fast_mode=True,

@@ -95,14 +95,13 @@ class GatedAttentionUnit(nn.Module):
         """U, V (B, n, e), and the queries and keys (B, n, s)."""
         hidden = F.silu(self.to_hidden(x))
         u, v, z = torch.split(hidden, [self.expanded, self.expanded, self.head], -1)
-        copies = z[:, None] * self.gamma[:, None]
-        if self.beta is not None:
-            copies = copies + self.beta[:, None]
-        cos, sin = rotary
-        if cos.ndim == 3:  # of one token a row
-            cos, sin = cos[:, None], sin[:, None]
-        copies = rotate(copies, cos, sin, self.config.pairing).to(v.dtype)
-        return u, v, list(copies.unbind(1))
+        gamma = self.gamma[:, None, None]  # (copies, 1, 1, s): a copy is one block of memory
+        if self.beta is None:
+            copies = z * gamma
+        else:
+            copies = torch.addcmul(self.beta[:, None, None], z, gamma)
+        copies = rotate(copies, *rotary, self.config.pairing).to(v.dtype)
+        return u, v, list(copies.unbind(0))
 
     def local_bias(self) -> Tensor | None:
         """The bias of the positions in a chunk, (c, c)."""

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 ScoreName = Literal["relu2_paper", "relu2", "relu2_row", "softmax", "softmax_plus", "laplace"]
 
@@ -100,6 +101,34 @@ class Score:
         return (x if hidden is None else x.masked_fill(hidden, 0.0)).relu().square()
 
 
+class _SquaredReLUAttention(torch.autograd.Function):
+    """relu(q k + b)^2 v, keeping one number a pair for the gradient instead of four."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, hidden: Tensor | None
+    ) -> Tensor:
+        x = torch.bmm(q, k.mT) if bias is None else torch.baddbmm(bias, q, k.mT)
+        if hidden is not None:
+            x = x.masked_fill_(hidden, 0.0)
+        x = x.relu_()
+        ctx.save_for_backward(q.to(x.dtype), k.to(x.dtype), v.to(x.dtype), x)
+        ctx.bias = None if bias is None else bias.ndim
+        return torch.bmm(x * x, v)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, x = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        grad_v = torch.bmm((x * x).mT, grad) if needs[2] else None
+        half = torch.bmm(grad, v.mT).mul_(x)  # half of the gradient of q k + b
+        grad_bias = None
+        if ctx.bias is not None and needs[3]:
+            grad_bias = 2 * (half.sum(0) if ctx.bias == 2 else half)
+        return 2 * torch.bmm(half, k), 2 * torch.bmm(half.mT, q), grad_v, grad_bias, None
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -125,5 +154,10 @@ def attend(
         Shape (B, i, e).
     """
     q, bias = score.prepare(q, bias, visible)
-    x = torch.bmm(q, k.mT) if bias is None else torch.baddbmm(bias.to(q.dtype), q, k.mT)
+    bias = None if bias is None else bias.to(q.dtype)
+    if score.name.startswith("relu2"):
+        hidden = None if mask is None else ~mask
+        y: Tensor = _SquaredReLUAttention.apply(q, k, v, bias, hidden)
+        return y
+    x = torch.bmm(q, k.mT) if bias is None else torch.baddbmm(bias, q, k.mT)
     return torch.bmm(score.activate(x, mask).to(v.dtype), v)
