@@ -119,7 +119,7 @@ class FlashLM(LightningModule):
         self.net = build_network({**self.hparams, "segments": 0}, causal=True)
         check_optimizer(self.hparams)
         self.words = Words(vocab_size)
-        self.compiled = False
+        self.compiled = self.sharded = False
         self._validation = PredictionAverages("val")
         self._tests: list[PredictionAverages] = []
         self._unit, self._tested = "symbol", 0
@@ -162,6 +162,12 @@ class FlashLM(LightningModule):
     ) -> None:
         """Clips all gradients as `--trainer.gradient_clip_val` says, under bf16 too."""
         clip(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
+
+    def configure_model(self) -> None:
+        """Shards the network where the strategy does (`-c fsdp`)."""
+        if self.device_mesh is not None and not self.sharded:
+            self.net.shard(self.device_mesh["data_parallel"])
+            self.sharded = True
 
     def setup(self, stage: str) -> None:
         """Takes the data's symbols, and compiles.

@@ -137,7 +137,7 @@ class FlashMLM(LightningModule):
         self.net = build_network(self.hparams, causal=False)
         self.classifier = nn.Linear(dim, num_classes) if num_classes else None
         self.words = Words(vocab_size, extra=1)
-        self.compiled = False
+        self.compiled = self.sharded = False
         self._validation, self._test = PredictionAverages("val"), PredictionAverages("test")
         self._tested = 0
 
@@ -217,6 +217,12 @@ class FlashMLM(LightningModule):
     ) -> None:
         """Clips all gradients as `--trainer.gradient_clip_val` says, under bf16 too."""
         clip(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
+
+    def configure_model(self) -> None:
+        """Shards the network where the strategy does (`-c fsdp`)."""
+        if self.device_mesh is not None and not self.sharded:
+            self.net.shard(self.device_mesh["data_parallel"])
+            self.sharded = True
 
     def setup(self, stage: str) -> None:
         """Takes the data's symbols, the pretrained weights, and compiles.

@@ -150,6 +150,18 @@ class Network(nn.Module):
         for layer in self.layers:
             layer.compile(dynamic=False)
 
+    def shard(self, mesh: Any) -> None:
+        """Spreads weights, gradients and optimiser state over processes (FSDP2).
+
+        Args:
+            mesh: A one-dimensional DeviceMesh.
+        """
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in self.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+
     def embed(self, tokens: Tensor, segments: Tensor | None, starts: list[int]) -> Tensor:
         """Embeddings (B, n, d) of tokens (B, n) that begin at `starts`, one or one a row."""
         x: Tensor = self.embedding(tokens)
@@ -180,7 +192,7 @@ class Network(nn.Module):
                 x, _ = checkpoint(layer, x, rotary, key_mask, doc_ids, use_reentrant=False)
             else:
                 # Evaluation meets batches of many shapes: compiling for each would take longer.
-                call = layer if self.training else layer.forward
+                call = layer if self.training else layer._call_impl
                 x, _ = call(x, rotary, key_mask, doc_ids)
         return x if self.final_norm is None else self.final_norm(x)
 
