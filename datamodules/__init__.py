@@ -4,8 +4,10 @@ from datamodules.folder import ImageFolder
 from datamodules.image_data import ImageBatch, ImageData
 from datamodules.images import CIFAR10, MNIST, STL10, Digits, FashionMNIST
 from datamodules.language import StreamBatch, Text
+from datamodules.masked import MaskedBatch, MaskedSentences
 from datamodules.pixels import to_float, to_uint8
 from datamodules.sentences import Sentences, TextBatch
+from datamodules.synthetic import Synthetic
 from datamodules.toy2d import PointBatch, Toy2D
 from datamodules.vocabulary import Vocabulary
 
@@ -18,9 +20,12 @@ __all__ = [
     "ImageBatch",
     "ImageData",
     "ImageFolder",
+    "MaskedBatch",
+    "MaskedSentences",
     "PointBatch",
     "Sentences",
     "StreamBatch",
+    "Synthetic",
     "Text",
     "TextBatch",
     "Toy2D",

@@ -1,6 +1,8 @@
 """Text as one stream, cut into windows of equal length, for language models."""
 
-from typing import NamedTuple
+import copy
+import math
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -8,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.image_data import Split
+from datamodules.loader import Batches, EpochLoader, epoch_loader
 from datamodules.text_data import TextData
 from datamodules.vocabulary import Level, Vocabulary
 
+Documents = Literal["file", "paragraph", "line"]
 NO_TARGET = -100  # what cross_entropy ignores by default
 
 
@@ -24,7 +28,7 @@ class StreamBatch(NamedTuple):
     end, since the next document has nothing to do with it, and after the text's."""
     documents: Tensor
     """(B, T) int64, the number of each symbol's document in its split, for models that keep
-    documents of a window apart; -1 after the end of the text."""
+    documents of a window apart; -1 between documents and after the end of the text."""
     index: Tensor  # type: ignore[assignment]  # hides tuple.index
     """(B,) int64, each window's number in its split."""
 
@@ -41,24 +45,45 @@ class Windows:
     Args:
         documents: Numbers of the symbols of each document.
         length: Symbols T of a window.
-        end: What stands after the end of the last.
+        end: What stands between documents and after the end of the last.
+        stride: Symbols from one window to the next; T if not given.
+        align: Documents begin at multiples of this.
     """
 
-    def __init__(self, documents: list[NDArray[np.int64]], length: int, end: int) -> None:
-        self.length, self.end = length, end
+    def __init__(
+        self,
+        documents: list[NDArray[np.int64]],
+        length: int,
+        end: int,
+        *,
+        stride: int | None = None,
+        align: int = 1,
+    ) -> None:
+        self.length, self.stride, self.end = length, stride or length, end
         small = np.min_scalar_type(max(int(d.max(initial=end)) for d in documents))
-        self.symbols = np.concatenate([d.astype(small) for d in documents])
-        self.starts = np.cumsum([0, *map(len, documents[:-1])])
+        sizes = [-(-len(d) // align) * align for d in documents]
+        self.starts = np.cumsum([0, *sizes[:-1]])
+        self.stops = self.starts + np.array([len(d) for d in documents])
+        self.symbols = np.full(int(self.stops[-1]), end, small)
+        for start, document in zip(self.starts, documents, strict=True):
+            self.symbols[start : start + len(document)] = document
 
     def __len__(self) -> int:
-        return -(-max(len(self.symbols) - 1, 0) // self.length)
+        return -(-max(len(self.symbols) - 1, 0) // self.stride)
+
+    def of_length(self, length: int) -> "Windows":
+        """The same text in windows of another length, without overlap."""
+        other = copy.copy(self)
+        other.length = other.stride = length
+        return other
 
     def __getitems__(self, indices: list[int]) -> StreamBatch:
         index = np.array(indices, np.int64)
-        places = index[:, None] * self.length + np.arange(self.length + 1)
+        places = index[:, None] * self.stride + np.arange(self.length + 1)
         inside = places < len(self.symbols)
         symbols = self.symbols[np.minimum(places, len(self.symbols) - 1)].astype(np.int64)
         document = np.searchsorted(self.starts, places, side="right") - 1
+        inside &= places < self.stops[document]
         symbols, document = np.where(inside, symbols, self.end), np.where(inside, document, -1)
         known = inside[:, 1:] & (document[:, 1:] == document[:, :-1])
         targets = np.where(known, symbols[:, 1:], NO_TARGET)
@@ -80,7 +105,7 @@ class Text(TextData):
 
     Bytes and characters are the text itself, with an end between its documents; of words every
     line has its end, as the Penn Treebank is read. enwik8 at byte level has the usual splits of 90,
-    5 and 5 million bytes. Windows do not overlap.
+    5 and 5 million bytes. In evaluation windows do not overlap.
 
     Args:
         root: Folder with a file of each split (such as the Penn Treebank's), any folder of .txt
@@ -89,6 +114,12 @@ class Text(TextData):
         level: What a symbol is: byte, char, word (text with spaces between words and punctuation)
             or wordpunct (other text).
         sequence_length: Symbols of a window.
+        test_lengths: Symbols of a window in the test, each a test of its own;
+            `sequence_length` if not given.
+        stride: Symbols from one training window to the next; `sequence_length` if not given.
+        documents: What a document is: a file, a paragraph (parted by empty lines) or a line.
+        align: Begin documents at multiples of this: at those of a model's chunk its documents are
+            what each is alone; 1 wastes no space.
         vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
             given.
         min_count: Least count of a symbol of the vocabulary in the training split.
@@ -108,6 +139,10 @@ class Text(TextData):
         root: str | None = None,
         level: Level = "char",
         sequence_length: int = 256,
+        test_lengths: list[int] | None = None,
+        stride: int | None = None,
+        documents: Documents = "file",
+        align: int = 1,
         vocabulary_size: int | None = None,
         min_count: int = 1,
         batch_size: int = 32,
@@ -117,18 +152,64 @@ class Text(TextData):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.check("sequence_length")
+        self.check("sequence_length", "stride", "align")
+        self.test_lengths = list(test_lengths or [sequence_length])
+        if min(self.test_lengths) < 1:
+            raise ValueError(f"--data.test_lengths={test_lengths}: lengths are at least 1")
+        if documents not in get_args(Documents):
+            known = ", ".join(get_args(Documents))
+            raise ValueError(f"--data.documents={documents!r}: choose one of {known}")
+        self.by_line = documents != "file"  # type: ignore[misc]
+
+    def texts(self, split: Split) -> list[str]:
+        """The documents of a split."""
+        texts, kind = super().texts(split), self.hparams["documents"]
+        if kind == "file":
+            return texts
+        separator = "\n\n" if kind == "paragraph" else "\n"
+        parts = [part.strip("\n") for text in texts for part in text.split(separator)]
+        return [part for part in parts if part.strip()]
 
     def load_split(self, split: Split) -> Windows:
         """Encodes the documents of a split, an end between them."""
-        words = self.vocabulary
+        words, own = self.vocabulary, self.hparams
         documents = [encode_document(text, words) for text in self.texts(split)]
         if split == "train":
-            documents = [d[: self.hparams["limit"]] for d in documents]
+            documents = [d[: own["limit"]] for d in documents]
         documents = [d for d in documents if len(d)]
         if words.level in ("char", "byte"):
             documents[:-1] = [np.append(d, words.end) for d in documents[:-1]]
         if sum(map(len, documents)) < 2:
-            where = self.hparams["root"] or "the text"
+            where = own["root"] or "the text"
             raise ValueError(f"the {split} split of {where} has less than two symbols")
-        return Windows(documents, self.hparams["sequence_length"], words.end)
+        stride = own["stride"] if split == "train" else None
+        return Windows(
+            documents, own["sequence_length"], words.end, stride=stride, align=own["align"]
+        )
+
+    def unigram(self) -> float:
+        """Nats a symbol of the test split, coded by counts in the training split, from 1."""
+        train, test = (self.split(s).symbols for s in ("train", "test"))
+        counts = np.bincount(train, minlength=len(self.vocabulary)) + 1
+        return float(math.log(counts.sum()) - np.log(counts[test[1:]]).mean())
+
+    def _test_loader(self, length: int) -> EpochLoader:
+        trainer, own = self.trainer, self.hparams
+        tokens = (own["val_batch_size"] or own["batch_size"]) * own["sequence_length"]
+        return epoch_loader(
+            self.split("test").of_length(length),
+            max(tokens // length, 1),
+            train=False,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+        )
+
+    def test_dataloader(self) -> EpochLoader | list[EpochLoader]:  # type: ignore[override]
+        """Every test window once, over all ranks, for each of `test_lengths`."""
+        loaders = [self._test_loader(length) for length in self.test_lengths]
+        return loaders if self.hparams["test_lengths"] else loaders[0]
+
+    def predict_dataloader(self) -> Batches:
+        """The test windows of the first of `test_lengths`."""
+        return Batches(self._test_loader(self.test_lengths[0]))

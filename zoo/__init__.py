@@ -11,6 +11,8 @@ from zoo.registry import MODELS, list_models
 
 if TYPE_CHECKING:
     from zoo.ddpm.module import DDPM as DDPM
+    from zoo.flash.module_lm import FlashLM as FlashLM
+    from zoo.flash.module_mlm import FlashMLM as FlashMLM
     from zoo.loading import load as load
     from zoo.loading import save_pretrained as save_pretrained
     from zoo.vae.module import VAE as VAE
@@ -19,7 +21,18 @@ if TYPE_CHECKING:
     from zoo.wgan.module import WGAN as WGAN
 
 __version__ = "0.1.0"
-__all__ = ["DDPM", "VAE", "VMFVAE", "WGAN", "TextVAE", "list_models", "load", "save_pretrained"]
+__all__ = [
+    "DDPM",
+    "VAE",
+    "VMFVAE",
+    "WGAN",
+    "FlashLM",
+    "FlashMLM",
+    "TextVAE",
+    "list_models",
+    "load",
+    "save_pretrained",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -66,6 +66,24 @@ MODELS = {
             "variational autoencoder: IWAE, DReG, batch norm, densities with error bars",
         ),
         Model(
+            "FlashLM",
+            "zoo.flash.module_lm",
+            "flash/shakespeare",
+            "2202.10447",
+            8934,
+            "FLASH language model: linear time, decoding with a constant state, GAU, baselines",
+            exchange="zoo.flash.interchange_lm",
+        ),
+        Model(
+            "FlashMLM",
+            "zoo.flash.module_mlm",
+            "flash/mlm-zh",
+            "2202.10447",
+            8934,
+            "FLASH masked language model, fill-mask and classifier; reads GAU-alpha",
+            exchange="zoo.flash.interchange_mlm",
+        ),
+        Model(
             "VMFVAE",
             "zoo.vae.module_vmf",
             "vae/vmf-digits",
@@ -104,6 +122,9 @@ COMMANDS = {
         "zoo.cli.commands:sample",
         "draw images from a checkpoint into one PNG grid, or sentences",
         {"-n": "--n", "-o": "--out"},
+    ),
+    "generate": Command(
+        "zoo.flash.commands:generate", "continue a text", {"-p": "--prompt", "-n": "--tokens"}
     ),
     "export": Command("zoo.cli.commands:export", "write a checkpoint as safetensors or diffusers"),
     "import": Command(

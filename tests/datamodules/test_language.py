@@ -104,9 +104,61 @@ def test_the_penn_treebank_is_the_published_one():
     assert counts == [929_589, 73_760, 82_430]
 
 
+def test_tests_of_several_lengths_predict_every_symbol_once():
+    text = Text(sequence_length=64, batch_size=8, test_lengths=[64, 1000])
+    loaders = text.test_dataloader()
+    assert [loader.batch_size for loader in loaders] == [8, 1]
+    for loader in loaders:
+        assert (
+            int((everything(loader)[1] != NO_TARGET).sum()) == len(text.split("test").symbols) - 1
+        )
+
+
+def test_training_windows_may_overlap(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat.\n" * 40)
+    text = Text(root=str(tmp_path / "a.txt"), sequence_length=16, stride=4, batch_size=2)
+    for tokens, targets, _, index in text.train_dataloader():
+        for row, after, i in zip(tokens, targets, index.tolist(), strict=True):
+            there = text.split("train").symbols[4 * i : 4 * i + 17].tolist()
+            assert row[: len(there)].tolist()[:16] == there[:16]
+            assert [t for t in after.tolist() if t != NO_TARGET] == there[1:]
+    assert text.split("val").stride == 16
+
+
+@pytest.mark.parametrize("kind", ["line", "paragraph"])
+def test_documents_are_apart_and_begin_on_a_grid(tmp_path, kind):
+    parts = ["ab", "cdefg", "hi", "k"] * 10
+    (tmp_path / "a.txt").write_text(("\n" if kind == "line" else "\n\n").join(parts))
+    text = Text(
+        root=str(tmp_path / "a.txt"), documents=kind, align=4, sequence_length=8, batch_size=1
+    )
+    train, words = text.split("train"), text.vocabulary
+    everywhere = train.of_length(len(train.symbols)).__getitems__([0])
+    docs = everywhere.documents[0]
+    for number in docs.unique().tolist():
+        place = (docs == number).nonzero()[:, 0]
+        if number >= 0:
+            assert place[0] % 4 == 0
+            assert (place.diff() == 1).all()
+            assert words.decode(everywhere.tokens[0, place].tolist()) == parts[number]
+            targets = everywhere.targets[0, place].tolist()
+            assert targets == [*everywhere.tokens[0, place[1:]].tolist(), NO_TARGET]
+        else:
+            assert (everywhere.targets[0, place] == NO_TARGET).all()
+
+
+def test_unigram_codes_by_counts(tmp_path):
+    for name, content in (("train", "aab"), ("valid", "ab"), ("test", "xabb")):
+        (tmp_path / f"{name}.txt").write_text(content)
+    nats = Text(root=str(tmp_path)).unigram()  # </s>, <unk>, a, b: counts 1, 1, 3, 2 of 7
+    assert nats == pytest.approx(-(np.log(3 / 7) + 2 * np.log(2 / 7)) / 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"test_lengths": [0]}, r"--data.test_lengths=\[0\]"),
+        ({"documents": "page"}, "--data.documents='page'"),
         ({"sequence_length": 0}, "--data.sequence_length must be at least 1"),
         ({"level": "token"}, "level='token'"),
     ],

@@ -1,0 +1,239 @@
+"""Sentences for masked language models: of text or tables, with their words; and with labels."""
+
+import csv
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.image_data import Split
+from datamodules.sentences import Sentences, SentenceSet
+from datamodules.vocabulary import Vocabulary
+
+Segmenter = Literal["none", "spaces", "jieba"]
+
+
+class MaskedBatch(NamedTuple):
+    """A batch of sentences to mask, or to classify."""
+
+    tokens: Tensor
+    """(B, T) int64, each sentence with its end, then padding (of the end's number)."""
+    lengths: Tensor
+    """(B,) int64, symbols of each sentence, its end among them."""
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
+    """(B,) int64, each item's number in its split."""
+    words: Tensor
+    """(B, T) int64, position of the first symbol of each symbol's word."""
+    labels: Tensor
+    """(B,) int64; all 0 where there are none."""
+
+    def to(self, device: torch.device | str) -> "MaskedBatch":
+        """The batch on `device`; the copy from pinned memory does not wait."""
+        return MaskedBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class MaskedSet(SentenceSet):
+    """Sentences with their words and labels, indexed by a whole batch of numbers.
+
+    Args:
+        sentences: Numbers of the symbols of each sentence, without its end.
+        starts: Position of the first symbol of each symbol's word, alike.
+        labels: Of each sentence.
+        end: Number of the end.
+    """
+
+    def __init__(
+        self,
+        sentences: list[NDArray[np.int64]],
+        starts: list[NDArray[np.int64]],
+        labels: list[int],
+        end: int,
+    ) -> None:
+        super().__init__(sentences, end)
+        self.labels = np.array(labels, np.int64)
+        self.starts = np.zeros(len(self.symbols), np.int32)
+        for offset, sentence in zip(self.offsets, starts, strict=True):
+            self.starts[offset : offset + len(sentence)] = sentence
+            self.starts[offset + len(sentence)] = len(sentence)  # the end is a word
+
+    def __getitems__(self, indices: list[int]) -> MaskedBatch:  # type: ignore[override]
+        tokens, lengths, index, _ = super().__getitems__(indices)
+        column = np.arange(tokens.shape[1])
+        place = self.offsets[index.numpy()][:, None] + np.minimum(
+            column, lengths.numpy()[:, None] - 1
+        )
+        words = torch.from_numpy(self.starts[place].astype(np.int64))
+        return MaskedBatch(tokens, lengths, index, words, torch.from_numpy(self.labels[indices]))
+
+
+class MaskedSentences(Sentences):
+    """Sentences of text or of tables, in batches of about one length, as `MaskedBatch`es.
+
+    A table is a .tsv file whose first line names its columns; its sentences are those of the
+    columns `sentence1` and `sentence2`, each once. With `labels` an item is a row, its sentences
+    one after the other with an end between, and its class is the column `label`. An item's split
+    depends on its text alone, so that none is in two: 90, 5 and 5 of 100.
+
+    Args:
+        root: A .tsv file or a folder of them; else as for `Sentences`.
+        level: What a symbol is: char, byte, word or wordpunct.
+        segmenter: What is masked as a whole: a symbol (none), what spaces part, or a Chinese word
+            as jieba finds it.
+        labels: Read rows with their classes.
+        vocabulary_of: Checkpoint whose symbols to use, to go on with a trained model.
+        vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
+            given.
+        min_count: Least count of a symbol of the vocabulary in the training split.
+        max_length: Leave longer sentences out of training, where memory is short; in symbols.
+        batch_size: Training sentences a step and process.
+        val_batch_size: Sentences a step and process in evaluation; `batch_size` if not given.
+        pool: Training batches that are sorted by length together; 1 for batches of all lengths.
+        seed: Seed of the order.
+        limit: Train on the first so many sentences only, for short runs.
+
+    Raises:
+        FileNotFoundError: There is no text at `root`.
+        ValueError: A count is not positive, a table lacks a column, or there is no sentence.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        level: Literal["word", "wordpunct", "char", "byte"] = "char",
+        segmenter: Segmenter = "none",
+        labels: bool = False,
+        vocabulary_of: str | None = None,
+        vocabulary_size: int | None = None,
+        min_count: int = 1,
+        max_length: int | None = None,
+        batch_size: int = 32,
+        val_batch_size: int | None = None,
+        pool: int = 100,
+        seed: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(
+            root=root,
+            level=level,
+            vocabulary_size=vocabulary_size,
+            min_count=min_count,
+            max_length=max_length,
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            pool=pool,
+            seed=seed,
+            limit=limit,
+        )
+        self.save_hyperparameters(logger=False)
+        if segmenter not in get_args(Segmenter):
+            known = ", ".join(get_args(Segmenter))
+            raise ValueError(f"--data.segmenter={segmenter!r}: choose one of {known}")
+        if segmenter != "none" and level != "char":
+            raise ValueError(f"--data.segmenter={segmenter} finds words of characters: level=char")
+        self._classes: dict[Split, list[int]] = {}
+        if vocabulary_of is not None:
+            from zoo.loading import load
+
+            self._vocabulary = getattr(load(vocabulary_of), "vocabulary", None)
+            if not isinstance(self._vocabulary, Vocabulary):
+                raise ValueError(f"--data.vocabulary_of={vocabulary_of}: that model has no symbols")
+
+    def texts(self, split: Split) -> list[str]:
+        """The sentences of a split; two of a row are parted by a line's end."""
+        tables = self._tables()
+        if not tables:
+            if self.hparams["labels"]:
+                root = self.hparams["root"]
+                raise ValueError(f"--data.root={root}: labels are read from .tsv files")
+            return super().texts(split)
+        if split not in self._lines:
+            rows: dict[str, int] = {}
+            for table in tables:
+                for text, label in self._rows(table):
+                    if _split_of(text) == split:
+                        rows.setdefault(text, label)
+            self._lines[split], self._classes[split] = list(rows), list(rows.values())
+        return self._lines[split]
+
+    def _tables(self) -> list[Path]:
+        path = Path(self.hparams["root"] or "")
+        if self.hparams["root"] is None or not path.exists():
+            return []
+        if path.is_file():
+            return [path] if path.suffix == ".tsv" else []
+        return sorted(path.glob("*.tsv"))
+
+    def _rows(self, table: Path) -> Iterator[tuple[str, int]]:
+        with table.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            named = [c for c in ("sentence1", "sentence2") if c in (reader.fieldnames or [])]
+            if not named or (self.hparams["labels"] and "label" not in (reader.fieldnames or [])):
+                raise ValueError(f"{table}: its first line must name sentence1 (and label)")
+            for row in reader:
+                texts = [(row[c] or "").strip() for c in named]
+                if not self.hparams["labels"]:
+                    yield from ((text, 0) for text in texts if text)
+                    continue
+                try:
+                    yield "\n".join(texts), int(row["label"])
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{table}: label {row['label']!r} is no class") from error
+
+    def load_split(self, split: Split) -> MaskedSet:
+        """Encodes the sentences of a split."""
+        words, lines = self.vocabulary, self.texts(split)
+        labels = self._classes.get(split, [0] * len(lines))
+        items = [
+            (*self._encode(words, line), label) for line, label in zip(lines, labels, strict=True)
+        ]
+        if split == "train":
+            longest = self.hparams["max_length"]
+            if longest is not None:
+                items = [item for item in items if len(item[0]) < longest]
+            items = items[: self.hparams["limit"]]
+        if not items:
+            where = self.hparams["root"] or "the text"
+            raise ValueError(f"the {split} split of {where} has no sentence")
+        tokens, starts, classes = map(list, zip(*items, strict=True))
+        return MaskedSet(tokens, starts, classes, words.end)
+
+    def _encode(self, words: Vocabulary, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        parts = [words.encode(part) for part in text.split("\n")]
+        tokens = np.concatenate([x for p in parts for x in (p, np.array([words.end]))][:-1])
+        starts = np.arange(len(tokens))
+        if self.hparams["segmenter"] != "none":
+            lengths = [len(w) for w in _segment(text, self.hparams["segmenter"])]
+            assert sum(lengths) == len(tokens), text
+            starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
+        return tokens, starts
+
+
+def _segment(text: str, segmenter: Segmenter) -> list[str]:
+    """The words of a text, which together are the text."""
+    if segmenter == "jieba":
+        import logging
+
+        import jieba
+
+        jieba.setLogLevel(logging.WARNING)
+        return list(jieba.cut(text))
+    words, word = [], ""
+    for character in text:
+        if character.isspace():
+            words += [word, character] if word else [character]
+            word = ""
+        else:
+            word += character
+    return [*words, word] if word else words
+
+
+def _split_of(text: str) -> Split:
+    """A split that depends on the text alone."""
+    place = zlib.crc32(text.encode()) % 20
+    return "train" if place < 18 else "val" if place == 18 else "test"

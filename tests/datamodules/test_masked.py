@@ -1,0 +1,93 @@
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from datamodules import MaskedSentences
+
+ROWS = [f"甲{chr(0x4E00 + i)}乙丙\t丁{chr(0x5E00 + i)}\t{i % 3}" for i in range(300)]
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("\n".join(["sentence1\tsentence2\tlabel", *ROWS]), encoding="utf-8")
+    return str(path)
+
+
+def test_sentences_of_a_table_are_in_one_split_each(table):
+    data = MaskedSentences(root=table)
+    splits = [set(data.texts(s)) for s in ("train", "val", "test")]
+    expected = {text for row in ROWS for text in row.split("\t")[:2]}
+    assert set.union(*splits) == expected
+    assert sum(map(len, splits)) == len(expected)
+    assert len(splits[0]) > 480
+
+
+def test_rows_with_labels(table):
+    data = MaskedSentences(root=table, labels=True, batch_size=4)
+    labels = {tuple(row.split("\t")[:2]): int(row.split("\t")[2]) for row in ROWS}
+    words, found = data.vocabulary, 0
+    for batch in data.train_dataloader():
+        for tokens, length, label in zip(
+            batch.tokens.tolist(), batch.lengths.tolist(), batch.labels.tolist(), strict=True
+        ):
+            row = tokens[: length - 1]
+            cut = row.index(words.end)
+            assert labels[words.decode(row[:cut]), words.decode(row[cut + 1 :])] == label
+            found += 1
+    assert found > 240
+
+
+def test_words_of_a_segmenter(table, monkeypatch):
+    jieba = types.ModuleType("jieba")
+    jieba.setLogLevel = lambda level: None
+    jieba.cut = lambda text: [text[:2], text[2:]] if len(text) > 2 else [text]
+    monkeypatch.setitem(sys.modules, "jieba", jieba)
+    data = MaskedSentences(root=table, segmenter="jieba", batch_size=8, pool=1)
+    for batch in data.val_dataloader():
+        for words, length in zip(batch.words.tolist(), batch.lengths.tolist(), strict=True):
+            assert words[:length] == ([0, 0, 2, 2, 4] if length == 5 else [0, 0, 2])
+
+
+def test_spaces_part_words(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("ab cde\n" * 40)
+    batch = next(iter(MaskedSentences(root=str(path), segmenter="spaces").val_dataloader()))
+    assert batch.words[0].tolist() == [0, 0, 2, 3, 3, 3, 6]
+    plain = next(iter(MaskedSentences(root=str(path)).val_dataloader()))
+    assert plain.words[0].tolist() == list(range(7))
+
+
+def test_batches_are_of_about_one_length(table):
+    data = MaskedSentences(root=table, batch_size=8)
+    spread = [int(b.lengths.max() - b.lengths.min()) for b in data.train_dataloader()]
+    assert np.mean(np.array(spread) == 0) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("a\tb\n1\t2\n", {}, "must name sentence1"),
+        ("sentence1\nx\n", {"labels": True}, "must name sentence1"),
+        ("sentence1\tlabel\nx\tyes\n", {"labels": True}, "label 'yes' is no class"),
+    ],
+)
+def test_bad_tables_are_named(tmp_path, content, options, message):
+    (tmp_path / "a.tsv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        MaskedSentences(root=str(tmp_path), **options).setup()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"segmenter": "lac"}, "--data.segmenter='lac'"),
+        ({"segmenter": "jieba", "level": "word"}, "level=char"),
+        ({"labels": True}, "labels are read from .tsv"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        MaskedSentences(**options).setup()

@@ -1,0 +1,241 @@
+import math
+
+import lightning.pytorch as L
+import pytest
+import torch
+
+import zoo
+from datamodules import StreamBatch, Text
+from tests.processes import in_new_process
+from zoo.flash.module_lm import FlashLM
+
+TINY = {
+    "vocab_size": 67, "dim": 32, "depth": 2, "head_size": 16, "chunk": 16, "expansion": 2.0,
+    "position_bias": True, "init_std": 0.1,
+}  # fmt: skip
+CONFIG = """\
+seed_everything: 3
+model:
+  class_path: zoo.FlashLM
+  init_args: {vocab_size: 67, dim: 16, depth: 2, head_size: 16, chunk: 16, lr: 0.01}
+data:
+  class_path: datamodules.Text
+  init_args:
+    {sequence_length: 32, batch_size: 4, limit: 20000, val_batch_size: 128, test_lengths: [32, 100]}
+trainer:
+  accelerator: cpu
+  max_steps: 20
+  limit_test_batches: 2
+  log_every_n_steps: 5
+  enable_progress_bar: false
+  enable_model_summary: false
+checkpoint: {every_n_train_steps: 7}
+"""
+
+
+def tiny(**options):
+    torch.manual_seed(0)
+    return FlashLM(**{**TINY, **options})
+
+
+def trainer(**options):
+    return L.Trainer(
+        **{
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "use_distributed_sampler": False,
+            **options,
+        }
+    )
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A model that has seen Shakespeare for a few steps."""
+    model = tiny(lr=3e-3)
+    data = Text(sequence_length=64, batch_size=8, limit=20_000)
+    trainer(max_steps=20, limit_val_batches=0).fit(model, data)
+    return model.eval()
+
+
+def test_loss_is_the_mean_over_what_is_scored():
+    model = tiny()
+    tokens, targets = torch.randint(0, 67, (2, 3, 20))
+    scored = torch.rand(3, 20) < 0.5
+    batch = StreamBatch(
+        tokens, targets.where(scored, -100), torch.zeros_like(tokens), torch.arange(3)
+    )
+    loss = model.training_step(batch, 0)
+    nats = -model(tokens).log_softmax(-1).gather(2, targets[..., None])[..., 0]
+    torch.testing.assert_close(loss, nats[scored].mean())
+
+
+def test_documents_are_kept_apart_if_asked():
+    tokens = torch.randint(0, 67, (1, 40))
+    docs = (torch.arange(40) >= 13).long()[None]
+    batch = StreamBatch(tokens, tokens, docs, torch.arange(1))
+    other = StreamBatch(tokens.where(docs == 1, 5), tokens.where(docs == 1, -100), docs, batch[3])
+    same = StreamBatch(tokens, other[1], docs, batch[3])
+    losses = [
+        [model.training_step(b, 0).item() for b in (same, other)]
+        for model in (tiny(separate_documents=True), tiny())
+    ]
+    assert losses[0][0] == losses[0][1]
+    assert losses[1][0] != losses[1][1]
+
+
+def test_only_matrices_decay():
+    model = tiny(weight_decay=0.3, sinusoidal=True, norm="scale", bias=True)
+    decayed, free = model.configure_optimizers().param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert decayed["weight_decay"] == 0.3
+    assert all(names[id(p)].endswith("weight") and p.ndim == 2 for p in decayed["params"])
+    assert free["weight_decay"] == 0
+    ends = {names[id(p)].split(".")[-1] for p in free["params"]}
+    assert ends >= {"gamma", "beta", "g", "position_bias", "bias", "position_scale"}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+def test_numbers_of_a_test_are_the_mean_nats(trained):
+    data = Text(sequence_length=64, test_lengths=[64, 500], val_batch_size=50)
+    numbers = {}
+    for metrics in trainer(limit_test_batches=3).test(trained, data, verbose=False):
+        numbers |= metrics
+    for suffix, loader in zip(("", "@500"), data.test_dataloader(), strict=True):
+        nats = count = 0
+        for i, (tokens, targets, *_) in enumerate(loader):
+            if i < 3:
+                scored = targets != -100
+                logp = trained(tokens).log_softmax(-1)
+                each = -logp.gather(2, targets.clamp(min=0)[..., None])[..., 0]
+                nats, count = nats + each[scored].double().sum().item(), count + int(scored.sum())
+        assert numbers[f"test/loss{suffix}"] == pytest.approx(nats / count, rel=1e-5)
+        assert numbers[f"test/bits_per_char{suffix}"] == pytest.approx(nats / count / math.log(2))
+        assert numbers[f"test/perplexity{suffix}"] == pytest.approx(math.exp(nats / count))
+    assert numbers["baseline/bits_per_char"] == pytest.approx(4.8, abs=0.1)
+    assert numbers["test/bits_per_char"] < numbers["baseline/bits_per_char"]
+    assert "windows of 64" in trained.protocol()["test/bits_per_char"]
+
+
+def test_text_goes_round_with_the_weights(trained, tmp_path):
+    zoo.save_pretrained(trained, tmp_path / "out")
+    again = zoo.load(tmp_path / "out")
+    assert again.vocabulary == Text().vocabulary
+    prompts = ["ROMEO:", "To be", ""]
+    texts = again.generate(prompts, 30, temperature=0.7, seed=5)
+    assert texts == trained.generate(prompts, 30, temperature=0.7, seed=5)
+    assert max(map(len, texts)) >= 30  # <unk> is one symbol
+    assert trained.generate("To be", 30, temperature=0.7, seed=5, first=1) == texts[1:2]
+
+
+def test_tokens_in_tokens_out():
+    model = tiny()
+    prompts = [torch.tensor([1, 2, 3]), torch.tensor([4])]
+    out = model.generate(prompts, 5)
+    assert out.shape == (2, 5)
+    assert model.training
+    with pytest.raises(ValueError, match="no symbols yet"):
+        model.generate("text")
+
+
+def test_prefill_and_step_are_the_logits():
+    model = tiny().eval()
+    tokens = torch.randint(0, 67, (2, 40))
+    whole = model(tokens)
+    state = model.init_state(2)
+    first, state = model.prefill(tokens[:, :19], state)
+    second, state = model.prefill(tokens[:, 19:30], state)
+    rest = [model.step(tokens[:, t], state) for t in range(30, 40)]
+    got = torch.cat([first, second, torch.stack(rest, 1)], 1)
+    torch.testing.assert_close(got, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_data_with_other_symbols_names_the_flag(trained, tmp_path):
+    data = Text(sequence_length=64, batch_size=8)
+    with pytest.raises(ValueError, match=r"--model\.vocab_size=67"):
+        trainer(max_steps=1).fit(tiny(vocab_size=50), data)
+    (tmp_path / "a.txt").write_text(("".join(map(chr, range(200, 264))) + "\n") * 80)
+    with pytest.raises(ValueError, match="other symbols"):
+        trainer(max_steps=1).fit(
+            trained, Text(root=str(tmp_path), sequence_length=64, batch_size=8)
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0.0}, "lr=0"),
+        ({"betas": [0.9]}, r"betas=\[0.9\]"),
+        ({"expansion": 0.0}, "expansion=0"),
+        ({"score": "relu"}, "score='relu'"),
+        ({"lr_schedule": {-1: 1.0}}, "lr_schedule"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "temperature=-1"),
+        ({"top_k": 0}, "top_k=0"),
+        ({"top_p": 0.0}, "top_p=0"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"prompt": []}, r"prompt=\[\]"),
+    ],
+)
+def test_bad_requests_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny().generate(**{"prompt": [torch.tensor([1])], **options})
+
+
+def test_command_line_from_training_to_text(tmp_path, zoo_cli, mistake):
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    code, _, err = zoo_cli("fit", "-c", "c.yaml", "--run_dir", "run")
+    assert code == 0, err
+    code, _, err = zoo_cli("test", "--ckpt_path", "run")
+    assert code == 0, err
+    assert "bits_per_char@100" in err
+    code, out, err = zoo_cli("generate", "run", "-p", "ROMEO:", "-n", 40, "--seed", 1)
+    assert code == 0, err
+    assert out.startswith("ROMEO:")
+    expected = zoo.load("run").generate("ROMEO:", 40, 0.8, seed=1, stop_at_end=False)[0]
+    assert out == f"ROMEO:{expected}\n"
+    assert "40 symbols" in err
+    assert "top_p=2.0" in mistake("generate", "run", "--top_p", 2)
+
+
+@pytest.mark.parametrize("level", ["byte", "word", "wordpunct"])
+def test_typewriter_writes_what_decoding_gives(level):
+    from datamodules.vocabulary import Vocabulary
+    from zoo.flash.commands import Typewriter
+
+    text = "Wär' es so , ja ? nein ." if level == "word" else "Wär' es so, ja? nein."
+    words = Vocabulary.of([text], level)
+    typewriter = Typewriter(words)
+    numbers = words.encode(text)
+    typed = "".join(typewriter.type(int(n)) for n in numbers)
+    assert typed.lstrip() == words.decode(numbers)
+
+
+@pytest.mark.slow
+def test_compiled_model_is_the_same():
+    in_new_process(compile_the_model)
+
+
+def compile_the_model():
+    results = []
+    for compile in (False, True):
+        model = tiny(compile=compile, lr=1e-3)
+        trainer(max_steps=3, limit_val_batches=0).fit(
+            model, Text(sequence_length=64, batch_size=8, limit=10_000)
+        )
+        results.append(model.state_dict())
+    for name, weight in results[0].items():
+        torch.testing.assert_close(results[1][name], weight, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,156 @@
+import lightning.pytorch as L
+import pytest
+import torch
+
+import zoo
+from datamodules import MaskedBatch, MaskedSentences
+from zoo.flash.masking import mask_tokens
+from zoo.flash.module_mlm import FlashMLM
+from zoo.layers.counter_rng import uniform
+
+TINY = {"dim": 32, "depth": 2, "head_size": 16, "chunk": 16, "lr": 5e-3, "init_std": 0.1}
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Pairs whose first sentence says its class."""
+    rows = [
+        f"{'xyz'[i % 3]}{chr(97 + i % 7)}{chr(97 + i // 7 % 25)}b\tc{chr(97 + i // 9)}\t{i % 3}"
+        for i in range(400)
+    ]
+    path = tmp_path / "pairs.tsv"
+    path.write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]))
+    return str(path)
+
+
+def trainer(**options):
+    return L.Trainer(
+        **{
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "use_distributed_sampler": False,
+            **options,
+        }
+    )
+
+
+def test_masks_are_chosen_as_bert_does():
+    n = 200_000
+    tokens = torch.full((1, n), 7)
+    seen, chosen = mask_tokens(
+        tokens, torch.ones(1, n, dtype=torch.bool), uniform(1, torch.zeros(1).long(), 0, (n, 3)),
+        rate=0.15, mask=50, symbols=50,
+    )  # fmt: skip
+    assert chosen.float().mean().item() == pytest.approx(0.15, abs=0.003)
+    masked = (seen[chosen] == 50).float().mean().item()
+    left = (seen[chosen] == 7).float().mean().item()
+    assert masked == pytest.approx(0.8, abs=0.01)
+    assert left == pytest.approx(0.1 + 0.1 / 50, abs=0.01)
+    assert len(seen[chosen].unique()) == 51
+    assert (seen[~chosen] == 7).all()
+
+
+def test_words_are_masked_as_a_whole():
+    words = torch.tensor([[0, 0, 2, 3, 3, 3, 6, 7]]).repeat(500, 1)
+    valid = torch.arange(8).expand(500, -1) < 7
+    _, chosen = mask_tokens(
+        torch.ones_like(words), valid, torch.rand(500, 8, 3), rate=0.5, mask=9, symbols=9,
+        words=words,
+    )  # fmt: skip
+    for row in chosen.tolist():
+        assert row[0] == row[1]
+        assert row[3] == row[4] == row[5]
+        assert not row[7]
+    assert 0.4 < chosen[:, 0].float().mean() < 0.6
+    assert (chosen[:, 0] != chosen[:, 2]).any()
+
+
+@pytest.mark.parametrize("kind", ["flash", "flash_quad", "transformer"])
+@torch.no_grad()
+def test_evaluation_does_not_depend_on_batches_and_padding(table, kind):
+    torch.manual_seed(0)
+    model = FlashMLM(vocab_size=31, kind=kind, heads=2, **TINY)
+    results = []
+    for size in (1, 7, 40):
+        data = MaskedSentences(root=table, batch_size=16, val_batch_size=size)
+        model = FlashMLM(
+            **{**model.hparams, "vocab_size": len(data.vocabulary) + 1}
+        ) if not results else model  # fmt: skip
+        results.append(trainer().validate(model, data, verbose=False)[0])
+    for other in results[1:]:
+        assert other == pytest.approx(results[0], rel=1e-4)
+
+
+def test_pretrain_fill_classify(table, tmp_path):
+    data = MaskedSentences(root=table, batch_size=32)
+    size = len(data.vocabulary) + 1
+    torch.manual_seed(0)
+    model = FlashMLM(vocab_size=size, **TINY)
+    fit = trainer(max_steps=60, limit_val_batches=0)
+    fit.fit(model, data)
+    fit.save_checkpoint(tmp_path / "pretrained.ckpt")
+    (numbers,) = trainer().test(model, data, verbose=False)
+    assert numbers["test/accuracy"] > 3 / size
+    assert "15% chosen" in model.protocol()["test/accuracy"]
+
+    model = zoo.load(tmp_path / "pretrained.ckpt")
+    one, two = model.fill_mask(["xa[MASK]b", "[MASK]cd[MASK]bbbbb"], k=3)
+    assert [len(one), len(two)] == [1, 2]
+    tokens = model._encode("xa[MASK]b")[None]
+    best = model(tokens)[0, 2].softmax(0).topk(3)
+    assert [p for _, p in one[0]] == pytest.approx(best.values.tolist(), rel=1e-4)
+    symbols = [*model.vocabulary.symbols, "[MASK]"]
+    assert [s for s, _ in one[0]] == [symbols[i] for i in best.indices.tolist()]
+
+    torch.manual_seed(1)
+    checkpoint = str(tmp_path / "pretrained.ckpt")
+    pairs = MaskedSentences(root=table, labels=True, vocabulary_of=checkpoint, batch_size=32)
+    classifier = FlashMLM(vocab_size=size, num_classes=3, pretrained=checkpoint, **TINY)
+    trainer(max_steps=60, limit_val_batches=0).fit(classifier, pairs)
+    (numbers,) = trainer().test(classifier, pairs, verbose=False)
+    assert numbers["test/accuracy"] > 0.9
+    with pytest.raises(ValueError, match="classifier guesses no"):
+        classifier.fill_mask(["a"])
+
+
+def test_finetuning_begins_with_the_pretrained_network(table, tmp_path):
+    data = MaskedSentences(root=table, batch_size=32)
+    size = len(data.vocabulary) + 1
+    model = FlashMLM(vocab_size=size, **TINY)
+    model.words.use(data.vocabulary)
+    zoo.save_pretrained(model, tmp_path / "out")
+    other = FlashMLM(vocab_size=size, num_classes=2, pretrained=str(tmp_path / "out"), **TINY)
+    other._begin_with(str(tmp_path / "out"))
+    for name, weight in model.net.state_dict().items():
+        assert torch.equal(other.net.state_dict()[name], weight)
+    third = FlashMLM(vocab_size=size, **{**TINY, "dim": 16})
+    with pytest.raises(ValueError, match="network is another"):
+        third._begin_with(str(tmp_path / "out"))
+
+
+@torch.no_grad()
+def test_classes_are_those_of_the_mean_over_the_text():
+    model = FlashMLM(vocab_size=9, num_classes=2, **TINY).eval()
+    tokens, lengths = torch.randint(0, 8, (2, 6)), torch.tensor([6, 4])
+    batch = MaskedBatch(tokens, lengths, torch.arange(2), tokens, torch.tensor([0, 1]))
+    logits, targets, _ = model.losses(batch, torch.rand(2, 6, 3))
+    assert targets.tolist() == [[0], [1]]
+    for row, length, got in zip(tokens, lengths.tolist(), logits, strict=True):
+        mean = model.net.features(row[None, :length])[0].mean(0)
+        torch.testing.assert_close(got[0], model.classifier(mean), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask_rate": 0.0}, "mask_rate=0"),
+        ({"num_classes": 1}, "num_classes=1"),
+        ({"mask_token": 300}, "mask_token=300"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        FlashMLM(**{**TINY, **options})

@@ -1,0 +1,50 @@
+"""Nats, bits and accuracy over predictions, exact on uneven batches and shards."""
+
+import math
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+
+class PredictionAverages:
+    """Means over the scored predictions of an evaluation.
+
+    Args:
+        prefix: val or test.
+        unit: What is predicted, for the name of the bits.
+        suffix: Ends the names, such as "@1024".
+    """
+
+    def __init__(self, prefix: str, unit: str = "symbol", suffix: str = "") -> None:
+        self.prefix, self.unit, self.suffix = prefix, unit, suffix
+        self._sums: Tensor | None = None
+
+    def add(self, logits: Tensor, targets: Tensor, scored: Tensor) -> None:
+        """Adds a batch: logits (B, n, V), targets (B, n) and which of them count (B, n)."""
+        nats = torch.nn.functional.cross_entropy(
+            logits.flatten(0, -2).float(), targets.clamp(min=0).flatten(), reduction="none"
+        )
+        right = logits.argmax(-1).flatten() == targets.flatten()
+        wide = torch.float32 if nats.device.type == "mps" else torch.float64
+        values = torch.stack([nats.to(wide), right.to(wide), torch.ones_like(nats, dtype=wide)])
+        # Not a product with the mask: 0 times an infinite loss is no number.
+        sums = values.where(scored.flatten(), 0.0).sum(1)
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def reduce(self, module: LightningModule) -> tuple[dict[str, float], int]:
+        """Means over all processes by their full names, their number, and starts again."""
+        sums = self._sums
+        if sums is None:
+            wide = torch.float32 if module.device.type == "mps" else torch.float64
+            sums = torch.zeros(3, dtype=wide, device=module.device)
+        self._sums = None
+        nats, right, count = module.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        mean = nats / max(count, 1.0)
+        means = {
+            "loss": mean,
+            f"bits_per_{self.unit}": mean / math.log(2),
+            "perplexity": math.exp(min(mean, 700.0)),
+            "accuracy": right / max(count, 1.0),
+        }
+        return {f"{self.prefix}/{k}{self.suffix}": v for k, v in means.items()}, int(count)

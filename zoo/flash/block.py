@@ -1,0 +1,165 @@
+"""A gated attention unit with its norm, residual, dropout and token shift."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.flash.chunk_state import ChunkState
+from zoo.flash.gau import GatedAttentionUnit, GAUConfig, Rotary
+from zoo.flash.quadratic import CacheState
+from zoo.layers.rms_norm import RMSNorm
+
+NormName = Literal["rms", "rms_plain", "scale", "layer"]
+
+
+class ScaleNorm(nn.Module):
+    """x sqrt(d) / max(|x|, eps sqrt(d)) times one learned number (arXiv 1910.05895, eq. 5).
+
+    Args:
+        dim: Features, the last axis.
+        eps: Least root mean square.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.scale, self.eps = dim**-0.5, eps
+        self.g = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises the last axis of x (..., dim)."""
+        wide = x.float() if x.dtype.itemsize < 4 else x
+        size = wide.norm(dim=-1, keepdim=True) * self.scale
+        out: Tensor = wide / size.clamp(min=self.eps) * self.g
+        return out.to(x.dtype)
+
+
+def make_norm(name: NormName, dim: int, eps: float) -> nn.Module:
+    """Rms has weights, rms_plain has none (GAU-alpha), scale has one (the paper), layer has all.
+
+    Raises:
+        ValueError: There is no such norm.
+    """
+    if name == "scale":
+        return ScaleNorm(dim, eps)
+    if name == "layer":
+        return nn.LayerNorm(dim, eps)
+    if name in ("rms", "rms_plain"):
+        return RMSNorm(dim, eps, affine=name == "rms")
+    raise ValueError(f"norm={name!r}: choose one of rms, rms_plain, scale, layer")
+
+
+@dataclass
+class ShiftedState:
+    """The state of a block with token shift: its unit's, and the last token's first half."""
+
+    unit: ChunkState | CacheState
+    last: Tensor
+    """(B, d / 2)."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens each row has seen."""
+        return self.unit.lengths
+
+    def tensors(self) -> list[Tensor]:
+        """All that takes memory."""
+        return [*self.unit.tensors(), self.last]
+
+
+State = ChunkState | CacheState | ShiftedState
+
+
+class GAUBlock(nn.Module):
+    """x + GAU(norm(x)), or norm(x + GAU(x)).
+
+    Args:
+        dim: Width d of the model.
+        expanded: Width e of the unit.
+        head: Size s of its queries and keys.
+        config: Of the unit.
+        norm: See `make_norm`.
+        eps: Of the norm.
+        post_norm: Normalise the sum, as GAU-alpha, not the input.
+        token_shift: The first half of a token's normalised features are the previous token's.
+        dropout: Of the unit's output.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        expanded: int,
+        head: int,
+        config: GAUConfig,
+        *,
+        norm: NormName,
+        eps: float,
+        post_norm: bool,
+        token_shift: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.post_norm, self.token_shift = post_norm, token_shift
+        self.norm = make_norm(norm, dim, eps)
+        self.gau = GatedAttentionUnit(dim, expanded, head, config)
+        self.dropout = nn.Dropout(dropout)
+
+    def _shift(self, x: Tensor, before: Tensor | None, doc_ids: Tensor | None) -> Tensor:
+        moved, kept = x.chunk(2, -1)
+        first = torch.zeros_like(moved[:, :1]) if before is None else before[:, None].to(x.dtype)
+        moved = torch.cat([first, moved[:, :-1]], 1)
+        if doc_ids is not None:  # a document's first token has none before it
+            moved = moved * F.pad(doc_ids[:, 1:] == doc_ids[:, :-1], (1, 0), value=True)[..., None]
+        return torch.cat([moved, kept], -1)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        key_mask: Tensor | None = None,
+        doc_ids: Tensor | None = None,
+        state: State | None = None,
+        lengths: list[int] | None = None,
+    ) -> tuple[Tensor, State | None]:
+        """As for `GatedAttentionUnit`, with the residual."""
+        h = x if self.post_norm else self.norm(x)
+        inner, last = state, None
+        if isinstance(state, ShiftedState):
+            assert lengths is not None
+            inner = state.unit
+            ends = torch.tensor(lengths, device=x.device) - 1
+            rows = torch.arange(len(x), device=x.device)
+            # A row without new tokens keeps the half it has.
+            halves = torch.cat([state.last[:, None].to(h.dtype), h.chunk(2, -1)[0]], 1)
+            last = halves[rows, ends + 1]
+            h = self._shift(h, state.last, doc_ids)
+        elif self.token_shift:
+            h = self._shift(h, None, doc_ids)
+        assert not isinstance(inner, ShiftedState)
+        y, inner = self.gau(h, rotary, key_mask, doc_ids, inner, lengths)
+        x = x + self.dropout(y)
+        x = self.norm(x) if self.post_norm else x
+        return x, inner if last is None or inner is None else ShiftedState(inner, last)
+
+    def init_state(self, batch: int, like: Tensor) -> State:
+        """The state before the first token, with dtype and device of `like`."""
+        unit = self.gau.init_state(batch, like)
+        if not self.token_shift:
+            return unit
+        half = self.gau.to_hidden.in_features // 2
+        return ShiftedState(unit, like.new_zeros(batch, half))
+
+    def step(self, x: Tensor, rotary: Rotary, state: State) -> Tensor:
+        """Output (B, d) for one more token x (B, d) a row; changes `state`."""
+        h = x if self.post_norm else self.norm(x)
+        unit = state
+        if isinstance(state, ShiftedState):
+            moved, kept = h.chunk(2, -1)
+            h = torch.cat([state.last.to(h.dtype), kept], -1)
+            state.last = moved.clone()
+            unit = state.unit
+        assert not isinstance(unit, ShiftedState)
+        x = x + self.gau.step(h, rotary, unit)
+        return self.norm(x) if self.post_norm else x

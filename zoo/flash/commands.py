@@ -1,0 +1,96 @@
+"""`zoo generate`; its docstring is its help."""
+
+import codecs
+import re
+import sys
+import time
+from typing import Literal
+
+import torch
+
+from datamodules.vocabulary import Vocabulary
+from zoo.flash.module_lm import FlashLM
+from zoo.loading import load
+
+_NO_SPACE_BEFORE = re.compile(r"[.,;:!?%)\]}]")
+
+
+class Typewriter:
+    """Text of one symbol at a time.
+
+    Args:
+        vocabulary: Of the symbols.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def type(self, number: int) -> str:
+        """What this symbol adds; nothing if it is the beginning of a character."""
+        words = self.vocabulary
+        if number == words.end:
+            return "\n"
+        if words.level == "byte":
+            return self._bytes.decode(bytes([number]))
+        symbol = words.symbols[number]
+        if words.level == "char" or (
+            words.level == "wordpunct" and _NO_SPACE_BEFORE.fullmatch(symbol)
+        ):
+            return symbol
+        return f" {symbol}"
+
+
+def generate(
+    ckpt: str,
+    *,
+    prompt: str = "",
+    tokens: int = 500,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    stop_at_end: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Continues a text and writes it to the terminal as it comes.
+
+    Args:
+        ckpt: A .ckpt file, a run directory or an exported folder.
+        prompt: The text to continue, or @FILE to read it from.
+        tokens: Symbols to write.
+        temperature: Divides the logits; 0 takes the likeliest symbol.
+        top_k: Choose among so many of the likeliest.
+        top_p: Choose among the fewest likeliest that have this probability together.
+        seed: Of the choices.
+        stop_at_end: Stop where a text, or a line of words, ends.
+        device: Where to compute; auto takes a GPU if there is one.
+    """
+    if prompt.startswith("@"):
+        with open(prompt[1:], encoding="utf-8") as file:
+            prompt = file.read()
+    model = load(ckpt)
+    if not isinstance(model, FlashLM):
+        raise ValueError(f"{type(model).__name__} does not write text: give a FlashLM")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: there is no CUDA device here")
+    model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    stream = model.stream(
+        prompt,
+        tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        stop_at_end=stop_at_end,
+    )
+    typewriter = Typewriter(model.vocabulary)
+    sys.stdout.write(prompt)
+    count, began = 0, time.perf_counter()
+    for token in stream:
+        sys.stdout.write(typewriter.type(int(token)))
+        sys.stdout.flush()
+        count += 1
+    seconds = time.perf_counter() - began
+    sys.stdout.write("\n")
+    sys.stderr.write(f"zoo: {count} symbols, {count / seconds:.0f} a second\n")

@@ -1,0 +1,72 @@
+"""Files of other implementations' weights."""
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+_NAMES = ("model.safetensors", "pytorch_model.bin", "model.pt")
+
+
+def read_weights(source: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or PyTorch file, or of a folder that holds one.
+
+    Raises:
+        FileNotFoundError: The folder holds none.
+        ValueError: The file is damaged, or holds something else.
+    """
+    if source.is_dir():
+        found = [source / name for name in _NAMES if (source / name).is_file()]
+        if not found:
+            raise FileNotFoundError(f"{source} has none of {', '.join(_NAMES)}")
+        source = found[0]
+    try:
+        if source.suffix == ".safetensors":
+            weights = load_file(source)
+        else:
+            weights = torch.load(source, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{source} is damaged, or no file of weights") from error
+    for inner in ("state_dict", "model"):
+        if isinstance(weights, dict) and isinstance(weights.get(inner), dict):
+            weights = weights[inner]
+    if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
+        raise ValueError(f"{source} holds no tensors by name")
+    return {key.removeprefix("module."): tensor for key, tensor in weights.items()}
+
+
+class Taken:
+    """Weights that are taken by name, each once, so that none is forgotten.
+
+    Args:
+        weights: All of them.
+        what: The format, for messages.
+    """
+
+    def __init__(self, weights: dict[str, Tensor], what: str) -> None:
+        self._left, self._what = dict(weights), what
+
+    def take(self, name: str) -> Tensor:
+        """One tensor.
+
+        Raises:
+            ValueError: It is not there.
+        """
+        if name not in self._left:
+            raise ValueError(f"these are no weights of {self._what}: there is no {name}")
+        return self._left.pop(name)
+
+    def optional(self, name: str) -> Tensor | None:
+        """One tensor, or None."""
+        return self._left.pop(name, None)
+
+    def done(self) -> None:
+        """Raises ValueError if something is left."""
+        if self._left:
+            first = next(iter(self._left))
+            raise ValueError(
+                f"{len(self._left)} tensors do not belong to {self._what}; the first is {first}"
+            )

@@ -1,0 +1,259 @@
+"""The gated attention unit, with either attention, and with another sequence's keys and values."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.flash import chunk_state, quadratic
+from zoo.flash.attention import GlobalNorm, mixed_chunk_attention
+from zoo.flash.chunk_state import ChunkState
+from zoo.flash.quadratic import CacheState, quadratic_attention, toeplitz
+from zoo.flash.scores import Score, attend
+from zoo.layers.rotary import Pairing, rotate
+
+Rotary = tuple[Tensor, Tensor]
+"""Cosines and sines of the positions, (n, r / 2) each, or (B, 1, r / 2) of one token a row."""
+
+
+@dataclass(frozen=True)
+class GAUConfig:
+    """What all units of a model share.
+
+    Args:
+        kind: flash (mixed chunk attention) or flash_quad (attention to all).
+        causal: No token sees a later one.
+        score: The weights.
+        chunk: Tokens of a chunk.
+        pairing: Pairs of features that rotate together.
+        position_bias: Learn a bias of the distance between tokens.
+        offsets: Learn beta beside gamma in Q = gamma Z + beta.
+        bias: Dense layers have a bias.
+        global_norm: What the state is divided by, see `mixed_chunk_attention`.
+        global_part: Without it, tokens see their own chunk only.
+
+    Raises:
+        ValueError: A choice does not exist, or a chunk has no token.
+    """
+
+    kind: Literal["flash", "flash_quad"] = "flash"
+    causal: bool = True
+    score: Score = field(default_factory=Score)
+    chunk: int = 256
+    pairing: Pairing = "interleaved"
+    position_bias: bool = False
+    offsets: bool = True
+    bias: bool = False
+    global_norm: GlobalNorm = "tokens"
+    global_part: bool = True
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("kind", ("flash", "flash_quad")),
+            ("pairing", get_args(Pairing)),
+            ("global_norm", get_args(GlobalNorm)),
+        ):
+            if getattr(self, name) not in choices:
+                value = getattr(self, name)
+                raise ValueError(f"{name}={value!r}: choose one of {', '.join(choices)}")
+        if self.chunk < 1:
+            raise ValueError(f"chunk={self.chunk}: a chunk has at least one token")
+
+
+class GatedAttentionUnit(nn.Module):
+    """O = (U * A V) W_o: attention and feed-forward in one layer, with one head.
+
+    arXiv 2202.10447, section 2; kexue.fm/archives/8934. U, V and Z are SiLU(X W); queries and
+    keys are gamma Z + beta, a pair (gamma, beta) each, turned by their positions.
+
+    Args:
+        dim: Width d of the model.
+        expanded: Width e of U and V.
+        head: Size s of queries and keys.
+        config: The rest.
+    """
+
+    position_bias: nn.Parameter | None
+    beta: nn.Parameter | None
+
+    def __init__(self, dim: int, expanded: int, head: int, config: GAUConfig) -> None:
+        super().__init__()
+        self.expanded, self.head, self.config = expanded, head, config
+        self.to_hidden = nn.Linear(dim, 2 * expanded + head, bias=config.bias)
+        self.to_out = nn.Linear(expanded, dim, bias=config.bias)
+        # quad q, quad k, and for flash lin q, lin k
+        copies = 4 if config.kind == "flash" else 2
+        self.gamma = nn.Parameter(torch.ones(copies, head))
+        self.beta = nn.Parameter(torch.zeros(copies, head)) if config.offsets else None
+        reach = config.chunk if config.kind == "flash" else config.score.size
+        size = reach if config.causal else 2 * reach - 1
+        self.position_bias = nn.Parameter(torch.zeros(size)) if config.position_bias else None
+
+    def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """U, V (B, n, e), and the queries and keys (B, n, s)."""
+        hidden = F.silu(self.to_hidden(x))
+        u, v, z = torch.split(hidden, [self.expanded, self.expanded, self.head], -1)
+        gamma = self.gamma[:, None, None]  # (copies, 1, 1, s): a copy is one block of memory
+        if self.beta is None:
+            copies = z * gamma
+        else:
+            copies = torch.addcmul(self.beta[:, None, None], z, gamma)
+        copies = rotate(copies, *rotary, self.config.pairing).to(v.dtype)
+        return u, v, list(copies.unbind(0))
+
+    def local_bias(self) -> Tensor | None:
+        """The bias of the positions in a chunk, (c, c)."""
+        if self.position_bias is None:
+            return None
+        positions = torch.arange(self.config.chunk, device=self.position_bias.device)
+        return toeplitz(self.position_bias, positions, positions, self.config.causal)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        key_mask: Tensor | None = None,
+        doc_ids: Tensor | None = None,
+        state: ChunkState | CacheState | None = None,
+        lengths: list[int] | None = None,
+    ) -> tuple[Tensor, ChunkState | CacheState | None]:
+        """The unit's output (B, n, d), and the state after it where one was given.
+
+        Args:
+            x: Normalised input, shape (B, n, d).
+            rotary: Tables of its positions.
+            key_mask: True where there is a token, bool, shape (B, n).
+            doc_ids: Document of each token, shape (B, n).
+            state: What came before, to go on from.
+            lengths: Tokens each row really has, with a state.
+        """
+        u, v, copies = self.project(x, rotary)
+        config = self.config
+        if config.kind == "flash":
+            assert not isinstance(state, CacheState)
+            q_quad, k_quad, q_lin, k_lin = copies
+            if not config.global_part:
+                k_lin = torch.zeros_like(k_lin)
+            y = mixed_chunk_attention(
+                q_quad,
+                k_quad,
+                q_lin,
+                k_lin,
+                v,
+                chunk=config.chunk,
+                causal=config.causal,
+                score=config.score,
+                bias=self.local_bias(),
+                key_mask=key_mask,
+                doc_ids=doc_ids,
+                state=state,
+                global_norm=config.global_norm,
+            )
+            if state is not None:
+                assert lengths is not None
+                state = chunk_state.advance(state, k_quad, k_lin, v, lengths)
+        else:
+            assert not isinstance(state, ChunkState)
+            q, k = copies
+            start = 0
+            if state is not None:
+                assert lengths is not None
+                start = state.lengths[0]
+                state.extend(k, v, lengths)
+                end = start + x.shape[1]
+                k, v = state.k[:, :end], state.v[:, :end]
+            y = quadratic_attention(
+                q,
+                k,
+                v,
+                causal=config.causal,
+                score=config.score,
+                bias=self.position_bias,
+                key_mask=key_mask,
+                doc_ids=doc_ids,
+                start=start,
+            )
+        out: Tensor = self.to_out(u * y)
+        return out, state
+
+    def init_state(self, batch: int, like: Tensor) -> ChunkState | CacheState:
+        """The state before the first token, with dtype and device of `like`."""
+        if self.config.kind == "flash":
+            return ChunkState.empty(batch, self.config.chunk, self.head, self.expanded, like)
+        return CacheState.empty(batch, (self.head,), (self.expanded,), like)
+
+    def step(self, x: Tensor, rotary: Rotary, state: ChunkState | CacheState) -> Tensor:
+        """Output (B, d) for one more token x (B, d) a row; changes `state`."""
+        u, v, copies = self.project(x[:, None], rotary)
+        q_quad, k_quad, *linear = (copy[:, 0] for copy in copies)
+        value, score = v[:, 0], self.config.score
+        if isinstance(state, ChunkState):
+            q_lin, k_lin = linear
+            if not self.config.global_part:
+                k_lin = torch.zeros_like(k_lin)
+            y = chunk_state.step(
+                q_quad,
+                k_quad,
+                q_lin,
+                k_lin,
+                value,
+                state,
+                score=score,
+                bias=self.local_bias(),
+                per_chunk=self.config.global_norm == "chunk",
+            )
+        else:
+            bias = self.position_bias
+            y = quadratic.step(q_quad, k_quad, value, state, score=score, bias=bias)
+        out: Tensor = self.to_out(u[:, 0] * y)
+        return out
+
+
+class CrossGatedAttentionUnit(nn.Module):
+    """A gated attention unit whose keys and values are of another sequence.
+
+    Which the post misses in the paper. Only attention to all has a meaning here: the chunks of two
+    sequences do not go together.
+
+    Args:
+        dim: Width of the queries' sequence.
+        expanded: Width e of U and V.
+        head: Size s of queries and keys.
+        context_dim: Width of the other sequence; `dim` if not given.
+        score: The weights; relu2 and relu2_paper divide by its size, whatever the other's length.
+        bias: Dense layers have a bias.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        expanded: int,
+        head: int,
+        *,
+        context_dim: int | None = None,
+        score: Score | None = None,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.expanded, self.head = expanded, head
+        self.score = score or Score("softmax_plus")
+        self.to_query = nn.Linear(dim, expanded + head, bias=bias)
+        self.to_key_value = nn.Linear(context_dim or dim, expanded + head, bias=bias)
+        self.to_out = nn.Linear(expanded, dim, bias=bias)
+        self.gamma = nn.Parameter(torch.ones(2, head))
+        self.beta = nn.Parameter(torch.zeros(2, head))
+
+    def forward(self, x: Tensor, context: Tensor, context_mask: Tensor | None = None) -> Tensor:
+        """Output (B, n, d) of x (B, n, d) that looks at context (B, m, d'), masked (B, m)."""
+        sizes = [self.expanded, self.head]
+        u, q = torch.split(F.silu(self.to_query(x)), sizes, -1)
+        v, k = torch.split(F.silu(self.to_key_value(context)), sizes, -1)
+        q, k = (copy * g + b for copy, g, b in zip((q, k), self.gamma, self.beta, strict=True))
+        mask = None if context_mask is None else context_mask[:, None]
+        visible = torch.full((1, 1), context.shape[1], device=x.device)
+        visible = visible if mask is None else mask.sum(-1, keepdim=True)
+        y = attend(q.to(v.dtype), k.to(v.dtype), v, score=self.score, mask=mask, visible=visible)
+        out: Tensor = self.to_out(u * y)
+        return out

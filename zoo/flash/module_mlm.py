@@ -1,0 +1,348 @@
+"""Masked language model, and classifier, as a LightningModule."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from datamodules.masked import MaskedBatch
+from datamodules.vocabulary import Vocabulary
+from zoo.flash.attention import GlobalNorm
+from zoo.flash.averages import PredictionAverages
+from zoo.flash.block import NormName
+from zoo.flash.build import build_network, build_optimizer, check_optimizer
+from zoo.flash.masking import mask_tokens
+from zoo.flash.network import Kind
+from zoo.flash.scores import ScoreName
+from zoo.flash.words import Words
+from zoo.layers.counter_rng import uniform
+from zoo.layers.rotary import Pairing
+from zoo.training.log import is_logging_step, log_every
+from zoo.training.optim import clip
+
+EVALUATION_SEED = 8934
+MASK = "[MASK]"
+
+
+class FlashMLM(LightningModule):
+    """Masked language model of gated attention units; with `num_classes` a classifier.
+
+    FLASH, arXiv 2202.10447 and kexue.fm/archives/8934; GAU-alpha, kexue.fm/archives/9052. Tokens
+    look to both sides, and padding changes nothing. Pretrain, then `--model.num_classes 2
+    --model.pretrained RUN` goes on with the same network and a new head.
+
+    Args:
+        vocab_size: Number of symbols: the text's, and one for the mask.
+        dim: Width d of the model.
+        depth: Number of gated attention units.
+        kind: flash (linear), flash_quad (attention to all), or transformer.
+        expansion: Width e of the units in multiples of dim.
+        head_size: Size s of the units' queries and keys.
+        heads: Heads of a transformer; one for each 64 features if not given.
+        chunk: Tokens of a chunk of flash.
+        score: Attention weights: relu2_paper, relu2, relu2_row, softmax, softmax_plus or laplace.
+        norm_length: What stands for the length of the text in the scores of flash_quad.
+        min_length: Least number of keys in softmax_plus.
+        position_bias: Learn a bias of the distance between tokens of a chunk.
+        sinusoidal: Add sines of the position to the embedding.
+        rotary_dim: Features of a head that rotate; all if not given.
+        pairing: Which of them rotate together: interleaved or half.
+        token_shift: Half of a unit's input is the previous token's.
+        norm: rms, rms_plain (without weights), scale or layer.
+        final_norm: The norm before the head.
+        norm_eps: Epsilon of the norms.
+        post_norm: Normalise after the residual, as GAU-alpha.
+        bias: Dense layers have a bias.
+        offsets: Queries and keys have an offset beta beside the factor gamma.
+        global_norm: tokens divides the state by the number of its tokens; chunk, as FLASH-pytorch,
+            by the padded length.
+        global_part: Without it, tokens see their own chunk only.
+        segments: Number of token types; 0 for none.
+        tied: The head's weights are the embedding's.
+        head_bias: The head has a bias.
+        dropout: Of the embedding and of each layer's output.
+        init_std: Deviation of the first weights.
+        checkpointing: Recompute a layer's activations in the backward pass, to save memory.
+        compile: Compile the layers when a Trainer trains them.
+        mask_rate: Share of symbols, or words, to guess.
+        mask_token: Number of the mask; the last symbol if not given.
+        num_classes: Classify into so many classes, by the mean over a text, instead.
+        pretrained: Checkpoint to begin with, where the network is the same.
+        lr: Learning rate.
+        weight_decay: Decoupled weight decay of matrices.
+        betas: Decays of Adam's averages.
+        lr_schedule: Multiplier of lr at some steps, linear between them and constant after, from 0
+            at step 0 unless given. Constant if not given.
+
+    Raises:
+        ValueError: A value is out of range, or does not go with the others.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 258,
+        dim: int = 512,
+        depth: int = 12,
+        kind: Kind = "flash",
+        expansion: float = 2.0,
+        head_size: int = 128,
+        heads: int | None = None,
+        chunk: int = 256,
+        score: ScoreName = "relu2_paper",
+        norm_length: int = 512,
+        min_length: int = 16,
+        position_bias: bool = False,
+        sinusoidal: bool = False,
+        rotary_dim: int | None = None,
+        pairing: Pairing = "half",
+        token_shift: bool = False,
+        norm: NormName = "rms",
+        final_norm: NormName = "rms",
+        norm_eps: float = 1e-6,
+        post_norm: bool = False,
+        bias: bool = False,
+        offsets: bool = True,
+        global_norm: GlobalNorm = "tokens",
+        global_part: bool = True,
+        segments: int = 0,
+        tied: bool = True,
+        head_bias: bool = False,
+        dropout: float = 0.0,
+        init_std: float = 0.02,
+        checkpointing: bool = False,
+        compile: bool = False,
+        mask_rate: float = 0.15,
+        mask_token: int | None = None,
+        num_classes: int = 0,
+        pretrained: str | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        betas: list[float] = [0.9, 0.98],  # noqa: B006  # never changed; a list, as YAML has it
+        lr_schedule: dict[int, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if not 0 < mask_rate < 1 or num_classes == 1 or num_classes < 0:
+            raise ValueError(
+                f"mask_rate={mask_rate}, num_classes={num_classes}: a share between 0 and 1; 0 "
+                "classes, or at least 2"
+            )
+        self.mask = vocab_size - 1 if mask_token is None else mask_token
+        if not 0 <= self.mask < vocab_size:
+            raise ValueError(f"mask_token={mask_token}: must be below vocab_size={vocab_size}")
+        check_optimizer(self.hparams)
+        self.net = build_network(self.hparams, causal=False)
+        self.classifier = nn.Linear(dim, num_classes) if num_classes else None
+        self.words = Words(vocab_size, extra=1)
+        self.compiled = self.sharded = False
+        self._validation, self._test = PredictionAverages("val"), PredictionAverages("test")
+        self._tested = 0
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols of the text that the model was trained on, without the mask."""
+        return self.words.vocabulary
+
+    def forward(
+        self, tokens: Tensor, key_mask: Tensor | None = None, segments: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, n, V) of tokens (B, n), int64; or of classes, (B, C).
+
+        Args:
+            tokens: Numbers of the symbols.
+            key_mask: True where there is a token, bool, shape (B, n).
+            segments: Type of each token, shape (B, n).
+        """
+        features = self.net.features(tokens, key_mask, segments=segments)
+        if self.classifier is None:
+            logits: Tensor = self.net.logits(features)
+            return logits
+        if key_mask is None:
+            mean = features.mean(1)
+        else:
+            kept = features.masked_fill(~key_mask[..., None], 0.0)
+            mean = kept.sum(1) / key_mask.sum(1, keepdim=True).clamp(min=1)
+        classes: Tensor = self.classifier(mean)
+        return classes
+
+    # Training
+
+    def losses(self, batch: MaskedBatch, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, targets and which of them count: (B, n, V) or (B, 1, C), and (B, n) or (B, 1).
+
+        Args:
+            batch: The sentences.
+            u: Uniform numbers that choose what is masked, shape (B, n, 3).
+        """
+        tokens, lengths, _, words, labels = batch
+        valid = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        if self.classifier is not None:
+            classes = self(tokens, valid)[:, None]
+            return classes, labels[:, None], torch.ones_like(labels[:, None], dtype=torch.bool)
+        seen, chosen = mask_tokens(
+            tokens,
+            valid,
+            u,
+            rate=self.hparams["mask_rate"],
+            mask=self.mask,
+            symbols=self.hparams["vocab_size"],
+            words=words,
+        )
+        return self(seen, valid), tokens, chosen
+
+    def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
+        """Mean loss of the symbols to guess, or of the classes, in nats."""
+        u = torch.rand(*batch.tokens.shape, 3, device=batch.tokens.device)
+        logits, targets, scored = self.losses(batch, u)
+        targets = targets.where(scored, -100)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+        loss = loss / scored.sum().clamp(min=1)
+        if is_logging_step(self):
+            log_every(self, {"train/loss": loss})
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, with the schedule by step."""
+        scaled = self._trainer is not None and self.trainer.precision == "16-mixed"
+        return build_optimizer(self, self.hparams, scaled=scaled)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips all gradients as `--trainer.gradient_clip_val` says, under bf16 too."""
+        clip(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
+
+    def configure_model(self) -> None:
+        """Shards the network where the strategy does (`-c fsdp`)."""
+        if self.device_mesh is not None and not self.sharded:
+            self.net.shard(self.device_mesh["data_parallel"])
+            self.sharded = True
+
+    def setup(self, stage: str) -> None:
+        """Takes the data's symbols, the pretrained weights, and compiles.
+
+        Raises:
+            ValueError: The data has other symbols than the model, or the network is another.
+        """
+        if stage == "fit" and self.hparams["pretrained"] is not None:
+            self._begin_with(self.hparams["pretrained"])
+        words = getattr(getattr(self.trainer, "datamodule", None), "vocabulary", None)
+        if isinstance(words, Vocabulary):
+            self.words.use(words)
+        if self.hparams["compile"] and stage == "fit" and not self.compiled:
+            self.net.compile_layers()
+            self.compiled = True
+
+    def _begin_with(self, path: str) -> None:
+        from zoo.loading import load
+
+        other = load(path)
+        if not isinstance(other, FlashMLM):
+            raise ValueError(f"--model.pretrained={path} holds a {type(other).__name__}")
+        try:
+            self.net.load_state_dict(other.net.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"--model.pretrained={path}: the network is another: {str(error).splitlines()[1]}"
+            ) from error
+        if len(other.words.symbols):
+            self.words.use(other.vocabulary)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names the class, for `zoo.load`."""
+        checkpoint["zoo_class"] = "zoo.FlashMLM"
+
+    # Evaluation
+
+    def _evaluate(self, batch: MaskedBatch, averages: PredictionAverages) -> None:
+        u = uniform(EVALUATION_SEED, batch.index, 0, (batch.tokens.shape[1], 3))
+        averages.add(*self.losses(batch, u))
+
+    def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
+        """Adds to val/loss, with each item's own mask."""
+        self._evaluate(batch, self._validation)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/loss and accuracy."""
+        self.log_dict(self._validation.reduce(self)[0], sync_dist=True)
+
+    def test_step(self, batch: MaskedBatch, batch_idx: int) -> None:
+        """Adds to the numbers of the test."""
+        self._evaluate(batch, self._test)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs accuracy, loss and perplexity."""
+        means, self._tested = self._test.reduce(self)
+        self.log_dict(means, sync_dist=True)
+
+    def protocol(self) -> dict[str, str]:
+        """How the numbers of a test were made."""
+        if self.classifier is not None:
+            return {"test/accuracy": f"test split, {self._tested} items"}
+        how = (
+            f"test split, {self.hparams['mask_rate']:.0%} chosen by item (seed {EVALUATION_SEED}), "
+            f"8 of 10 masked, 1 replaced, 1 left; {self._tested} guesses"
+        )
+        return {"test/accuracy": how}
+
+    # Use
+
+    @torch.no_grad()
+    def fill_mask(
+        self, texts: list[str] | Tensor, k: int = 5, key_mask: Tensor | None = None
+    ) -> list[list[list[tuple[Any, float]]]]:
+        """The k likeliest symbols for each `[MASK]` of each text, with their probabilities.
+
+        Args:
+            texts: Texts with `[MASK]`s; or tokens, int64 (B, n), of which those that are the mask
+                are guessed, as numbers.
+            k: How many.
+            key_mask: Of tokens: True where there is one, bool, shape (B, n).
+
+        Raises:
+            ValueError: The model is a classifier, or has no symbols.
+        """
+        if self.classifier is not None:
+            raise ValueError("a classifier guesses no symbols: use the pretrained model")
+        if isinstance(texts, Tensor):
+            tokens = texts.to(self.device)
+        else:
+            rows = [self._encode(text) for text in texts]
+            tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
+            lengths = torch.tensor([len(row) for row in rows], device=self.device)
+            key_mask = torch.arange(tokens.shape[1], device=self.device) < lengths[:, None]
+        training = self.training
+        self.eval()
+        best = self(tokens, key_mask).float().softmax(-1).topk(k, -1)
+        self.train(training)
+        guesses: list[list[list[tuple[Any, float]]]] = [[] for _ in tokens]
+        for b, t in (tokens == self.mask).nonzero().tolist():
+            if key_mask is not None and not key_mask[b, t]:
+                continue
+            pairs = zip(best.indices[b, t].tolist(), best.values[b, t].tolist(), strict=True)
+            guesses[b].append([(self._symbol(texts, i), p) for i, p in pairs])
+        return guesses
+
+    def _encode(self, text: str) -> Tensor:
+        words = self.vocabulary
+        parts = [torch.from_numpy(words.encode(part)) for part in text.split(MASK)]
+        mask = torch.tensor([self.mask])
+        joined = [x for part in parts for x in (part, mask)][:-1]
+        return torch.cat([*joined, torch.tensor([words.end])])
+
+    def _symbol(self, texts: list[str] | Tensor, number: int) -> Any:
+        if isinstance(texts, Tensor):
+            return number
+        return MASK if number == self.mask else self.vocabulary.symbols[number]
+
+    def predict_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
+        """Probabilities of the classes, (B, C), or of symbols, (B, n, V), masked as in a test."""
+        u = uniform(EVALUATION_SEED, batch.index, 0, (batch.tokens.shape[1], 3))
+        logits, _, _ = self.losses(batch, u)
+        return logits.softmax(-1).squeeze(1) if self.classifier is not None else logits.softmax(-1)

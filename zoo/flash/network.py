@@ -1,0 +1,285 @@
+"""Tokens in, logits out: embedding, blocks of one of three kinds, head."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from zoo.flash.block import GAUBlock, NormName, make_norm
+from zoo.flash.gau import GAUConfig
+from zoo.flash.transformer import TransformerBlock, swiglu_width
+from zoo.layers.rotary import RotaryEmbedding
+
+Kind = Literal["flash", "flash_quad", "transformer"]
+
+
+@dataclass
+class DecodeState:
+    """What a model keeps of the tokens it has seen."""
+
+    layers: list[Any]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens each row has seen."""
+        lengths: list[int] = self.layers[0].lengths
+        return lengths
+
+    def nbytes(self) -> int:
+        """Memory of all tensors."""
+        tensors = [t for layer in self.layers for t in layer.tensors()]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class Network(nn.Module):
+    """Logits of each token.
+
+    Args:
+        vocabulary: Number of symbols.
+        dim: Width d.
+        depth: Number of gated attention units; a transformer has half as many blocks, which have
+            as many parameters.
+        kind: flash, flash_quad or transformer.
+        expanded: Width e of the units.
+        head: Size s of the units' queries and keys.
+        heads: Heads of a transformer; one for each 64 features if not given.
+        unit: Configuration of the units.
+        rotary_dim: Features that rotate.
+        norm: Of the units, see `make_norm`.
+        final_norm: Before the head; none after post-norm blocks.
+        eps: Of the norms.
+        post_norm: Normalise the sums, and the embedding.
+        token_shift: See `GAUBlock`.
+        sinusoidal: Add sines of the position to the embedding, with a learned factor.
+        segments: Number of token types with an embedding, 0 for none.
+        tied: The head's weights are the embedding's.
+        head_bias: The head has a bias.
+        dropout: Of the embedding and the blocks.
+        checkpointing: Compute blocks again in the backward pass.
+
+    Raises:
+        ValueError: A choice does not exist, or numbers do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        dim: int,
+        depth: int,
+        kind: Kind,
+        expanded: int,
+        head: int,
+        unit: GAUConfig,
+        heads: int | None = None,
+        rotary_dim: int | None = None,
+        norm: NormName = "rms",
+        final_norm: NormName | None = "rms",
+        eps: float = 1e-6,
+        post_norm: bool = False,
+        token_shift: bool = False,
+        sinusoidal: bool = False,
+        segments: int = 0,
+        tied: bool = True,
+        head_bias: bool = False,
+        dropout: float = 0.0,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if kind not in get_args(Kind):
+            raise ValueError(f"kind={kind!r}: choose one of {', '.join(get_args(Kind))}")
+        if min(vocabulary, dim, depth, expanded, head) < 1 or not 0 <= dropout < 1:
+            raise ValueError(
+                f"vocabulary={vocabulary}, dim={dim}, depth={depth}, expanded={expanded}, "
+                f"head={head}, dropout={dropout}: sizes are positive, dropout below 1"
+            )
+        self.kind, self.post_norm, self.checkpointing = kind, post_norm, checkpointing
+        self.embedding = nn.Embedding(vocabulary, dim)
+        self.segments = nn.Embedding(segments, dim) if segments else None
+        self.position_scale = nn.Parameter(torch.tensor(dim**-0.5)) if sinusoidal else None
+        self.dropout = nn.Dropout(dropout)
+        self.embedding_norm = make_norm(norm, dim, eps) if post_norm else None
+        self.layers = nn.ModuleList()
+        if kind == "transformer":
+            heads = heads or max(dim // 64, 1)
+            if depth % 2 or dim % heads or token_shift or post_norm:
+                raise ValueError(
+                    f"kind=transformer: depth={depth} must be even (a block is worth two units), "
+                    f"dim={dim} a multiple of heads={heads}, without token_shift and post_norm"
+                )
+            for _ in range(depth // 2):
+                hidden = swiglu_width(dim, head)
+                block = TransformerBlock(
+                    dim, heads, hidden, causal=unit.causal, pairing=unit.pairing, eps=eps,
+                    dropout=dropout,
+                )  # fmt: skip
+                self.layers.append(block)
+            size = dim // heads
+        else:
+            if token_shift and dim % 2:
+                raise ValueError(f"token_shift halves the features: dim={dim} must be even")
+            for _ in range(depth):
+                gau = GAUBlock(
+                    dim, expanded, head, unit, norm=norm, eps=eps, post_norm=post_norm,
+                    token_shift=token_shift, dropout=dropout,
+                )  # fmt: skip
+                self.layers.append(gau)
+            size = head
+        if rotary_dim is not None and rotary_dim > size:
+            raise ValueError(f"rotary_dim={rotary_dim} is more than the {size} features of a head")
+        self.rotary = RotaryEmbedding(rotary_dim or size, pairing=unit.pairing)
+        self.final_norm = make_norm(final_norm, dim, eps) if final_norm else None
+        self.head = None if tied else nn.Linear(dim, vocabulary, bias=head_bias)
+        self.head_bias = nn.Parameter(torch.zeros(vocabulary)) if tied and head_bias else None
+
+    def init_normal(self, std: float = 0.02) -> None:
+        """Normal weights of the given deviation, zero biases, gamma 1."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=std)
+                bias = getattr(module, "bias", None)
+                if bias is not None:
+                    nn.init.zeros_(bias)
+
+    def compile_layers(self) -> None:
+        """Compiles each layer for training, all into one program, as they are alike."""
+        for layer in self.layers:
+            layer.compile(dynamic=False)
+
+    def shard(self, mesh: Any) -> None:
+        """Spreads weights, gradients and optimiser state over processes (FSDP2).
+
+        Args:
+            mesh: A one-dimensional DeviceMesh.
+        """
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in self.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+
+    def embed(self, tokens: Tensor, segments: Tensor | None, starts: list[int]) -> Tensor:
+        """Embeddings (B, n, d) of tokens (B, n) that begin at `starts`, one or one a row."""
+        x: Tensor = self.embedding(tokens)
+        if self.segments is not None:
+            x = x + self.segments(torch.zeros_like(tokens) if segments is None else segments)
+        if self.position_scale is not None:
+            n, dim = tokens.shape[1], x.shape[-1]
+            i = torch.arange(0, dim, 2, dtype=torch.float64)
+            positions = torch.tensor(starts)[:, None] + torch.arange(n)
+            angles = positions.double()[..., None] * 10000 ** (-i / dim)
+            waves = torch.cat([angles.sin(), angles.cos()], -1)[..., :dim]
+            x = x + waves.to(x.device, x.dtype) * self.position_scale.to(x.dtype)
+        x = self.dropout(x)
+        return x if self.embedding_norm is None else self.embedding_norm(x)
+
+    def features(
+        self,
+        tokens: Tensor,
+        key_mask: Tensor | None = None,
+        doc_ids: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> Tensor:
+        """The last block's normalised output, (B, n, d)."""
+        x = self.embed(tokens, segments, [0])
+        rotary = self.rotary.tables(tokens.shape[1])
+        for layer in self.layers:
+            if self.checkpointing and torch.is_grad_enabled():
+                x, _ = checkpoint(layer, x, rotary, key_mask, doc_ids, use_reentrant=False)
+            else:
+                # Evaluation meets batches of many shapes: compiling for each would take longer.
+                call = layer if self.training else layer._call_impl
+                x, _ = call(x, rotary, key_mask, doc_ids)
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (..., vocabulary) of features (..., d)."""
+        if self.head is not None:
+            out: Tensor = self.head(x)
+            return out
+        return F.linear(x, self.embedding.weight, self.head_bias)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        key_mask: Tensor | None = None,
+        doc_ids: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, n, vocabulary) of tokens (B, n), int64.
+
+        Args:
+            tokens: Numbers of the symbols.
+            key_mask: True where there is a token, bool, shape (B, n).
+            doc_ids: Document of each token, shape (B, n).
+            segments: Type of each token, shape (B, n).
+        """
+        return self.logits(self.features(tokens, key_mask, doc_ids, segments))
+
+    # Decoding
+
+    def init_state(self, batch: int) -> DecodeState:
+        """The state before the first token."""
+        like = self.embedding.weight.detach()
+        layers: Any = self.layers
+        return DecodeState([layer.init_state(batch, like) for layer in layers])
+
+    def prefill(
+        self, tokens: Tensor, state: DecodeState, lengths: list[int] | None = None
+    ) -> tuple[Tensor, DecodeState]:
+        """Features (B, n, d) of many tokens at once, and the state after them.
+
+        Args:
+            tokens: int64, shape (B, n), rows of fewer tokens padded on the right.
+            state: What came before, all rows equally long.
+            lengths: Tokens each row really has, n if not given.
+        """
+        start, n = state.lengths[0], tokens.shape[1]
+        lengths = [n] * len(tokens) if lengths is None else lengths
+        x = self.embed(tokens, None, [start])
+        rotary = self.rotary.tables(start + n, start)
+        layers = []
+        for layer, before in zip(self.layers, state.layers, strict=True):
+            x, after = layer.forward(x, rotary, state=before, lengths=lengths)
+            layers.append(after)
+        return x if self.final_norm is None else self.final_norm(x), DecodeState(layers)
+
+    def step(self, tokens: Tensor, state: DecodeState) -> Tensor:
+        """Logits (B, vocabulary) after one more token (B,) a row; changes `state`."""
+        seen = state.lengths
+        x = self.embed(tokens[:, None], None, seen)[:, 0]
+        if len(set(seen)) == 1:
+            rotary = self.rotary.tables(seen[0] + 1, seen[0])
+        else:
+            positions = torch.tensor(seen, device=tokens.device)[:, None]
+            rotary = self.rotary.at(positions, max(seen) + 1)
+        layers: Any = self.layers
+        for layer, own in zip(layers, state.layers, strict=True):
+            x = layer.step(x, rotary, own)
+        return self.logits(x if self.final_norm is None else self.final_norm(x))
+
+
+def macs_per_token(network: Network, n: int) -> float:
+    """Multiplications a token of the forward pass at length n, without the head.
+
+    The weights' once, and those of attention: c (s + e) + 2 s e for flash, n (s + e) for
+    flash_quad, 2 n d for a transformer, half of these where no token sees a later one.
+    """
+    linears = (m for m in network.layers.modules() if isinstance(m, nn.Linear))
+    total = float(sum(m.weight.numel() for m in linears))
+    for layer in network.layers:
+        if isinstance(layer, TransformerBlock):
+            total += 2 * n * layer.attention.to_out.in_features / (1 + layer.attention.causal)
+            continue
+        assert isinstance(layer, GAUBlock)
+        s, e, config = layer.gau.head, layer.gau.expanded, layer.gau.config
+        if config.kind == "flash":
+            c = min(config.chunk, n)
+            total += c * (s + e) + 2 * s * e + math.ceil(n / c) * s * e / c
+        else:
+            total += n * (s + e) / (1 + config.causal)
+    return total

@@ -1,0 +1,211 @@
+"""Attention of one head to all tokens (FLASH-Quad), and its decoding step with a growing cache."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from zoo.flash.scores import Score, attend
+
+
+def toeplitz(weights: Tensor, rows: Tensor, columns: Tensor, causal: bool) -> Tensor:
+    """b_ij as a learned function of the distance (arXiv 2202.10447, appendix).
+
+    Args:
+        weights: One number a distance: of i - j = 0 ... R - 1 if causal, of j - i = -(R - 1) ...
+            R - 1 otherwise. Farther tokens share the last one.
+        rows: Positions i, int64.
+        columns: Positions j, int64.
+        causal: Whether j <= i is all that is needed.
+
+    Returns:
+        Shape (*rows, *columns).
+    """
+    if causal:
+        index = (rows[..., None] - columns).clamp(0, len(weights) - 1)
+    else:
+        reach = len(weights) // 2
+        index = (columns - rows[..., None]).clamp(-reach, reach) + reach
+    return weights[index]
+
+
+def quadratic_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool,
+    score: Score,
+    bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    doc_ids: Tensor | None = None,
+    start: int = 0,
+    block: int = 1024,
+) -> Tensor:
+    """Attention in O(n^2) time, by blocks of queries that are computed again for the gradient.
+
+    Args:
+        q: Queries, shape (B, n, s), rotated by their positions.
+        k: Keys, shape (B, start + n, s).
+        v: Values, shape (B, start + n, e).
+        causal: No token sees a later one.
+        score: The weights; its size is a constant, not n, which decoding does not know.
+        bias: Weights of `toeplitz`.
+        key_mask: True where there is a token, bool, shape (B, start + n).
+        doc_ids: Document of each token, integer, (B, n), equal within one and in no other.
+        start: Number of earlier tokens, of which there are no queries.
+        block: Queries at a time.
+
+    Returns:
+        Shape (B, n, e).
+    """
+    total = k.shape[1]
+    if key_mask is None and doc_ids is None and score.name == "softmax" and bias is None:
+        # The fused kernel takes any size of values on a CPU, and makes the weights elsewhere.
+        mask = None
+        if causal and start:
+            mask = torch.ones(total, total, dtype=torch.bool, device=q.device).tril()[start:]
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal and not start
+        )
+    parts = []
+    for first in range(start, total, block):
+        last = min(first + block, total)
+        end = last if causal else total
+        rows = torch.arange(first, last, device=q.device)
+        columns = torch.arange(end, device=q.device)
+        mask = (columns <= rows[:, None])[None] if causal else None
+        if key_mask is not None:
+            keys = key_mask[:, None, :end]
+            mask = keys if mask is None else mask & keys
+        if doc_ids is not None:
+            same = doc_ids[:, first - start : last - start, None] == doc_ids[:, None, :end]
+            mask = same if mask is None else mask & same
+
+        def one(
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            weights: Tensor | None,
+            rows: Tensor = rows,
+            columns: Tensor = columns,
+            mask: Tensor | None = mask,
+        ) -> Tensor:
+            visible = None
+            if score.by_row:
+                visible = torch.full((1, 1), len(columns), device=q.device)
+                visible = visible if mask is None else mask.sum(-1, keepdim=True)
+            matrix = None if weights is None else toeplitz(weights, rows, columns, causal)
+            return attend(q, k, v, score=score, bias=matrix, mask=mask, visible=visible)
+
+        arguments = (q[:, first - start : last - start], k[:, :end], v[:, :end], bias)
+        again = total > block and torch.is_grad_enabled()
+        parts.append(checkpoint(one, *arguments, use_reentrant=False) if again else one(*arguments))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+@dataclass
+class CacheState:
+    """Keys and values of all tokens so far: grows with the prefix."""
+
+    k: Tensor
+    """(B, ..., capacity, s)."""
+    v: Tensor
+    """(B, ..., capacity, e)."""
+    lengths: list[int]
+    """Tokens each row has seen."""
+
+    @classmethod
+    def empty(
+        cls, batch: int, keys: tuple[int, ...], values: tuple[int, ...], like: Tensor
+    ) -> "CacheState":
+        """No tokens; `keys` and `values` are the shapes of one token's, (..., s) and (..., e)."""
+        k, v = (like.new_zeros(batch, *shape[:-1], 0, shape[-1]) for shape in (keys, values))
+        return cls(k, v, [0] * batch)
+
+    def tensors(self) -> list[Tensor]:
+        """All that takes memory."""
+        return [self.k, self.v]
+
+    def grow(self, length: int) -> None:
+        """Makes room for `length` tokens, at least doubling what there is."""
+        have = self.k.shape[-2]
+        if length > have:
+            more = max(length, 2 * have) - have
+            self.k, self.v = F.pad(self.k, (0, 0, 0, more)), F.pad(self.v, (0, 0, 0, more))
+
+    def extend(self, k: Tensor, v: Tensor, lengths: list[int]) -> None:
+        """Adds tokens (B, ..., n, .), of which row b really has lengths[b].
+
+        Raises:
+            ValueError: The rows have seen different numbers of tokens.
+        """
+        if len(set(self.lengths)) != 1:
+            raise ValueError(
+                f"rows that have seen {self.lengths} tokens cannot go on with several at once: "
+                "feed them token by token"
+            )
+        start, n = self.lengths[0], k.shape[-2]
+        self.grow(start + n)
+        self.k[..., start : start + n, :], self.v[..., start : start + n, :] = k, v
+        self.lengths = [start + m for m in lengths]
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Adds one token (B, ..., .) a row.
+
+        Returns:
+            Keys, values and, where rows differ, which of them a row has, bool (B, end).
+        """
+        end = max(self.lengths) + 1
+        self.grow(end)
+        mask = None
+        if len(set(self.lengths)) == 1:
+            self.k[..., end - 1, :], self.v[..., end - 1, :] = k, v
+        else:
+            for row, n in enumerate(self.lengths):
+                self.k[row, ..., n, :], self.v[row, ..., n, :] = k[row], v[row]
+            seen = torch.tensor(self.lengths, device=k.device)[:, None]
+            mask = torch.arange(end, device=k.device) <= seen
+        self.lengths = [n + 1 for n in self.lengths]
+        return self.k[..., :end, :], self.v[..., :end, :], mask
+
+
+def step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: CacheState,
+    *,
+    score: Score,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Output of one more token a row, in time that grows with the prefix; changes `state`.
+
+    Args:
+        q: Query, shape (B, s), rotated by its row's position.
+        k: Key, same shape.
+        v: Value, shape (B, e).
+        state: What came before.
+        score: The weights.
+        bias: Weights of a causal `toeplitz`.
+
+    Returns:
+        Shape (B, e).
+    """
+    keys, values, mask = state.append(k, v)
+    rows = torch.tensor(state.lengths, device=q.device)[:, None] - 1
+    matrix = None
+    if bias is not None:
+        matrix = toeplitz(bias, rows, torch.arange(keys.shape[1], device=q.device), True)
+    y = attend(
+        q[:, None],
+        keys,
+        values,
+        score=score,
+        bias=matrix,
+        mask=None if mask is None else mask[:, None],
+        visible=(rows + 1)[..., None] if score.by_row else None,
+    )
+    return y[:, 0]

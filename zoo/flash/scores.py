@@ -1,0 +1,163 @@
+"""Attention weights of a single head: what becomes of the products of queries and keys."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ScoreName = Literal["relu2_paper", "relu2", "relu2_row", "softmax", "softmax_plus", "laplace"]
+
+_LAPLACE_MEAN, _LAPLACE_STD = math.sqrt(0.5), math.sqrt(0.25 / math.pi)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A function from products q k and a bias b to weights.
+
+    With s the head size, n = `size`, and l the number of keys that a query sees:
+
+    * relu2_paper: relu(q k / n + b)^2, as the paper's code has it (arXiv 2202.10447)
+    * relu2: relu(q k / sqrt(s) + b)^2 / n (kexue.fm/archives/8934)
+    * relu2_row: relu(q k / sqrt(s) + b)^2 / l ("the first t terms are divided by t", ibid.)
+    * softmax: softmax(q k / sqrt(s) + b)
+    * softmax_plus: softmax(log_512(l) q k / sqrt(s) + b) (kexue.fm/archives/8823, 9019)
+    * laplace: (1 + erf((x - mu) / (sigma sqrt(2)))) / 2 of x = q k / n + b (arXiv 2209.10655)
+
+    None depends on the length of the sequence, which is not known while decoding.
+
+    Args:
+        name: Which.
+        size: The n above: the length of a chunk, or a constant for attention to all tokens.
+        min_len: Least l of softmax_plus.
+
+    Raises:
+        ValueError: There is no such score, or a length is not positive.
+    """
+
+    name: ScoreName = "relu2_paper"
+    size: int = 256
+    min_len: int = 16
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(ScoreName):
+            raise ValueError(f"score={self.name!r}: choose one of {', '.join(get_args(ScoreName))}")
+        if self.size < 1 or self.min_len < 1:
+            raise ValueError(
+                f"size={self.size}, min_len={self.min_len}: lengths of scores are at least 1"
+            )
+
+    @property
+    def by_row(self) -> bool:
+        """Whether the weights depend on the number of keys that a query sees."""
+        return self.name in ("relu2_row", "softmax_plus")
+
+    def prepare(
+        self, q: Tensor, bias: Tensor | None, visible: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Queries and bias with all factors, so that weights are a function of q k + b alone.
+
+        A factor costs s numbers a query here, and as many as there are keys later.
+
+        Args:
+            q: Queries, shape (..., i, s).
+            bias: b, shape (i, j) or one that broadcasts, if any.
+            visible: l of each query, shape (..., i, 1), where `by_row`.
+        """
+        if self.name in ("relu2_paper", "laplace"):
+            return q / self.size, bias
+        scale = q.shape[-1] ** -0.5
+        if self.name == "softmax":
+            return q * scale, bias
+        if self.name == "relu2":
+            root = self.size**-0.5
+            return q * (scale * root), None if bias is None else bias * root
+        assert visible is not None
+        seen = visible.to(q.dtype)
+        if self.name == "softmax_plus":
+            return q * (seen.clamp(min=self.min_len).log() * (scale / math.log(512))), bias
+        row = seen.clamp(min=1).rsqrt()
+        return q * (scale * row), None if bias is None else bias * row
+
+    def activate(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Weights from x = q k + b of `prepare`.
+
+        Args:
+            x: Shape (..., i, j).
+            mask: Which keys a query sees, bool, of a shape that broadcasts; all if None. A query
+                that sees no key has no weights but zeros.
+        """
+        hidden = None if mask is None else ~mask
+        if self.name.startswith("softmax"):
+            if hidden is None:
+                return x.softmax(-1)
+            x = x.masked_fill(hidden, torch.finfo(x.dtype).min)
+            return x.softmax(-1).masked_fill(hidden, 0.0)
+        if self.name == "laplace":
+            weights = (1 + torch.erf((x - _LAPLACE_MEAN) / (_LAPLACE_STD * math.sqrt(2)))) / 2
+            return weights if hidden is None else weights.masked_fill(hidden, 0.0)
+        return (x if hidden is None else x.masked_fill(hidden, 0.0)).relu().square()
+
+
+class _SquaredReLUAttention(torch.autograd.Function):
+    """relu(q k + b)^2 v, keeping one number a pair for the gradient instead of four."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, hidden: Tensor | None
+    ) -> Tensor:
+        x = torch.bmm(q, k.mT) if bias is None else torch.baddbmm(bias, q, k.mT)
+        if hidden is not None:
+            x = x.masked_fill_(hidden, 0.0)
+        x = x.relu_()
+        ctx.save_for_backward(q.to(x.dtype), k.to(x.dtype), v.to(x.dtype), x)
+        ctx.bias = None if bias is None else bias.ndim
+        return torch.bmm(x * x, v)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, x = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        grad_v = torch.bmm((x * x).mT, grad) if needs[2] else None
+        half = torch.bmm(grad, v.mT).mul_(x)  # half of the gradient of q k + b
+        grad_bias = None
+        if ctx.bias is not None and needs[3]:
+            grad_bias = 2 * (half.sum(0) if ctx.bias == 2 else half)
+        return 2 * torch.bmm(half, k), 2 * torch.bmm(half.mT, q), grad_v, grad_bias, None
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    score: Score,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    visible: Tensor | None = None,
+) -> Tensor:
+    """Values summed by the weights of their keys.
+
+    Args:
+        q: Queries, shape (B, i, s).
+        k: Keys, shape (B, j, s).
+        v: Values, shape (B, j, e).
+        score: The weights.
+        bias: Added to the products, shape (i, j) or (B, i, j).
+        mask: Which keys a query sees, bool, (i, j), (B, 1, j) or (B, i, j).
+        visible: How many these are, (i, 1) or (B, i, 1); needed where the score is `by_row`.
+
+    Returns:
+        Shape (B, i, e).
+    """
+    q, bias = score.prepare(q, bias, visible)
+    bias = None if bias is None else bias.to(q.dtype)
+    if score.name.startswith("relu2"):
+        hidden = None if mask is None else ~mask
+        y: Tensor = _SquaredReLUAttention.apply(q, k, v, bias, hidden)
+        return y
+    x = torch.bmm(q, k.mT) if bias is None else torch.baddbmm(bias, q, k.mT)
+    return torch.bmm(score.activate(x, mask).to(v.dtype), v)

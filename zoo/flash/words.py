@@ -1,0 +1,66 @@
+"""The symbols of the training text, kept with the weights."""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.vocabulary import Vocabulary
+
+
+class Words(nn.Module):
+    """A vocabulary as a buffer, so that a checkpoint alone can read and write text.
+
+    Args:
+        size: Number of symbols that the model has.
+        extra: How many of these are the model's own, such as a mask, after the text's.
+    """
+
+    symbols: Tensor
+
+    def __init__(self, size: int, extra: int = 0) -> None:
+        super().__init__()
+        self.size, self.extra = size, extra
+        self._vocabulary: Vocabulary | None = None
+        self.register_buffer("symbols", torch.zeros(0, dtype=torch.uint8))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols, as the training data had them.
+
+        Raises:
+            ValueError: The model has seen no text yet.
+        """
+        if not len(self.symbols):
+            raise ValueError("this model has no symbols yet: train it on text, or give numbers")
+        if self._vocabulary is None:
+            level, *symbols = json.loads(bytes(self.symbols.tolist()))
+            self._vocabulary = Vocabulary(level, () if level == "byte" else symbols)
+        return self._vocabulary
+
+    def use(self, vocabulary: Vocabulary) -> None:
+        """Takes the data's symbols.
+
+        Raises:
+            ValueError: There are more than the model has numbers for, or they are others.
+        """
+        needed = len(vocabulary) + self.extra
+        if needed != self.size:
+            raise ValueError(
+                f"the data has {len(vocabulary)} symbols"
+                + (f", with the model's own {needed}" if self.extra else "")
+                + f", but the model {self.size}: set --model.vocab_size={needed}"
+            )
+        if len(self.symbols) and self.vocabulary != vocabulary:
+            raise ValueError("the data has other symbols than the model was trained on")
+        symbols = [] if vocabulary.level == "byte" else vocabulary.symbols
+        packed = json.dumps([vocabulary.level, *symbols]).encode()
+        self.symbols = torch.tensor(list(packed), dtype=torch.uint8, device=self.symbols.device)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        symbols = state_dict.get(f"{prefix}symbols")
+        if symbols is not None:  # as many bytes as the symbols take
+            self.symbols = symbols.new_empty(symbols.shape, device=self.symbols.device)
+            self._vocabulary = None
+        super()._load_from_state_dict(state_dict, prefix, *args)
