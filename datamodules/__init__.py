@@ -6,7 +6,7 @@ from datamodules.images import CIFAR10, MNIST, STL10, Digits, FashionMNIST
 from datamodules.language import StreamBatch, Text
 from datamodules.masked import MaskedBatch, MaskedSentences
 from datamodules.pixels import to_float, to_uint8
-from datamodules.sentences import Sentences, TextBatch
+from datamodules.sentences import TextBatch, TextLines
 from datamodules.synthetic import Synthetic
 from datamodules.toy2d import PointBatch, Toy2D
 from datamodules.vocabulary import Vocabulary
@@ -23,11 +23,11 @@ __all__ = [
     "MaskedBatch",
     "MaskedSentences",
     "PointBatch",
-    "Sentences",
     "StreamBatch",
     "Synthetic",
     "Text",
     "TextBatch",
+    "TextLines",
     "Toy2D",
     "Vocabulary",
     "to_float",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.image_data import Split
-from datamodules.sentences import Sentences, SentenceSet
+from datamodules.sentences import SentenceSet, TextLines
 from datamodules.vocabulary import Vocabulary
 
 Segmenter = Literal["none", "spaces", "jieba"]
@@ -71,7 +71,7 @@ class MaskedSet(SentenceSet):
         return MaskedBatch(tokens, lengths, index, words, torch.from_numpy(self.labels[indices]))
 
 
-class MaskedSentences(Sentences):
+class MaskedSentences(TextLines):
     """Sentences of text or of tables, in batches of about one length, as `MaskedBatch`es.
 
     A table is a .tsv file whose first line names its columns; its sentences are those of the
@@ -80,7 +80,7 @@ class MaskedSentences(Sentences):
     depends on its text alone, so that none is in two: 90, 5 and 5 of 100.
 
     Args:
-        root: A .tsv file or a folder of them; else as for `Sentences`.
+        root: A .tsv file or a folder of them; else as for `TextLines`.
         level: What a symbol is: char, byte, word or wordpunct.
         segmenter: What is masked as a whole: a symbol (none), what spaces part, or a Chinese word
             as jieba finds it.

@@ -112,7 +112,7 @@ class BucketSampler(EpochSampler):
         return order[self.rank :: self.world_size][: len(self)][start:]
 
 
-class Sentences(TextData):
+class TextLines(TextData):
     """Sentences of any text, a line each, as `TextBatch`es; empty lines are left out.
 
     The vocabulary is the training split's. Evaluation is in the order of the text. The Penn

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import Sentences
+from datamodules import TextLines
 from datamodules.loader import EpochLoader
 from datamodules.sentences import BucketSampler, SentenceSet
 
@@ -27,7 +27,7 @@ def folder(path, train=200):
 
 
 def test_a_batch_holds_the_lines_of_its_numbers(tmp_path):
-    data = Sentences(root=folder(tmp_path), batch_size=8)
+    data = TextLines(root=folder(tmp_path), batch_size=8)
     data.setup()
     lines = (tmp_path / "train.txt").read_text().split("\n\n")
     for tokens, lengths, index, real in data.train_dataloader():
@@ -45,7 +45,7 @@ def test_a_batch_holds_the_lines_of_its_numbers(tmp_path):
 
 
 def test_evaluation_keeps_order_and_every_sentence(tmp_path):
-    data = Sentences(root=folder(tmp_path), batch_size=8, val_batch_size=5)
+    data = TextLines(root=folder(tmp_path), batch_size=8, val_batch_size=5)
     data.setup()
     for loader, count in [(data.val_dataloader(), 23), (data.test_dataloader(), 11)]:
         assert torch.cat([batch.index for batch in loader]).tolist() == list(range(count))
@@ -55,14 +55,14 @@ def test_evaluation_keeps_order_and_every_sentence(tmp_path):
 def test_the_vocabulary_is_the_training_splits(tmp_path):
     for name, line in [("train", "a b"), ("valid", "a c"), ("test", "c b")]:
         (tmp_path / f"{name}.txt").write_text(f"{line}\n" * 3)
-    data = Sentences(root=str(tmp_path), batch_size=1)
+    data = TextLines(root=str(tmp_path), batch_size=1)
     data.setup()
     assert data.vocabulary.symbols == ["</s>", "<unk>", "a", "b"]
     assert next(iter(data.val_dataloader())).tokens.tolist() == [[2, 1, 0]]
 
 
 def test_long_sentences_are_left_out_of_training_only(tmp_path):
-    data = Sentences(root=folder(tmp_path), batch_size=8, max_length=10, limit=50)
+    data = TextLines(root=folder(tmp_path), batch_size=8, max_length=10, limit=50)
     data.setup()
     assert data.split("train").lengths.max() == 10
     assert len(data.split("train")) == 50
@@ -155,7 +155,7 @@ def test_the_trainer_sets_the_epoch(tmp_path):
         def validation_step(self, batch):
             pass
 
-    data = Sentences(root=folder(tmp_path), batch_size=8, seed=4)
+    data = TextLines(root=folder(tmp_path), batch_size=8, seed=4)
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
@@ -171,7 +171,7 @@ def test_the_trainer_sets_the_epoch(tmp_path):
 
 @pytest.mark.parametrize("level", ["char", "byte"])
 def test_lines_of_characters_and_bytes_are_whole(level):
-    data = Sentences(level=level, batch_size=8)
+    data = TextLines(level=level, batch_size=8)
     data.setup("validate")
     for batch in list(data.val_dataloader())[:5]:
         for row, number in zip(batch.tokens, batch.index.tolist(), strict=True):
@@ -180,7 +180,7 @@ def test_lines_of_characters_and_bytes_are_whole(level):
 
 @pytest.mark.skipif(not PTB.is_dir(), reason="no Penn Treebank here")
 def test_the_penn_treebank_is_the_published_one():
-    data = Sentences(root=str(PTB))
+    data = TextLines(root=str(PTB))
     data.setup()
     assert len(data.vocabulary) == 10_000
     counts = [(len(data.split(s)), int(data.split(s).lengths.sum())) for s in ("train", "test")]
@@ -197,10 +197,10 @@ def test_the_penn_treebank_is_the_published_one():
 )
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        Sentences(**options)
+        TextLines(**options)
 
 
 def test_a_batch_larger_than_the_set_is_refused(tmp_path):
-    data = Sentences(root=folder(tmp_path, 20), batch_size=21)
+    data = TextLines(root=folder(tmp_path, 20), batch_size=21)
     with pytest.raises(ValueError, match="batch of 21 is larger"):
         data.train_dataloader()

@@ -140,7 +140,7 @@ model:
     lr: 0.05
     log_density_samples: 5
 data:
-  class_path: datamodules.Sentences
+  class_path: datamodules.TextLines
   init_args: {root: text, batch_size: 4, pool: 3}
 trainer:
   accelerator: cpu
