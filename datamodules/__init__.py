@@ -4,6 +4,7 @@ from datamodules.folder import ImageFolder
 from datamodules.image_data import ImageBatch, ImageData
 from datamodules.images import CIFAR10, MNIST, Digits, FashionMNIST
 from datamodules.pixels import to_float, to_uint8
+from datamodules.sentence_pairs import LabelledPairs, Sentences, SimilarGroups
 
 __all__ = [
     "CIFAR10",
@@ -13,6 +14,9 @@ __all__ = [
     "ImageBatch",
     "ImageData",
     "ImageFolder",
+    "LabelledPairs",
+    "Sentences",
+    "SimilarGroups",
     "to_float",
     "to_uint8",
 ]

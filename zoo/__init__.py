@@ -13,9 +13,20 @@ if TYPE_CHECKING:
     from zoo.ddpm.module import DDPM as DDPM
     from zoo.loading import load as load
     from zoo.loading import save_pretrained as save_pretrained
+    from zoo.simbert.module import SimBERT as SimBERT
+    from zoo.simbert.roformer_sim import RoFormerSim as RoFormerSim
+    from zoo.simbert.similarity import SentenceSimilarity as SentenceSimilarity
 
 __version__ = "0.1.0"
-__all__ = ["DDPM", "list_models", "load", "save_pretrained"]
+__all__ = [
+    "DDPM",
+    "RoFormerSim",
+    "SentenceSimilarity",
+    "SimBERT",
+    "list_models",
+    "load",
+    "save_pretrained",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -57,6 +57,30 @@ MODELS = {
             "denoising diffusion: ancestral and DDIM sampling, bits/dim, guidance",
             exchange="zoo.ddpm.interchange",
         ),
+        Model(
+            "SimBERT",
+            "zoo.simbert.module",
+            "simbert/demo",
+            "1905.03197",
+            7427,
+            "one encoder that retrieves similar sentences and writes them: BERT + UniLM",
+        ),
+        Model(
+            "RoFormerSim",
+            "zoo.simbert.roformer_sim",
+            "simbert/roformer-sim",
+            "2104.09864",
+            8454,
+            "SimBERT on RoFormer, with BART-like noise and distillation",
+        ),
+        Model(
+            "SentenceSimilarity",
+            "zoo.simbert.similarity",
+            "simbert/cosent",
+            "1908.10084",
+            8541,
+            "sentence vectors from labelled pairs: Sentence-BERT's head, CoSENT, cosine losses",
+        ),
     ]
 }
 

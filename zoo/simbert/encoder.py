@@ -153,7 +153,7 @@ class Encoder(nn.Module):
                 raise ValueError(f"{name}={value!r}: choose one of {', '.join(known)}")
         E = embedding_size or hidden
         self.pooling, self.dropout, self.max_positions = pooler, dropout, max_positions
-        self.shape = (layers, heads, hidden // heads)
+        self.width, self.shape = hidden, (layers, heads, hidden // heads)
         self.word_embeddings = nn.Embedding(vocab_size, E, padding_idx=None)
         self.type_embeddings = nn.Embedding(2, E)
         self.embedding_norm = nn.LayerNorm(E, eps=_EPS)
@@ -198,7 +198,7 @@ class Encoder(nn.Module):
             ValueError: A row is longer than the learned positions.
         """
         L = tokens.shape[1]
-        x = self.word_embeddings(tokens)
+        x: Tensor = self.word_embeddings(tokens)
         types = self.type_embeddings
         x = x + (types.weight[0] if segments is None else types(segments))
         rotation: Rotation | None = None
@@ -239,7 +239,8 @@ class Encoder(nn.Module):
             valid = padding_mask(lengths, hidden.shape[1])[:, 0, 0, :, None]
             return (hidden * valid).sum(1) / lengths[:, None]
         first = hidden[:, 0]
-        return first if self.pooler is None else self.pooler(first)  # type: ignore[no-any-return]
+        pooled: Tensor = first if self.pooler is None else self.pooler(first)
+        return pooled
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., vocab_size) of hidden states (..., H), by the tied embedding."""
