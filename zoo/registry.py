@@ -97,6 +97,26 @@ COMMANDS = {
         "draw images from a checkpoint into one PNG grid",
         {"-n": "--n", "-o": "--out"},
     ),
+    "embed": Command(
+        "zoo.simbert.commands:embed",
+        "sentence vectors of the lines of a file",
+        {"-i": "--input", "-o": "--output"},
+    ),
+    "similar": Command(
+        "zoo.simbert.commands:similar",
+        "the nearest sentences of a corpus",
+        {"-i": "--input", "-k": "--k"},
+    ),
+    "paraphrase": Command(
+        "zoo.simbert.commands:paraphrase",
+        "write sentences that say the same",
+        {"-n": "--n", "-k": "--k"},
+    ),
+    "mine-pairs": Command(
+        "zoo.simbert.commands:mine_pairs",
+        "find similar sentences in answers, documents or message catalogues",
+        {"-o": "--output"},
+    ),
     "export": Command("zoo.cli.commands:export", "write a checkpoint as safetensors or diffusers"),
     "import": Command(
         "zoo.cli.commands:import_", "read foreign weights into a folder of the zoo's own"
