@@ -64,6 +64,7 @@ MODELS = {
             "1905.03197",
             7427,
             "one encoder that retrieves similar sentences and writes them: BERT + UniLM",
+            exchange="zoo.simbert.interchange",
         ),
         Model(
             "RoFormerSim",
@@ -72,6 +73,7 @@ MODELS = {
             "2104.09864",
             8454,
             "SimBERT on RoFormer, with BART-like noise and distillation",
+            exchange="zoo.simbert.interchange_roformer",
         ),
         Model(
             "SentenceSimilarity",
@@ -80,6 +82,7 @@ MODELS = {
             "1908.10084",
             8541,
             "sentence vectors from labelled pairs: Sentence-BERT's head, CoSENT, cosine losses",
+            exchange="zoo.simbert.interchange_sentences",
         ),
     ]
 }
