@@ -77,8 +77,10 @@ def _pairs_of(
 ) -> list[tuple[str, str]]:
     """Like pairs of different sentences in the texts of one question or document."""
     found = [s for text in unit for s in sentences(text, shortest, longest)]
-    distinct = {_LEFT_OUT.sub("", s): s for s in reversed(found)}
-    texts = list(reversed([s for bare, s in distinct.items() if bare]))
+    distinct: dict[str, str] = {}
+    for sentence in found:
+        distinct.setdefault(_LEFT_OUT.sub("", sentence), sentence)
+    texts = [sentence for bare, sentence in distinct.items() if bare]
     return [(texts[i], texts[j]) for i, j in alike_pairs(texts, threshold)]
 
 
