@@ -9,7 +9,7 @@ rounds' ratios to ours. The sentences are the embedded PAWS-X ones, cut to ragge
   does.
 - encode: sentences to unit vectors, tokenizing included; SentenceTransformer loads our export.
 - paraphrase: n samples of one sentence by nucleus sampling, the end token forbidden so that all
-  write as many tokens. transformers' generate has its cache, but no UniLM mask (its prompt is
+  write as many tokens; the logits are scaled so that the nucleus is small, as after training. transformers' generate has its cache, but no UniLM mask (its prompt is
   causal), so only its work is the same. recompute is the author's way: all rows whole, each token.
 
     python benchmarks/simbert.py [--quick] [--threads 1] [--rounds 5] [--json FILE]
@@ -97,6 +97,8 @@ def build(options: argparse.Namespace) -> tuple[RoFormerSim, Any, Any, SimilarGr
         attention_dropout=0.0,
         mask_family=False,
     )
+    with torch.no_grad():  # a trained model's nucleus is small, that of random weights is not
+        ours.net.head_norm.weight *= 12
     ours.tokenizer = Tokenizer(data.vocabulary(options.vocab))
     data.tokenizer = ours.tokenizer
     hparams, state = dict(ours.hparams), ours.state_dict()

@@ -14,7 +14,7 @@ from datamodules.sentence_files import NLI
 from tests.simbert.models import TINY, TOKENS, texts, tiny
 from zoo.simbert.batches import seq2seq_batch
 from zoo.simbert.encoder import unilm_mask
-from zoo.simbert.training import in_chunks
+from zoo.simbert.gradcache import in_chunks
 from zoo.training import StepRNG
 
 
@@ -381,6 +381,24 @@ def test_a_model_learns_to_write_and_to_retrieve():
         for a, row in zip(first, found, strict=True)
         if a != a[::-1]
     )
+
+
+def test_a_student_takes_the_cosines_and_goes_on_writing():
+    """Stage 2: the matrix of cosines nears the teacher's, the loss of the tokens does not rise."""
+    teacher, model = tiny("SentenceSimilarity", seed=3), tiny(hidden=32, lr=0.005)
+    model._teacher = [teacher]
+    batch = pair_batch(model, n=6)
+    optimizer = model.configure_optimizers()
+    history = []
+    for _ in range(120):
+        parts = model.losses(batch)
+        history.append({k: v.item() for k, v in parts.items()})
+        optimizer.zero_grad()
+        sum(parts.values()).backward()
+        optimizer.step()
+    assert set(history[0]) == {"lm", "distil"}
+    assert history[-1]["distil"] < history[0]["distil"] / 10
+    assert history[-1]["lm"] < history[0]["lm"]
 
 
 def test_mistakes_are_told(tmp_path, mistake):

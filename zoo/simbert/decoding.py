@@ -58,20 +58,18 @@ def choose(
     if temperature == 0:
         return logits.argmax(-1)
     probability = (logits.float() / temperature).softmax(-1)
-    V = probability.shape[1]
-    tried = min(top_k or (_FIRST_TRY if top_p < 1 else V), V)
-    while True:
-        p, token = probability.topk(tried, -1)
-        total = p.cumsum(-1)
-        # A full sort of the vocabulary is slow, and the nucleus is small.
-        if top_k or tried == V or bool((total[:, -1] >= top_p).all()):
-            break
-        tried = min(8 * tried, V)
-    p = p.masked_fill(total - p >= top_p, 0.0)
+    token: Tensor | None = None  # in the order of their numbers
+    p = probability
+    if top_k or top_p < 1:
+        # The whole vocabulary is slow to sort, and a trained model's nucleus is small.
+        p, token = probability.topk(min(top_k or _FIRST_TRY, p.shape[1]), -1)
+        if not top_k and bool((p.sum(-1) < top_p).any()):
+            p, token = probability.sort(-1, descending=True)
+        p = p.masked_fill(p.cumsum(-1) - p >= top_p, 0.0)
     kept = p.cumsum(-1)
-    at = (kept <= u[:, None] * kept[:, -1:]).sum(-1, keepdim=True)
-    last = (p > 0).sum(-1, keepdim=True) - 1  # rounding must not choose what was dropped
-    return token.gather(1, at.minimum(last)).squeeze(1)
+    # Rounding must not choose what has probability 0: the first place where the sum goes beyond.
+    at = (kept <= (u[:, None] * kept[:, -1:]).clamp(max=kept[:, -1:] * (1 - 1e-6))).sum(-1)
+    return at if token is None else token.gather(1, at[:, None]).squeeze(1)
 
 
 class Decoder:

@@ -9,6 +9,7 @@ from torch import Tensor
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions, unilm_mask
 from zoo.simbert.evaluation import SentenceNumbers, tfidf_numbers
+from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import Contrast, contrastive, over_prefixes
 from zoo.simbert.paraphrase import generation_numbers, paraphrase, paraphrases
 from zoo.simbert.sentences import encode, similar, similarity
@@ -16,7 +17,6 @@ from zoo.simbert.tokenizer import Tokenizer
 from zoo.simbert.training import (
     adamw,
     check_training,
-    in_chunks,
     make_encoder,
     prepare,
     token_losses,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions
 from zoo.simbert.evaluation import SentenceNumbers, tfidf_numbers
+from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import (
     PairLoss,
     cosent,
@@ -19,7 +20,7 @@ from zoo.simbert.losses import (
 )
 from zoo.simbert.sentences import encode, similar, similarity
 from zoo.simbert.tokenizer import Tokenizer
-from zoo.simbert.training import adamw, check_training, in_chunks, make_encoder, prepare
+from zoo.simbert.training import adamw, check_training, make_encoder, prepare
 from zoo.training.distributed import gather_with_grad
 from zoo.training.log import log_every
 from zoo.training.optim import clip

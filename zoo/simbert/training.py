@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from zoo.loading import load
 from zoo.simbert.encoder import Encoder
@@ -131,30 +129,3 @@ def token_losses(net: Encoder, hidden: Tensor, places: Tensor, labels: Tensor) -
     """
     logits = net.logits(hidden.flatten(0, 1)[places])
     return F.cross_entropy(logits.float(), labels, reduction="none")
-
-
-def in_chunks(
-    function: Callable[[slice], tuple[Tensor, ...]], rows: int, chunk: int
-) -> tuple[Tensor, ...]:
-    """GradCache (arXiv 2101.06983): a function of all rows with the memory of a few of them.
-
-    Each chunk is computed without keeping what its backward pass needs, and again, with the same
-    dropout, when the gradient of the loss over all rows is known. That is gradient checkpointing a
-    chunk at a time, so it is exact, works with any optimiser loop and under DDP, and costs one
-    forward pass more.
-
-    Args:
-        function: Outputs of some rows; outputs with rows are concatenated, scalars added.
-        rows: Number of rows.
-        chunk: Rows at a time; 0 for all at once, without recomputation.
-    """
-    if not chunk or chunk >= rows:
-        return function(slice(0, rows))
-    parts = [
-        checkpoint(function, slice(start, min(start + chunk, rows)), use_reentrant=False)
-        for start in range(0, rows, chunk)
-    ]
-    return tuple(
-        torch.cat(output) if output[0].ndim else torch.stack(output).sum()
-        for output in zip(*parts, strict=True)
-    )
