@@ -6,6 +6,7 @@ from datamodules.images import CIFAR10, MNIST, STL10, Digits, FashionMNIST
 from datamodules.language import StreamBatch, Text
 from datamodules.masked import MaskedBatch, MaskedSentences
 from datamodules.pixels import to_float, to_uint8
+from datamodules.sentence_pairs import LabelledPairs, Sentences, SimilarGroups
 from datamodules.sentences import TextBatch, TextLines
 from datamodules.synthetic import Synthetic
 from datamodules.toy2d import PointBatch, Toy2D
@@ -20,9 +21,12 @@ __all__ = [
     "ImageBatch",
     "ImageData",
     "ImageFolder",
+    "LabelledPairs",
     "MaskedBatch",
     "MaskedSentences",
     "PointBatch",
+    "Sentences",
+    "SimilarGroups",
     "StreamBatch",
     "Synthetic",
     "Text",

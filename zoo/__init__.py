@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from zoo.flash.module_mlm import FlashMLM as FlashMLM
     from zoo.loading import load as load
     from zoo.loading import save_pretrained as save_pretrained
+    from zoo.simbert.module import SimBERT as SimBERT
+    from zoo.simbert.roformer_sim import RoFormerSim as RoFormerSim
+    from zoo.simbert.similarity import SentenceSimilarity as SentenceSimilarity
     from zoo.vae.module import VAE as VAE
     from zoo.vae.module_vmf import VMFVAE as VMFVAE
     from zoo.vae.text import TextVAE as TextVAE
@@ -28,6 +31,9 @@ __all__ = [
     "WGAN",
     "FlashLM",
     "FlashMLM",
+    "RoFormerSim",
+    "SentenceSimilarity",
+    "SimBERT",
     "TextVAE",
     "list_models",
     "load",

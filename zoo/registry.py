@@ -107,6 +107,33 @@ MODELS = {
             8757,
             "Wasserstein GAN under any Lipschitz constraint, beside the exact distance",
         ),
+        Model(
+            "SimBERT",
+            "zoo.simbert.module",
+            "simbert/demo",
+            "1905.03197",
+            7427,
+            "one encoder that retrieves similar sentences and writes them: BERT + UniLM",
+            exchange="zoo.simbert.interchange",
+        ),
+        Model(
+            "RoFormerSim",
+            "zoo.simbert.roformer_sim",
+            "simbert/roformer-sim",
+            "2104.09864",
+            8454,
+            "SimBERT on RoFormer, with BART-like noise and distillation",
+            exchange="zoo.simbert.interchange_roformer",
+        ),
+        Model(
+            "SentenceSimilarity",
+            "zoo.simbert.similarity",
+            "simbert/cosent",
+            "1908.10084",
+            8541,
+            "sentence vectors from labelled pairs: Sentence-BERT's head, CoSENT, cosine losses",
+            exchange="zoo.simbert.interchange_sentences",
+        ),
     ]
 }
 
@@ -125,6 +152,26 @@ COMMANDS = {
     ),
     "generate": Command(
         "zoo.flash.commands:generate", "continue a text", {"-p": "--prompt", "-n": "--tokens"}
+    ),
+    "embed": Command(
+        "zoo.simbert.commands:embed",
+        "sentence vectors of the lines of a file",
+        {"-i": "--input", "-o": "--output"},
+    ),
+    "similar": Command(
+        "zoo.simbert.commands:similar",
+        "the nearest sentences of a corpus",
+        {"-i": "--input", "-k": "--k"},
+    ),
+    "paraphrase": Command(
+        "zoo.simbert.commands:paraphrase",
+        "write sentences that say the same",
+        {"-n": "--n", "-k": "--k"},
+    ),
+    "mine-pairs": Command(
+        "zoo.simbert.commands:mine_pairs",
+        "find similar sentences in answers, documents or message catalogues",
+        {"-o": "--output"},
     ),
     "export": Command("zoo.cli.commands:export", "write a checkpoint as safetensors or diffusers"),
     "import": Command(

@@ -1,0 +1,63 @@
+"""The verbs, from the command line."""
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from tests.simbert.models import texts, tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return zoo.save_pretrained(tiny(), tmp_path_factory.mktemp("model") / "out")
+
+
+@pytest.fixture
+def lines(tmp_path):
+    many = texts(12, seed=4)
+    (tmp_path / "lines.txt").write_text("\n".join(many) + "\n", encoding="utf-8")
+    return many
+
+
+def test_embed_writes_encodes_vectors(folder, lines, zoo_cli):
+    code, out, err = zoo_cli("embed", folder, "-i", "lines.txt", "-o", "v.npy", "--dim", 8)
+    assert code == 0, err
+    assert "12 vectors of 8 features in v.npy" in out
+    expected = zoo.load(folder).encode(lines, dim=8)
+    assert torch.equal(torch.from_numpy(np.load("v.npy")), expected)
+
+
+def test_similar_prints_the_nearest_from_text_and_from_an_index(folder, lines, zoo_cli):
+    expected = zoo.load(folder).similar(["甲乙丙"], lines, k=4)[0]
+    asked = ["--query", "甲乙丙", "-k", 4]
+    for flags in (["-i", "lines.txt"], ["-i", "lines.txt", "--index", "x"], ["--index", "x"]):
+        code, out, err = zoo_cli("similar", folder, *flags, *asked)
+        assert code == 0, err
+        assert out.splitlines() == [f"{score:.4f}  {text}" for text, score in expected]
+    code, out, err = zoo_cli(
+        "similar", folder, "--index", "x", "--query", '["甲乙", "丙"]', "-k", 1
+    )
+    assert code == 0, err
+    assert [line for line in out.splitlines() if "  " not in line] == ["甲乙", "丙"]
+
+
+def test_paraphrase_prints_paraphrases(folder, zoo_cli):
+    expected = zoo.load(folder).paraphrase("甲乙丙", 30, 6, max_new=9, seed=2)
+    asked = ["-n", 30, "-k", 6, "--max_new", 9, "--seed", 2]
+    code, out, err = zoo_cli("paraphrase", folder, "甲乙丙", *asked)
+    assert code == 0, err
+    assert out.splitlines() == [f"{one.similarity:.4f}  {one.text}" for one in expected]
+    assert expected
+
+
+def test_mistakes_are_told(folder, lines, tmp_path, mistake):
+    assert "no such file: none.txt" in mistake("embed", folder, "-i", "none.txt")
+    assert "which corpus?" in mistake("similar", folder, "--query", "甲")
+    images = zoo.DDPM(image_size=8, channels=1, width=8, multipliers=[1, 2], groups=4)
+    zoo.save_pretrained(images, "ddpm")
+    assert "DDPM cannot encode" in mistake("embed", "ddpm", "-i", "lines.txt")
+    encoder = zoo.save_pretrained(tiny("SentenceSimilarity"), tmp_path / "st")
+    assert "SentenceSimilarity cannot paraphrase" in mistake("paraphrase", encoder, "甲")
+    blank = zoo.save_pretrained(tiny(vocabulary=False), tmp_path / "blank")
+    assert "has no vocabulary" in mistake("paraphrase", blank, "甲")

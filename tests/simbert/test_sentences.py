@@ -1,0 +1,120 @@
+"""Vectors, retrieval and the numbers, against the plain ways to compute them."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from tests.simbert.models import texts, tiny
+from zoo.simbert.evaluation import retrieval_numbers, spearman, tfidf, top1
+from zoo.simbert.index import SentenceIndex, jaccard
+
+
+@pytest.mark.parametrize("name", ["SimBERT", "SentenceSimilarity"])
+@torch.no_grad()
+def test_vectors_are_those_of_each_sentence_alone(name):
+    model = tiny(name)
+    many = texts(30)
+    vectors = model.encode(many, batch_size=7, normalize=False)
+    for text, vector in zip(many, vectors, strict=True):
+        row = torch.tensor(model.tokenizer.encode([text], 64))
+        torch.testing.assert_close(vector[None], model(row), rtol=0, atol=2e-6)
+    unit = model.encode(many)
+    torch.testing.assert_close(unit, torch.nn.functional.normalize(vectors), rtol=0, atol=2e-6)
+    short = model.encode(many, dim=6)
+    expected = torch.nn.functional.normalize(vectors[:, :6])
+    torch.testing.assert_close(short, expected, rtol=0, atol=2e-6)
+    assert model.encode([]).shape == (0, 16)
+
+
+def test_long_sentences_are_cut():
+    model = tiny()
+    long = texts(1, shortest=40, longest=40)[0]
+    assert torch.equal(model.encode([long], max_length=10), model.encode([long[:8]]))
+
+
+def test_encoding_leaves_training_mode_as_it_was():
+    model = tiny(dropout=0.5).train()
+    a, b = (model.encode(["甲乙"]) for _ in range(2))
+    assert torch.equal(a, b)
+    assert model.net.training
+
+
+def test_wrong_arguments_are_told():
+    model = tiny()
+    with pytest.raises(ValueError, match=r"give \[text\]"):
+        model.encode("甲乙")
+    with pytest.raises(ValueError, match="dim=17: the vectors have 16 features"):
+        model.encode(["甲"], dim=17)
+
+
+def test_similar_is_the_sorted_list_of_cosines(monkeypatch):
+    monkeypatch.setattr("zoo.simbert.index._BLOCK", 7)
+    model = tiny()
+    corpus, queries = texts(25, seed=1), texts(3, seed=2)
+    found = model.similar(queries, corpus, k=9)
+    cosines = model.similarity(queries, corpus)
+    for row, own in zip(found, cosines, strict=True):
+        order = own.argsort(descending=True)[:9].tolist()
+        assert [text for text, _ in row] == [corpus[i] for i in order]
+        assert [c for _, c in row] == pytest.approx(own[order].tolist(), abs=1e-6)
+    assert len(model.similar(queries, corpus, k=99)[0]) == 25
+
+
+def test_an_index_goes_to_disk_and_back(tmp_path):
+    model = tiny()
+    corpus = texts(12)
+    index = SentenceIndex(corpus, model.encode(corpus))
+    index.save(tmp_path / "index")
+    again = SentenceIndex.load(tmp_path / "index")
+    assert again.texts == corpus
+    assert model.similar(["甲乙"], again, k=3) == model.similar(["甲乙"], index, k=3)
+    with pytest.raises(ValueError, match="made by another model"):
+        again.search(torch.zeros(1, 5), 3)
+
+
+def test_faiss_finds_the_same():
+    pytest.importorskip("faiss")
+    index = SentenceIndex(texts(40), torch.nn.functional.normalize(torch.randn(40, 8)))
+    queries = torch.nn.functional.normalize(torch.randn(4, 8))
+    a, b = (index.search(queries, 5, backend=backend) for backend in ("exact", "faiss"))
+    torch.testing.assert_close(a[0], b[0])
+    assert torch.equal(a[1], b[1])
+
+
+def test_spearman_is_scipys_with_ties():
+    g = torch.Generator().manual_seed(0)
+    score = torch.rand(300, generator=g)
+    label = torch.randint(0, 4, (300,), generator=g).float() + score.round(decimals=1)
+    assert spearman(score, label) == pytest.approx(
+        100 * spearmanr(score, label).statistic, abs=1e-6
+    )
+    assert spearman(torch.ones(5), torch.arange(5.0)) == 0
+
+
+def test_top1_counts_families():
+    eye = torch.eye(4)
+    candidates = eye[[0, 2, 1, 3]]
+    assert top1(eye, candidates, torch.arange(4)).tolist() == [True, False, False, True]
+    assert top1(eye, candidates, torch.tensor([0, 1, 1, 2])).all()
+    groups = [["abcd", "abcd"], ["abcd", "dcba"], ["abc", "xyz"], ["abcd", "abxy"]]
+    assert [jaccard(*g) for g in groups] == [1, 1, 0, 1 / 3]
+    values = retrieval_numbers(eye, candidates, torch.arange(4), groups)
+    assert values == {"top1": 0.5, "top1_low_overlap": 0.5}
+
+
+def test_tfidf_written_out():
+    a, b = ["甲乙甲", "丙"], ["乙丙", "甲甲"]
+    every = [*a, *b]
+    df = Counter(c for text in every for c in set(text))
+    weights = []
+    for text in every:
+        counts = Counter(text)
+        row = {c: n * (math.log(5 / (1 + df[c])) + 1) for c, n in counts.items()}
+        norm = math.sqrt(sum(w * w for w in row.values()))
+        weights.append({c: w / norm for c, w in row.items()})
+    expected = [sum(weights[i][c] * weights[i + 2].get(c, 0) for c in weights[i]) for i in range(2)]
+    u, v = tfidf(a, b)
+    assert u.multiply(v).sum(1).ravel().tolist()[0] == pytest.approx(expected)

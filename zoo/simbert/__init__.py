@@ -1,0 +1,1 @@
+"""SimBERT, RoFormer-Sim and their supervised forms (kexue.fm/archives/7427, 8454 and 8541)."""

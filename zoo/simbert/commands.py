@@ -1,0 +1,212 @@
+"""The verbs of this room: embed, similar, paraphrase, mine-pairs; the docstrings are their help."""
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from zoo.cli.commands import _device
+from zoo.loading import load
+from zoo.simbert.encoder import Encoder
+from zoo.simbert.index import SentenceIndex
+from zoo.simbert.mining import mine
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def _model(ckpt: str, device: Device, method: str) -> Any:
+    model: Any = load(ckpt).to(_device(device))
+    if not isinstance(getattr(model, "net", None), Encoder) or not hasattr(model, method):
+        raise ValueError(f"{type(model).__name__} cannot {method}: give a sentence model")
+    if not len(model.tokenizer):
+        raise ValueError(f"{ckpt} has no vocabulary")
+    return model
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    if path != "-" and not file.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    text = sys.stdin.read() if path == "-" else file.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    if not any(line.strip() for line in lines):
+        raise ValueError(f"{path} has no sentence: give one a line")
+    return lines
+
+
+def embed(
+    ckpt: str,
+    *,
+    input: str,
+    output: str = "vectors.npy",
+    batch_size: int = 64,
+    max_length: int = 64,
+    dim: int | None = None,
+    normalize: bool = True,
+    device: Device = "auto",
+) -> None:
+    """Sentence vectors of the lines of a file, as a float32 array of NumPy, a row a line.
+
+    Args:
+        ckpt: A .ckpt file, a run directory or an exported folder.
+        input: Text file of one sentence a line; - for standard input.
+        output: The .npy to write.
+        batch_size: Sentences at a time.
+        max_length: Tokens after which a sentence is cut.
+        dim: The first so many features only, for a model trained with matryoshka.
+        normalize: Scale to length 1.
+        device: Where to compute; auto takes a GPU if there is one.
+    """
+    lines = _lines(input)
+    vectors = _model(ckpt, device, "encode").encode(
+        lines,
+        batch_size=batch_size,
+        max_length=max_length,
+        dim=dim,
+        normalize=normalize,
+        progress=True,
+    )
+    path = Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:  # np.save would add .npy to another name
+        np.save(file, vectors.numpy())
+    print(f"{len(lines)} vectors of {vectors.shape[1]} features in {path}")
+
+
+def similar(
+    ckpt: str,
+    *,
+    query: str | list[str],
+    input: str | None = None,
+    index: str | None = None,
+    k: int = 10,
+    batch_size: int = 64,
+    backend: Literal["exact", "faiss"] = "exact",
+    device: Device = "auto",
+) -> None:
+    """The nearest sentences of a corpus to each query, with their cosines.
+
+    Args:
+        ckpt: A .ckpt file, a run directory or an exported folder.
+        query: A sentence, or a list of them.
+        input: The corpus: a text file of one sentence a line.
+        index: Folder of the corpus's vectors: written if input is given too, else read.
+        k: How many.
+        batch_size: Sentences at a time.
+        backend: exact, or faiss where it is installed.
+        device: Where to compute; auto takes a GPU if there is one.
+    """
+    if input is None and index is None:
+        raise ValueError("which corpus? give --input FILE, or --index FOLDER of an earlier run")
+    model = _model(ckpt, device, "encode")
+    if input is not None:
+        lines = list(dict.fromkeys(line for line in _lines(input) if line.strip()))
+        corpus = SentenceIndex(lines, model.encode(lines, batch_size=batch_size, progress=True))
+        if index is not None:
+            corpus.save(index)
+    else:
+        assert index is not None
+        corpus = SentenceIndex.load(index)
+    queries = [query] if isinstance(query, str) else query
+    scores, found = corpus.search(model.encode(queries), k, backend=backend)
+    for text, row, cosines in zip(queries, found.tolist(), scores.tolist(), strict=True):
+        if len(queries) > 1:
+            print(text)
+        for i, cosine in zip(row, cosines, strict=True):
+            print(f"{cosine:.4f}  {corpus.texts[i]}")
+
+
+def paraphrase(
+    ckpt: str,
+    text: str,
+    *,
+    n: int = 100,
+    k: int = 20,
+    top_p: float = 0.95,
+    top_k: int = 0,
+    temperature: float = 1.0,
+    beams: int = 0,
+    max_new: int = 64,
+    seed: int = 0,
+    batch_size: int = 256,
+    unfinished: Literal["drop", "mark"] = "drop",
+    device: Device = "auto",
+) -> None:
+    """Sentences that say the same as TEXT, the nearest first, with their cosines.
+
+    Args:
+        ckpt: A .ckpt file, a run directory or an exported folder.
+        text: The sentence; [MASK] in it stands for a token to fill in.
+        n: Sentences to generate.
+        k: Sentences to show, at most.
+        top_p: Nucleus sampling: least tokens with this probability; 1 for all.
+        top_k: Most tokens to choose from; 0 for all.
+        temperature: Of the sampling; 0 is greedy.
+        beams: Beam search of this width instead of sampling; 0 for sampling.
+        max_new: Most tokens of a sentence.
+        seed: Of the draws.
+        batch_size: Sentences at a time.
+        unfinished: Sentences that reach max_new: drop them, or mark them with "...".
+        device: Where to compute; auto takes a GPU if there is one.
+    """
+    found = _model(ckpt, device, "paraphrase").paraphrase(
+        text,
+        n,
+        k,
+        top_p=top_p,
+        top_k=top_k,
+        temperature=temperature,
+        beams=beams,
+        max_new=max_new,
+        seed=seed,
+        batch_size=batch_size,
+        unfinished=unfinished,
+    )
+    for one in found:
+        print(f"{one.similarity:.4f}  {one.text}{'' if one.finished else ' ...'}")
+    if not found:
+        print("no sentence but copies: try --n, --temperature or --unfinished mark")
+
+
+def mine_pairs(
+    kind: Literal["answers", "documents", "catalogues"],
+    source: str | list[str],
+    *,
+    output: str = "pairs.jsonl",
+    threshold: float = 0.5,
+    shortest: int = 6,
+    longest: int = 64,
+    processes: int = 1,
+) -> None:
+    """Groups of similar sentences out of texts that were not written as such.
+
+    answers: sentences of answers to one question (JSONL of {"question": ..., "answers": [...]});
+    documents: sentences of one document (JSONL of {"text": ...}, or text files in which an empty
+    line ends a document), for which a higher threshold is due (kexue.fm/archives/8454);
+    catalogues: translations of one message in installed zh_CN and zh_TW message catalogues (.mo
+    files, or folders of them such as /usr/share/locale).
+
+    Args:
+        kind: answers, documents or catalogues.
+        source: A file or folder, or a list of them.
+        output: The JSONL to write, for SimilarGroups.
+        threshold: Least similarity of a pair (multiset Jaccard of characters); not for catalogues.
+        shortest: Least characters of a sentence.
+        longest: Most characters of a sentence.
+        processes: Processes that work in parallel.
+    """
+    paths = [source] if isinstance(source, str) else source
+    missing = [path for path in paths if not Path(path).exists()]
+    if missing:
+        raise FileNotFoundError(f"no such file or folder: {missing[0]}")
+    count = mine(
+        kind,
+        [Path(path) for path in paths],
+        Path(output),
+        threshold=threshold,
+        shortest=shortest,
+        longest=longest,
+        processes=processes,
+    )
+    print(f"{count} groups in {output}")

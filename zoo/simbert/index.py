@@ -1,0 +1,105 @@
+"""An index of sentence vectors: exact search by blocks, or faiss where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BLOCK = 65_536  # sentences compared at a time
+
+
+class SentenceIndex:
+    """Sentences and their unit vectors.
+
+    Args:
+        texts: The sentences.
+        vectors: Their vectors, float32 (N, H), of length 1.
+
+    Raises:
+        ValueError: There are not as many vectors as sentences.
+    """
+
+    def __init__(self, texts: list[str], vectors: Tensor) -> None:
+        if len(texts) != len(vectors):
+            raise ValueError(f"{len(texts)} sentences with {len(vectors)} vectors")
+        self.texts, self.vectors = texts, vectors
+
+    def search(
+        self, queries: Tensor, k: int, *, backend: Literal["exact", "faiss"] = "exact"
+    ) -> tuple[Tensor, Tensor]:
+        """The k nearest of each query.
+
+        Args:
+            queries: Unit vectors, float32 (Q, H).
+            k: How many; as many as there are if fewer.
+            backend: exact compares by blocks; faiss uses its flat index.
+
+        Returns:
+            Cosines, float32 (Q, k), the largest first, and numbers of the sentences, int64 (Q, k).
+
+        Raises:
+            ValueError: k is not positive, the sizes differ, or faiss is not installed.
+        """
+        if k < 1:
+            raise ValueError(f"k={k}: ask for at least one sentence")
+        if queries.shape[1] != self.vectors.shape[1]:
+            raise ValueError(
+                f"queries of {queries.shape[1]} features for an index of {self.vectors.shape[1]}: "
+                "it was made by another model"
+            )
+        k = min(k, len(self.texts))
+        if backend == "faiss":
+            return self._faiss(queries, k)
+        if k == 0:
+            return queries.new_empty(len(queries), 0), torch.empty(len(queries), 0).long()
+        best, where = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0).long()
+        for start in range(0, len(self.texts), _BLOCK):
+            scores = queries @ self.vectors[start : start + _BLOCK].T
+            top, at = scores.topk(min(k, scores.shape[1]), 1)
+            candidates, places = torch.cat([best, top], 1), torch.cat([where, at + start], 1)
+            best, keep = candidates.topk(min(k, candidates.shape[1]), 1)
+            where = places.gather(1, keep)
+        return best, where
+
+    def _faiss(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        try:
+            faiss = importlib.import_module("faiss")
+        except ModuleNotFoundError as error:
+            raise ValueError("backend=faiss: pip install faiss-cpu, or use exact") from error
+        index = faiss.IndexFlatIP(self.vectors.shape[1])
+        index.add(self.vectors.numpy())
+        scores, where = index.search(queries.numpy(), k)
+        return torch.from_numpy(scores), torch.from_numpy(where)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes vectors.npy and texts.json into a folder, made if it is not there."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "vectors.npy", self.vectors.numpy())
+        text = json.dumps(self.texts, ensure_ascii=False, indent=0)
+        (folder / "texts.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SentenceIndex:
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        folder = Path(folder)
+        texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
+        vectors = np.load(folder / "vectors.npy", allow_pickle=False)
+        return cls(texts, torch.from_numpy(vectors))
+
+
+def jaccard(a: Sequence[str] | str, b: Sequence[str] | str) -> float:
+    """Characters in common of all characters, as sets."""
+    first, second = set(a), set(b)
+    return len(first & second) / max(len(first | second), 1)

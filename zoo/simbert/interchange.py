@@ -1,0 +1,353 @@
+"""Exchange of weights in BERT's and RoFormer's layouts: transformers folders and their relatives.
+
+In come junnyu's, WangZeJun's, blmoistawinde's and Tongjilibo's folders, which differ in prefixes
+and in where the pooler is; out goes what transformers loads. `EXPORTERS` and `IMPORTERS` are
+SimBERT's; `interchange_roformer` and `interchange_sentences` have those of the other models.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zoo.simbert.tokenizer import SPECIAL, Tokenizer, read_tokens
+from zoo.simbert.training import make_encoder
+
+Hparams = dict[str, Any]
+State = dict[str, Tensor]
+Exporter = Callable[[Mapping[str, Any], Mapping[str, Tensor], Path], None]
+TOKENIZER = "tokenizer._extra_state"
+_EPS = 1e-12
+
+# Theirs without prefix -> ours; query, key and value are one matrix of ours.
+_NAMES = {
+    "embeddings.word_embeddings": "word_embeddings",
+    "embeddings.token_type_embeddings": "type_embeddings",
+    "embeddings.position_embeddings": "position_embeddings",
+    "embeddings.LayerNorm": "embedding_norm",
+    "embeddings_project": "embedding_project",
+    "encoder.embedding_hidden_mapping_in": "embedding_project",
+    "pooler.dense": "pooler",
+    "pooler": "pooler",
+    "cls.predictions.transform.dense": "head",
+    "cls.predictions.transform.LayerNorm": "head_norm",
+}
+_LAYER_NAMES = {
+    "attention.output.dense": "attention_out",
+    "attention.output.LayerNorm": "attention_norm",
+    "intermediate.dense": "up",
+    "output.dense": "down",
+    "output.LayerNorm": "norm",
+}
+_QKV = ["attention.self.query", "attention.self.key", "attention.self.value"]
+_LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
+# Rebuilt, or of a task that is not ours.
+_UNUSED = re.compile(
+    r"embeddings\.position_ids|encoder\.embed_positions\.weight|cls\.seq_relationship\..*"
+)
+
+
+def encoder_weights(theirs: Mapping[str, Tensor], source: str) -> State:
+    """The encoder's state dict from one in BERT's or RoFormer's layout.
+
+    Raises:
+        ValueError: A key is not known, or the output layer is not tied to the embedding.
+    """
+    found: State = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in theirs.items():
+        name = re.sub(r"^(bert|roformer|model)\.", "", key)
+        name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
+        if _UNUSED.fullmatch(name):
+            continue
+        if name in ("cls.predictions.bias", "cls.predictions.decoder.bias"):
+            found["head_bias"] = value
+            continue
+        if name == "cls.predictions.decoder.weight":
+            parts["decoder"] = {"weight": value}
+            continue
+        stem, _, kind = name.rpartition(".")
+        layer = _LAYER.fullmatch(stem)
+        if layer and layer[2] in _QKV:
+            parts.setdefault(f"layers.{layer[1]}.qkv.{kind}", {})[layer[2]] = value
+        elif layer and layer[2] in _LAYER_NAMES:
+            found[f"layers.{layer[1]}.{_LAYER_NAMES[layer[2]]}.{kind}"] = value
+        elif stem in _NAMES and kind in ("weight", "bias"):
+            found[f"{_NAMES[stem]}.{kind}"] = value
+        else:
+            raise ValueError(f"{source}: there is no place for the weight {key!r}")
+    tied = parts.pop("decoder", {}).get("weight")
+    if tied is not None and not torch.equal(tied, found["word_embeddings.weight"]):
+        raise ValueError(f"{source}: the output layer is not tied to the embedding")
+    for key, three in parts.items():
+        found[key] = torch.cat([three[name] for name in _QKV])
+    return found
+
+
+def foreign_weights(ours: Mapping[str, Tensor], *, prefix: str, head: bool, pooler: bool) -> State:
+    """The encoder's state dict in the layout of BERT or RoFormer.
+
+    Args:
+        ours: State dict of the encoder.
+        prefix: Before the keys of the base model, such as "bert.".
+        head: With the language model's head.
+        pooler: With the pooler, as `pooler.dense`.
+    """
+    names = {ours: theirs for theirs, ours in reversed(_NAMES.items())}
+    layer_names = {ours: theirs for theirs, ours in _LAYER_NAMES.items()}
+    found: State = {}
+    for key, value in ours.items():
+        if key == "head_bias":
+            if head:
+                found["cls.predictions.bias"] = found["cls.predictions.decoder.bias"] = value
+            continue
+        stem, _, kind = key.rpartition(".")
+        if stem.startswith("layers."):
+            _, number, part = stem.split(".")
+            at = f"{prefix}encoder.layer.{number}."
+            if part == "qkv":
+                for name, third in zip(_QKV, value.chunk(3), strict=True):
+                    found[f"{at}{name}.{kind}"] = third
+            else:
+                found[f"{at}{layer_names[part]}.{kind}"] = value
+        elif stem in ("head", "head_norm"):
+            if head:
+                found[f"{names[stem]}.{kind}"] = value
+        elif stem != "pooler" or pooler:
+            found[f"{prefix}{names[stem]}.{kind}"] = value
+    return {key: value.clone().contiguous() for key, value in found.items()}
+
+
+# In
+
+
+def read_weights(path: Path) -> State:
+    """The state dict of a folder or file of transformers.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It holds more than tensors.
+    """
+    names = ("model.safetensors", "pytorch_model.bin")
+    files = [path] if path.is_file() else [f for name in names if (f := path / name).is_file()]
+    if not files:
+        raise FileNotFoundError(f"{path} has neither {' nor '.join(names)}")
+    state: State
+    if files[0].suffix == ".safetensors":
+        state = load_file(files[0])
+    else:
+        state = torch.load(files[0], map_location="cpu", weights_only=True)
+    return state
+
+
+def read_tokenizer(folder: Path, size: int) -> Tensor:
+    """The vocabulary of a folder, as the models keep it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It has another size than the embedding.
+    """
+    settings: dict[str, Any] = {}
+    if (folder / "tokenizer_config.json").is_file():
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if (folder / "vocab.txt").is_file():
+        tokens = read_tokens(folder / "vocab.txt")
+    elif (folder / "tokenizer.json").is_file():
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = content["model"]["vocab"]
+        tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    else:
+        raise FileNotFoundError(f"{folder} has neither vocab.txt nor tokenizer.json")
+    # A vocabulary that was simplified twice gives every token another one's embedding.
+    if len(tokens) != size:
+        raise ValueError(
+            f"{folder}: a vocabulary of {len(tokens)} tokens for {size} embeddings: "
+            "it belongs to another model"
+        )
+    return Tokenizer(tokens, settings.get("do_lower_case", True)).get_extra_state()
+
+
+def read_folder(
+    folder: Path, *, pooler: str = "cls_linear", positions: str | None = None
+) -> tuple[Hparams, State]:
+    """Hyper-parameters and weights of a BERT or RoFormer folder.
+
+    Args:
+        folder: With config.json, weights and vocabulary.
+        pooler: The sentence vector; cls_linear needs the pooler's weights.
+        positions: learned or rotary, if that is the only one to accept.
+
+    Raises:
+        ValueError: It is of another kind, or something is missing.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = config.get("model_type", "bert")
+    found = {"bert": "learned", "roformer": "rotary"}.get(kind)
+    if found is None or (positions is not None and found != positions):
+        raise ValueError(f"{folder} is of type {kind!r}: give a folder of the format's own type")
+    if config.get("hidden_act", "gelu") != "gelu" or config.get("layer_norm_eps", _EPS) != _EPS:
+        raise ValueError(f"{folder}: need hidden_act gelu and layer_norm_eps {_EPS}")
+    theirs = read_weights(folder)
+    net = encoder_weights(theirs, str(folder))
+    if pooler == "cls_linear" and "pooler.weight" not in net:
+        raise ValueError(f"{folder} has no pooler: give --options.pooler cls, or mean")
+    if pooler != "cls_linear":
+        net = {key: value for key, value in net.items() if not key.startswith("pooler.")}
+    hparams: Hparams = {
+        "vocab_size": config["vocab_size"],
+        "hidden": config["hidden_size"],
+        "layers": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "intermediate": config["intermediate_size"],
+        "embedding_size": net["word_embeddings.weight"].shape[1],
+        "positions": found,
+        "max_positions": config.get("max_position_embeddings", 512),
+        "rotary_value": config.get("rotary_value", False),
+        "pooler": pooler,
+    }
+    return hparams, {
+        **{f"net.{key}": value.float() for key, value in net.items()},
+        TOKENIZER: read_tokenizer(folder, config["vocab_size"]),
+    }
+
+
+def generator(positions: str) -> Callable[..., tuple[Hparams, State]]:
+    """An importer of folders with a language model's head, for a model that generates.
+
+    Args:
+        positions: The positions of its kind.
+    """
+
+    def load(path: Path, *, pooler: str = "cls_linear") -> tuple[Hparams, State]:
+        hparams, state = read_folder(path, pooler=pooler, positions=positions)
+        if "net.head.weight" not in state:
+            raise ValueError(
+                f"{path} has no cls.predictions, so it cannot generate: import it with "
+                "--format bert, as SentenceSimilarity"
+            )
+        return hparams, state
+
+    return load
+
+
+# Out
+
+
+def own_encoder(state: Mapping[str, Tensor]) -> State:
+    """The encoder's part of a model's state dict."""
+    return {k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}
+
+
+def write_config(hparams: Mapping[str, Any], folder: Path, *, head: bool) -> None:
+    """config.json of transformers."""
+    rotary = hparams["positions"] == "rotary"
+    name = "RoFormer" if rotary else "Bert"
+    config = {
+        "architectures": [f"{name}{'ForMaskedLM' if head else 'Model'}"],
+        "model_type": name.lower(),
+        "vocab_size": hparams["vocab_size"],
+        "hidden_size": hparams["hidden"],
+        "num_hidden_layers": hparams["layers"],
+        "num_attention_heads": hparams["heads"],
+        "intermediate_size": hparams["intermediate"] or 4 * hparams["hidden"],
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": hparams["dropout"],
+        "attention_probs_dropout_prob": hparams["attention_dropout"],
+        "max_position_embeddings": hparams["max_positions"],
+        "type_vocab_size": 2,
+        "layer_norm_eps": _EPS,
+        "pad_token_id": 0,
+        "tie_word_embeddings": True,
+    }
+    if rotary:
+        config["embedding_size"] = hparams["embedding_size"] or hparams["hidden"]
+        config["rotary_value"] = hparams["rotary_value"]
+    elif (hparams["embedding_size"] or hparams["hidden"]) != hparams["hidden"]:
+        raise ValueError("transformers' BERT has no embedding_size of its own")
+    _write_json(folder / "config.json", config)
+
+
+def write_tokenizer(extra: Tensor, folder: Path) -> None:
+    """vocab.txt, tokenizer.json and tokenizer_config.json of transformers' BertTokenizer."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = Tokenizer()
+    tokenizer.set_extra_state(extra)
+    if not len(tokenizer):
+        raise ValueError("the model has no vocabulary yet: train it first")
+    (folder / "vocab.txt").write_text("\n".join(tokenizer.tokens) + "\n", encoding="utf-8")
+    pieces = tokenizer.pieces
+    pieces.add_special_tokens(list(SPECIAL))
+    pieces.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", tokenizer.cls), ("[SEP]", tokenizer.sep)],
+    )
+    (folder / "tokenizer.json").write_text(pieces.to_str(), encoding="utf-8")
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    special = dict(zip(names, SPECIAL, strict=True))
+    settings = {
+        "tokenizer_class": "BertTokenizer",  # RoFormer's own would need a segmenter
+        "do_lower_case": tokenizer.lower,
+        "model_max_length": 512,
+        **special,
+    }
+    _write_json(folder / "tokenizer_config.json", settings)
+    _write_json(folder / "special_tokens_map.json", special)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def sine_table(length: int, d: int) -> Tensor:
+    """RoFormer's table of transformers: sines of all frequencies, then cosines; (length, d)."""
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * 10000.0 ** (
+        -torch.arange(0, d, 2, dtype=torch.float64) / d
+    )
+    return torch.cat([angles.sin(), angles.cos()], 1).float()
+
+
+def to_transformers(hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes what transformers' BertForMaskedLM or RoFormerForMaskedLM loads, and the pooler.
+
+    RoFormer's classes there have no pooler and report its weights as unexpected; junnyu's take it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(hparams, folder, head=True)
+    rotary = hparams["positions"] == "rotary"
+    prefix = "roformer." if rotary else "bert."
+    weights = foreign_weights(own_encoder(state), prefix=prefix, head=True, pooler=True)
+    if rotary:  # it is made anew where it is missing, but reported as such
+        d = hparams["hidden"] // hparams["heads"]
+        weights[f"{prefix}encoder.embed_positions.weight"] = sine_table(hparams["max_positions"], d)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tokenizer(state[TOKENIZER], folder)
+
+
+def untrained_head(hparams: Mapping[str, Any]) -> State:
+    """A language model's head for an encoder that came without, under the model's keys."""
+    defaults = {"dropout": 0.0, "attention_dropout": 0.0}
+    net = make_encoder({**defaults, **hparams}).state_dict()
+    return {f"net.{key}": value for key, value in net.items() if key.startswith("head")}
+
+
+def _to_sentence_transformers(
+    hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path
+) -> None:
+    from zoo.simbert.interchange_sentences import to_sentence_transformers
+
+    to_sentence_transformers(hparams, state, folder)
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "transformers": to_transformers,
+    "sentence-transformers": _to_sentence_transformers,
+}
+IMPORTERS = {"simbert": generator("learned")}

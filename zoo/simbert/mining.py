@@ -1,0 +1,186 @@
+"""Similar sentences out of texts that were not written as such (kexue.fm/archives/8454).
+
+The post takes pairs of sentences from answers to one question, or from one document, whose
+characters are alike beyond a threshold. It does not give its variant of the Jaccard similarity;
+here it is that of multisets of characters, sum min / sum max.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from hashlib import blake2b
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+from datamodules.sentence_files import numbered_lines
+from zoo.simbert.catalogues import catalogue_groups
+
+Kind = Literal["answers", "documents", "catalogues"]
+_END = re.compile(r"(?<=[。！？!?；;\n])|(?<=\. )")
+_LEFT_OUT = re.compile(r"[\W_]+")  # what a copy may differ in: punctuation and spaces
+
+
+def sentences(text: str, shortest: int, longest: int) -> list[str]:
+    """The different sentences of a text that are of a length to use."""
+    parts = (part.strip() for part in _END.split(text))
+    return list(dict.fromkeys(part for part in parts if shortest <= len(part) <= longest))
+
+
+def likeness(a: str, b: str) -> float:
+    """Multiset Jaccard of the characters of two texts: sum of the minima by that of the maxima."""
+    x, y = Counter(a), Counter(b)
+    return (x & y).total() / max((x | y).total(), 1)
+
+
+def alike_pairs(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
+    """All i < j with likeness >= threshold, by an inverted index instead of all comparisons.
+
+    Prefix filtering (Chaudhuri, Ganti, Kaushik 2006; Bayardo, Ma, Srikant 2007): with the
+    characters in an order from rare to frequent, two texts as alike as that share one of their
+    first n - ceil(threshold n) + 1 characters. No pair is lost.
+
+    Args:
+        texts: The texts.
+        threshold: In (0, 1].
+    """
+    # The second "的" of a text is another element than the first: a multiset as a set.
+    elements = []
+    for text in texts:
+        seen: Counter[str] = Counter()
+        row = []
+        for character in text:
+            row.append((character, seen[character]))
+            seen[character] += 1
+        elements.append(row)
+    frequency = Counter(element for row in elements for element in row)
+    index: dict[tuple[str, int], list[int]] = {}
+    pairs = []
+    for j, row in enumerate(elements):
+        ordered = sorted(row, key=lambda element: (frequency[element], element))
+        prefix = ordered[: len(row) - math.ceil(threshold * len(row) - 1e-9) + 1]
+        candidates = {i for element in prefix for i in index.get(element, ())}
+        for i in sorted(candidates):
+            short, long = sorted((len(elements[i]), len(row)))
+            if short >= threshold * long - 1e-9 and likeness(texts[i], texts[j]) >= threshold:
+                pairs.append((i, j))
+        for element in prefix:
+            index.setdefault(element, []).append(j)
+    return pairs
+
+
+def _pairs_of(
+    unit: list[str], threshold: float, shortest: int, longest: int
+) -> list[tuple[str, str]]:
+    """Like pairs of different sentences in the texts of one question or document."""
+    found = [s for text in unit for s in sentences(text, shortest, longest)]
+    distinct: dict[str, str] = {}
+    for sentence in found:
+        distinct.setdefault(_LEFT_OUT.sub("", sentence), sentence)
+    texts = [sentence for bare, sentence in distinct.items() if bare]
+    return [(texts[i], texts[j]) for i, j in alike_pairs(texts, threshold)]
+
+
+def units(kind: Kind, path: Path) -> Iterator[list[str]]:
+    """The texts of each question or document of a file.
+
+    Raises:
+        ValueError: A line is not of the format.
+    """
+    if kind == "documents" and ".jsonl" not in path.suffixes:
+        lines: list[str] = []
+        for _, line in numbered_lines(path):
+            if line.strip():
+                lines.append(line)
+            elif lines:
+                yield ["\n".join(lines)]
+                lines = []
+        if lines:
+            yield ["\n".join(lines)]
+        return
+    name = "answers" if kind == "answers" else "text"
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)[name]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f'{path}, line {number}: no JSON with "{name}"') from error
+        yield [content] if isinstance(content, str) else list(content)
+
+
+def mine(
+    kind: Kind,
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    threshold: float = 0.5,
+    shortest: int = 6,
+    longest: int = 64,
+    processes: int = 1,
+) -> int:
+    """Writes groups of similar sentences as JSONL, each pair once; streams through the sources.
+
+    Args:
+        kind: answers, documents or catalogues.
+        sources: Files, or folders of files.
+        output: The JSONL to write.
+        threshold: Least likeness of a pair.
+        shortest: Least characters of a sentence.
+        longest: Most characters of a sentence.
+        processes: Processes that compare.
+
+    Returns:
+        The number of groups.
+
+    Raises:
+        ValueError: A value is out of range, or a line is not of the format.
+    """
+    if not 0 < threshold <= 1 or not 0 < shortest <= longest or processes < 1:
+        raise ValueError(
+            f"threshold={threshold}, shortest={shortest}, longest={longest}, "
+            f"processes={processes}: need 0 < threshold <= 1, 0 < shortest <= longest, a process"
+        )
+    groups: Iterable[Sequence[str]]
+    if kind == "catalogues":
+        groups = (g for g in catalogue_groups(sources, shortest) if max(map(len, g)) <= longest)
+    else:
+        groups = _mined(kind, sources, threshold, shortest, longest, processes)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    seen: set[bytes] = set()
+    with output.open("w", encoding="utf-8") as file:
+        for group in groups:
+            # Sixteen bytes a pair are remembered, and not the texts: corpora are large.
+            key = blake2b("\0".join(sorted(group)).encode(), digest_size=16).digest()
+            if key not in seen:
+                seen.add(key)
+                row = {"text": group[0], "synonyms": list(group[1:])}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return len(seen)
+
+
+def _mined(
+    kind: Kind,
+    sources: Sequence[Path],
+    threshold: float,
+    shortest: int,
+    longest: int,
+    processes: int,
+) -> Iterator[tuple[str, str]]:
+    files = [
+        file
+        for path in sources
+        for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
+    ]
+    work = (unit for file in files for unit in units(kind, file))
+    compare = partial(_pairs_of, threshold=threshold, shortest=shortest, longest=longest)
+    if processes == 1:
+        for unit in work:
+            yield from compare(unit)
+        return
+    with get_context("spawn").Pool(processes) as pool:
+        for pairs in pool.imap(compare, work, chunksize=64):
+            yield from pairs

@@ -1,0 +1,188 @@
+"""Similar sentences of a sentence: generated, told apart and ranked; methods of the models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from torch.nn import functional as F
+
+from zoo.simbert.decoding import beam_search, sample
+from zoo.simbert.sentences import MAX_LENGTH, encode, evaluating, rows_vectors
+
+if TYPE_CHECKING:
+    from zoo.simbert.module import SimBERT
+
+_EVALUATED = 10  # paraphrases a sentence that a test judges
+
+
+class Paraphrase(NamedTuple):
+    """A similar sentence."""
+
+    text: str
+    similarity: float
+    """Cosine with the source."""
+    finished: bool
+    """False for a sentence that was cut at the limit, kept by unfinished=mark."""
+
+
+def paraphrase(
+    model: SimBERT,
+    text: str,
+    n: int = 100,
+    k: int = 20,
+    *,
+    top_p: float = 0.95,
+    top_k: int = 0,
+    temperature: float = 1.0,
+    beams: int = 0,
+    max_new: int = MAX_LENGTH,
+    seed: int = 0,
+    batch_size: int = 256,
+    unfinished: Literal["drop", "mark"] = "drop",
+) -> list[Paraphrase]:
+    """Sentences that say the same, the nearest first (gen_synonyms of kexue.fm/archives/7427).
+
+    n sentences are generated, of which copies of the source and of one another are left out, and
+    the k nearest by the model's own cosine are returned. `[MASK]` in the text stands for a token to
+    be filled in. Special tokens are never generated, and the same seed gives the same sentences.
+
+    Args:
+        model: The model.
+        text: A sentence.
+        n: Sentences to generate; at most `beams` with beams.
+        k: Sentences to return, at most.
+        top_p: Nucleus sampling: least tokens with this probability; 1 for all.
+        top_k: Most tokens to choose from; 0 for all.
+        temperature: Of the sampling; 0 is greedy.
+        beams: Beam search of this width instead of sampling; 0 for sampling.
+        max_new: Most tokens of a sentence.
+        seed: Of the draws.
+        batch_size: Sentences at a time.
+        unfinished: What to do with sentences that reach max_new: drop them, or mark them.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    options: dict[str, Any] = {"top_p": top_p, "top_k": top_k, "temperature": temperature}
+    options |= {"beams": beams, "max_new": max_new, "seed": seed, "batch_size": batch_size}
+    return paraphrases(model, [text], n, k, unfinished=unfinished, **options)[0]
+
+
+def paraphrases(
+    model: SimBERT,
+    texts: Sequence[str],
+    n: int = 100,
+    k: int = 20,
+    *,
+    top_p: float = 0.95,
+    top_k: int = 0,
+    temperature: float = 1.0,
+    beams: int = 0,
+    max_new: int = MAX_LENGTH,
+    seed: int = 0,
+    batch_size: int = 256,
+    unfinished: Literal["drop", "mark"] = "drop",
+) -> list[list[Paraphrase]]:
+    """The same of several sentences, which are generated together; arguments as for `paraphrase`.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    if n < 1 or k < 1 or max_new < 1 or batch_size < 1:
+        raise ValueError(
+            f"n={n}, k={k}, max_new={max_new}, batch_size={batch_size}: need 1 or more"
+        )
+    if not 0 < top_p <= 1 or top_k < 0 or temperature < 0 or beams < 0:
+        raise ValueError(
+            f"top_p={top_p}, top_k={top_k}, temperature={temperature}, beams={beams}: need "
+            "0 < top_p <= 1 and the others 0 or more"
+        )
+    if unfinished not in ("drop", "mark"):
+        raise ValueError(f"unfinished={unfinished!r}: choose drop or mark")
+    sources = [model.tokenizer.encode_masked(t, MAX_LENGTH) for t in texts]
+    if beams:
+        made = beam_search(model, sources, min(n, beams), beams=beams, max_new=max_new)
+    else:
+        made = sample(
+            model,
+            sources,
+            n,
+            max_new=max_new,
+            top_p=top_p,
+            top_k=top_k,
+            temperature=temperature,
+            seed=seed,
+            batch_size=batch_size,
+        )
+    ranked = []
+    for source, targets in zip(sources, made, strict=True):
+        finished: dict[str, bool] = {}
+        for target in targets:
+            if target.finished or unfinished == "mark":
+                found = model.tokenizer.decode(target.tokens)
+                finished[found] = finished.get(found, False) or target.finished
+        # Compared as decoded, so that a change of case or of spaces alone is a copy.
+        finished.pop(model.tokenizer.decode(source), None)
+        finished.pop("", None)
+        ranked.append(_rank(model, source, finished, k, batch_size))
+    return ranked
+
+
+def _rank(
+    model: SimBERT, source: list[int], finished: dict[str, bool], k: int, batch_size: int
+) -> list[Paraphrase]:
+    with evaluating(model):
+        query = F.normalize(rows_vectors(model, [source]).float(), dim=-1).cpu()
+    found = list(finished)
+    cosine = (encode(model, found, batch_size=batch_size) @ query.T).flatten().tolist()
+    order = sorted(range(len(found)), key=lambda i: -cosine[i])[:k]
+    return [Paraphrase(found[i], cosine[i], finished[found[i]]) for i in order]
+
+
+def generation_numbers(
+    model: SimBERT, texts: Sequence[str], folder: str | Path | None = None
+) -> dict[str, float]:
+    """How varied, how new and how near 10 nucleus samples a text are.
+
+    distinct_1 and distinct_2: different of all characters and pairs of characters; copy_rate:
+    samples that are their source; mean_cosine: with the source; unfinished: cut at the limit.
+
+    Args:
+        model: The model.
+        texts: Sources.
+        folder: Where to write paraphrases.txt, by the first process.
+    """
+    sources = model.tokenizer.encode(texts, MAX_LENGTH)
+    made = sample(model, sources, _EVALUATED)
+    lines, written, of = [], [], []
+    for i, (source, targets) in enumerate(zip(sources, made, strict=True)):
+        lines.append(f"{model.tokenizer.decode(source)}")
+        for target in targets:
+            if target.finished:
+                written.append(model.tokenizer.decode(target.tokens))
+                of.append(i)
+    total = len(texts) * _EVALUATED
+    values = {"unfinished": 1 - len(written) / total}
+    if written:
+        vectors, queries = encode(model, written), encode(model, texts)
+        cosine = (vectors * queries[of]).sum(1)
+        copies = [lines[i] == text for i, text in zip(of, written, strict=True)]
+        for size in (1, 2):
+            grams = [t[j : j + size] for t in written for j in range(len(t) - size + 1)]
+            values[f"distinct_{size}"] = len(set(grams)) / max(len(grams), 1)
+        values |= {"copy_rate": sum(copies) / len(copies), "mean_cosine": float(cosine.mean())}
+        if folder is not None and model.global_rank == 0:
+            _write(Path(folder), lines, list(zip(of, written, cosine.tolist(), strict=True)))
+    return values
+
+
+def _write(folder: Path, sources: list[str], rows: list[tuple[int, str, float]]) -> None:
+    text = []
+    for i, source in enumerate(sources):
+        text.append(source)
+        own = {t: c for of, t, c in rows if of == i}
+        text += [f"    {c:.4f}  {t}" for t, c in sorted(own.items(), key=lambda item: -item[1])]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "paraphrases.txt").write_text("\n".join(text) + "\n", encoding="utf-8")

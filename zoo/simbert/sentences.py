@@ -1,0 +1,132 @@
+"""Sentence vectors and what they are for: cosines and retrieval; methods of the models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from zoo.simbert.batches import padded
+from zoo.simbert.index import SentenceIndex
+
+if TYPE_CHECKING:
+    from zoo.simbert.module import SimBERT
+    from zoo.simbert.similarity import SentenceSimilarity
+
+    Model: TypeAlias = SimBERT | SentenceSimilarity
+
+MAX_LENGTH = 64  # tokens of a sentence, as in all of the posts' evaluations
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """Without gradients and dropout, also in the middle of a fit."""
+    training = model.net.training
+    model.net.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.net.train(training)
+
+
+def rows_vectors(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Vectors (B, H) of token rows, on the model's device and not normalised."""
+    tokens, lengths = padded(rows, model.tokenizer.pad)
+    ragged = len({len(row) for row in rows}) > 1
+    device = model.device
+    vectors: Tensor = model.net.vectors(
+        tokens.to(device, non_blocking=True),
+        lengths.to(device, non_blocking=True) if ragged else None,  # no mask where none is needed
+    )
+    return vectors
+
+
+def encode(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 64,
+    max_length: int = MAX_LENGTH,
+    normalize: bool = True,
+    dim: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Sentence vectors; sentences of like lengths share a batch, so little padding is computed.
+
+    Args:
+        model: The model.
+        texts: The sentences.
+        batch_size: Sentences at a time.
+        max_length: Tokens after which a sentence is cut.
+        normalize: Scale to length 1.
+        dim: The first so many features only, for a model trained with `matryoshka`.
+        progress: Show a progress bar.
+
+    Returns:
+        float32 (N, H) or (N, dim) on the CPU, in the order of the texts.
+
+    Raises:
+        ValueError: A single text was given, or `dim` is more than there are features.
+    """
+    if isinstance(texts, str):
+        raise ValueError("encode takes a list of sentences: give [text]")
+    width = model.net.width
+    if dim is not None and not 0 < dim <= width:
+        raise ValueError(f"dim={dim}: the vectors have {width} features")
+    rows = model.tokenizer.encode(texts, max_length) if len(texts) else []
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # the longest first: memory
+    vectors = torch.empty(len(rows), dim or width)
+    starts = range(0, len(rows), batch_size)
+    with evaluating(model):
+        for start in tqdm(starts, "encode", unit="batch", disable=not progress):
+            chosen = order[start : start + batch_size]
+            batch = rows_vectors(model, [rows[i] for i in chosen])[:, :dim].float()
+            batch = F.normalize(batch, dim=-1) if normalize else batch
+            vectors[chosen] = batch.cpu()
+    return vectors
+
+
+def similarity(model: Model, a: Sequence[str], b: Sequence[str], *, batch_size: int = 64) -> Tensor:
+    """Cosine of each sentence of `a` with each of `b`, float32 (len(a), len(b)).
+
+    Args:
+        model: The model.
+        a: Sentences.
+        b: Sentences.
+        batch_size: Sentences at a time.
+    """
+    u = encode(model, a, batch_size=batch_size)
+    return u @ encode(model, b, batch_size=batch_size).T
+
+
+def similar(
+    model: Model,
+    queries: Sequence[str],
+    corpus: Sequence[str] | SentenceIndex,
+    *,
+    k: int = 10,
+    batch_size: int = 64,
+) -> list[list[tuple[str, float]]]:
+    """The k sentences of a corpus nearest to each query, with their cosines, nearest first.
+
+    Args:
+        model: The model.
+        queries: Sentences.
+        corpus: Sentences, or the index of them (`SentenceIndex.build`).
+        k: How many.
+        batch_size: Sentences at a time.
+    """
+    index = corpus
+    if not isinstance(index, SentenceIndex):
+        index = SentenceIndex(list(index), encode(model, index, batch_size=batch_size))
+    scores, found = index.search(encode(model, queries, batch_size=batch_size), k)
+    return [
+        [(index.texts[i], score) for i, score in zip(row, row_scores, strict=True)]
+        for row, row_scores in zip(found.tolist(), scores.tolist(), strict=True)
+    ]

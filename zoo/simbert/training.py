@@ -1,0 +1,131 @@
+"""What the training of all models of this room shares: start, vocabulary, optimiser, LM loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.loading import load
+from zoo.simbert.encoder import Encoder
+from zoo.training.optim import piecewise_linear
+
+if TYPE_CHECKING:
+    from zoo.simbert.sentences import Model
+
+# Arguments of the models that are the encoder's.
+ENCODER_ARGS = (
+    "vocab_size",
+    "hidden",
+    "layers",
+    "heads",
+    "intermediate",
+    "embedding_size",
+    "positions",
+    "max_positions",
+    "rotary_value",
+    "pooler",
+    "dropout",
+    "attention_dropout",
+)
+
+
+def make_encoder(hparams: Any) -> Encoder:
+    """The encoder that a model's arguments describe."""
+    return Encoder(**{name: hparams[name] for name in ENCODER_ARGS})
+
+
+def check_training(lr: float, weight_decay: float, lr_schedule: dict[int, float] | None) -> None:
+    """Raises ValueError if these are out of range."""
+    if lr <= 0 or weight_decay < 0:
+        raise ValueError(f"lr={lr}, weight_decay={weight_decay}: need lr > 0, weight_decay >= 0")
+    if lr_schedule is not None:
+        piecewise_linear({int(k): float(v) for k, v in lr_schedule.items()})
+
+
+def prepare(model: Model, stage: str) -> None:
+    """Before a run: the first weights from `init`, then one vocabulary for model and data.
+
+    Raises:
+        ValueError: The weights at `init` do not fit, or nobody has a vocabulary.
+    """
+    trainer = model.trainer
+    init = model.hparams["init"]
+    if stage == "fit" and init and trainer.ckpt_path is None:  # else a run goes on
+        start_from(model, load(init), init)
+    data: Any = getattr(trainer, "datamodule", None)
+    if not hasattr(data, "vocabulary"):
+        if not len(model.tokenizer) and trainer.ckpt_path is None:
+            raise ValueError("the model has no vocabulary and the data brings none: give init")
+        return
+    if not len(model.tokenizer):
+        model.tokenizer.adopt(data.vocabulary(model.hparams["vocab_size"]), data.lower)
+    # The same object: a checkpoint that is loaded later gives the data its vocabulary too.
+    data.tokenizer = model.tokenizer
+
+
+def start_from(model: Model, other: Any, path: str) -> None:
+    """Takes the encoder and the vocabulary of another model of this room.
+
+    Raises:
+        ValueError: It has no such encoder, or one of other sizes.
+    """
+    if not isinstance(getattr(other, "net", None), Encoder):
+        raise ValueError(f"init={path} holds a {type(other).__name__}, not a sentence model")
+    try:
+        missing, unexpected = model.net.load_state_dict(other.net.state_dict(), strict=False)
+    except RuntimeError as error:
+        line = " ".join(str(error).split()[:40])
+        raise ValueError(f"init={path}: other sizes than the model's: {line}") from error
+    wrong = [*missing, *unexpected]
+    if wrong:
+        raise ValueError(f"init={path}: {wrong[0]} is not in both models: check the sizes")
+    model.tokenizer.adopt(other.tokenizer.tokens, other.tokenizer.lower)
+
+
+def adamw(model: Model) -> Any:
+    """AdamW over all trained parameters (the author decays norms and biases too), scheduled."""
+    own = model.hparams
+    trained = [p for p in model.parameters() if p.requires_grad]
+    # A loss scaler cannot clip gradients that a fused step unscales by itself.
+    scaled = model._trainer is not None and model.trainer.precision == "16-mixed"
+    fused = model.device.type in ("cpu", "cuda") and not scaled
+    optimizer = torch.optim.AdamW(
+        trained, lr=own["lr"], weight_decay=own["weight_decay"], fused=fused
+    )
+    if own["lr_schedule"] is None:
+        return optimizer
+    # Keys that went through JSON are strings.
+    points = {int(k): float(v) for k, v in own["lr_schedule"].items()}
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, piecewise_linear(points))
+    return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def token_mean(total: Tensor, count: int) -> Tensor:
+    """A sum over this process's tokens, so scaled that DDP's mean is the mean over all tokens.
+
+    Args:
+        total: Sum of the tokens' losses.
+        count: Number of this process's tokens.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return total / max(count, 1)
+    everywhere = torch.tensor(float(count), device=total.device)
+    dist.all_reduce(everywhere)
+    return total * dist.get_world_size() / everywhere.clamp(min=1)
+
+
+def token_losses(net: Encoder, hidden: Tensor, places: Tensor, labels: Tensor) -> Tensor:
+    """-log p of each label, float32 (N,): only its places are multiplied with the vocabulary.
+
+    Args:
+        net: The encoder.
+        hidden: Hidden states, (B, L, H).
+        places: Places in the flattened (B * L), int64 (N,).
+        labels: Tokens, int64 (N,).
+    """
+    logits = net.logits(hidden.flatten(0, 1)[places])
+    return F.cross_entropy(logits.float(), labels, reduction="none")
