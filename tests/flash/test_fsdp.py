@@ -40,7 +40,7 @@ def test_two_processes_equal_one(tmp_path):
         command = [sys.executable, "-m", "zoo.cli", "fit", "-c", "c.yaml", *options]
         done = subprocess.run(
             [*command, "--run_dir", name],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300,
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         checkpoint = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)

@@ -221,7 +221,8 @@ class FlashMLM(LightningModule):
     def configure_model(self) -> None:
         """Shards the network where the strategy does (`-c fsdp`)."""
         if self.device_mesh is not None and not self.sharded:
-            self.net.shard(self.device_mesh["data_parallel"])
+            device = self.trainer.strategy.root_device.type
+            self.net.shard(device, self.trainer.world_size)
             self.sharded = True
 
     def setup(self, stage: str) -> None:

@@ -150,14 +150,19 @@ class Network(nn.Module):
         for layer in self.layers:
             layer.compile(dynamic=False)
 
-    def shard(self, mesh: Any) -> None:
-        """Spreads weights, gradients and optimiser state over processes (FSDP2).
+    def shard(self, device: str, processes: int) -> None:
+        """Spreads weights, gradients and optimiser state over all processes (FSDP2).
+
+        Over a mesh of its own: Lightning's has a dimension for tensors cut across processes.
 
         Args:
-            mesh: A one-dimensional DeviceMesh.
+            device: cuda or cpu.
+            processes: Number of processes.
         """
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        mesh = init_device_mesh(device, (processes,))
         for layer in self.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(self, mesh=mesh)
@@ -192,7 +197,7 @@ class Network(nn.Module):
                 x, _ = checkpoint(layer, x, rotary, key_mask, doc_ids, use_reentrant=False)
             else:
                 # Evaluation meets batches of many shapes: compiling for each would take longer.
-                call = layer if self.training else layer._call_impl
+                call: Any = layer if self.training else layer._call_impl
                 x, _ = call(x, rotary, key_mask, doc_ids)
         return x if self.final_norm is None else self.final_norm(x)
 

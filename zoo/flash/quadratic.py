@@ -63,7 +63,7 @@ def quadratic_attention(
     """
     total = k.shape[1]
     if key_mask is None and doc_ids is None and score.name == "softmax" and bias is None:
-        # The fused kernel takes any size of values on a CPU, and makes the weights elsewhere.
+        # PyTorch's own, which chooses a kernel by the sizes of keys and values.
         mask = None
         if causal and start:
             mask = torch.ones(total, total, dtype=torch.bool, device=q.device).tril()[start:]
