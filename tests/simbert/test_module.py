@@ -332,6 +332,17 @@ def test_weights_and_vocabulary_come_from_init_and_from_checkpoints(tmp_path, zo
     assert second.tokenizer.tokens == first.tokenizer.tokens
     torch.testing.assert_close(second.encode(texts(5)), first.encode(texts(5)))
 
+    # A fit that begins with a folder keeps its weights, although that folder had an `init` too.
+    with torch.no_grad():
+        second.net.pooler.weight.mul_(2)
+    zoo.save_pretrained(second, "doubled")
+    code, _, err = zoo_cli(
+        "fit", "-c", path, "--run_dir", "third", "--ckpt_path", "doubled",
+        "--trainer.max_steps", 1, "--trainer.log_every_n_steps", 1,
+    )  # fmt: skip
+    assert code == 0, err
+    torch.testing.assert_close(zoo.load("third").net.pooler.weight, second.net.pooler.weight)
+
     # A test takes the checkpoint's vocabulary, whatever its data are.
     for data in ("groups.jsonl", "more.tsv"):
         code, _, err = zoo_cli(
