@@ -10,8 +10,8 @@ rounds' ratios to ours. The sentences are the embedded PAWS-X ones, cut to ragge
 - encode: sentences to unit vectors, tokenizing included; SentenceTransformer loads our export.
 - paraphrase: n samples of one sentence by nucleus sampling, the end token forbidden so that all
   write as many tokens; the logits are scaled so that the nucleus is small, as after training.
-  transformers' generate has its cache, but no UniLM mask (its prompt is causal), so only its work is
-  the same. recompute is the author's way: all rows whole, each token.
+  transformers' generate has its cache, but no UniLM mask (its prompt is causal), so only its work
+  is the same. recompute is the author's way: all rows whole, each token.
 
     python benchmarks/simbert.py [--quick] [--threads 1] [--rounds 5] [--json FILE]
 """
