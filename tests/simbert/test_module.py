@@ -332,6 +332,14 @@ def test_weights_and_vocabulary_come_from_init_and_from_checkpoints(tmp_path, zo
     assert second.tokenizer.tokens == first.tokenizer.tokens
     torch.testing.assert_close(second.encode(texts(5)), first.encode(texts(5)))
 
+    # A model that was loaded keeps its weights when it is trained on, although it had an `init`.
+    with torch.no_grad():
+        second.net.pooler.weight.mul_(2)
+    doubled = second.net.pooler.weight.clone()
+    data = SimilarGroups(files=["more.tsv"], root=str(tmp_path), batch_size=8)
+    trainer(max_steps=1, limit_val_batches=0).fit(second.train(), data)
+    torch.testing.assert_close(second.net.pooler.weight, doubled)
+
     # A test takes the checkpoint's vocabulary, whatever its data are.
     for data in ("groups.jsonl", "more.tsv"):
         code, _, err = zoo_cli(

@@ -58,18 +58,31 @@ def choose(
     if temperature == 0:
         return logits.argmax(-1)
     probability = (logits.float() / temperature).softmax(-1)
-    token: Tensor | None = None  # in the order of their numbers
-    p = probability
-    if top_k or top_p < 1:
-        # The whole vocabulary is slow to sort, and a trained model's nucleus is small.
-        p, token = probability.topk(min(top_k or _FIRST_TRY, p.shape[1]), -1)
-        if not top_k and bool((p.sum(-1) < top_p).any()):
-            p, token = probability.sort(-1, descending=True)
-        p = p.masked_fill(p.cumsum(-1) - p >= top_p, 0.0)
+    if top_p >= 1 and not top_k:
+        return _invert(probability, u)
+    p, token = probability.topk(min(top_k or _FIRST_TRY, probability.shape[1]), -1)
+    chosen = token.gather(1, _invert(_nucleus(p, top_p), u)[:, None]).squeeze(1)
+    if not top_k:
+        # The whole vocabulary is slow to sort: only for rows whose nucleus is larger.
+        wide = (p.sum(-1) < top_p).nonzero().squeeze(1)
+        if len(wide):
+            p, token = probability[wide].sort(-1, descending=True)
+            at = _invert(_nucleus(p, top_p), u[wide])
+            chosen[wide] = token.gather(1, at[:, None]).squeeze(1)
+    return chosen
+
+
+def _nucleus(p: Tensor, top_p: float) -> Tensor:
+    """Falling probabilities, those that begin beyond `top_p` set to 0."""
+    return p.masked_fill(p.cumsum(-1) - p >= top_p, 0.0)
+
+
+def _invert(p: Tensor, u: Tensor) -> Tensor:
+    """The first place of each row (R, K) where the sum so far goes beyond u of the whole sum."""
     kept = p.cumsum(-1)
-    # Rounding must not choose what has probability 0: the first place where the sum goes beyond.
-    at = (kept <= (u[:, None] * kept[:, -1:]).clamp(max=kept[:, -1:] * (1 - 1e-6))).sum(-1)
-    return at if token is None else token.gather(1, at[:, None]).squeeze(1)
+    whole = kept[:, -1:]
+    # Rounding must not go beyond the last that has a probability.
+    return (kept <= (u[:, None] * whole).minimum(whole * (1 - 1e-6))).sum(-1)
 
 
 class Decoder:

@@ -208,8 +208,7 @@ class SimBERT(LightningModule):
         """Takes the first weights, and agrees with the data on a vocabulary.
 
         Raises:
-            ValueError: The weights do not fit, the data is not of the objective, or there is no
-                vocabulary.
+            ValueError: The weights do not fit, or the data is not of the objective.
         """
         data = getattr(self.trainer, "datamodule", None)
         purpose = getattr(data, "purpose", "similar")

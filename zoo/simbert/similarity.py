@@ -170,7 +170,7 @@ class SentenceSimilarity(LightningModule):
         """Takes the first weights, and agrees with the data on a vocabulary.
 
         Raises:
-            ValueError: The weights do not fit, or there is no vocabulary.
+            ValueError: The weights do not fit.
         """
         prepare(self, stage)
 

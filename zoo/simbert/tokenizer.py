@@ -72,7 +72,11 @@ class Tokenizer(nn.Module):
 
     @property
     def pieces(self) -> "WordPieces":
-        """The machine behind it, of the library `tokenizers`."""
+        """The machine behind it, of the library `tokenizers`.
+
+        Raises:
+            ValueError: There is no vocabulary yet.
+        """
         if self._pieces is None:
             from tokenizers import Tokenizer as WordPieces
             from tokenizers import decoders
@@ -80,7 +84,8 @@ class Tokenizer(nn.Module):
             from tokenizers.normalizers import BertNormalizer
             from tokenizers.pre_tokenizers import BertPreTokenizer
 
-            assert self.tokens, "no vocabulary yet"
+            if not self.tokens:
+                raise ValueError("the model has no vocabulary: train it, or give it an init")
             vocabulary = {token: i for i, token in enumerate(self.tokens)}
             pieces = WordPieces(WordPiece(vocabulary, unk_token=UNK))
             pieces.normalizer = BertNormalizer(lowercase=self.lower)

@@ -50,16 +50,15 @@ def prepare(model: Model, stage: str) -> None:
     """Before a run: the first weights from `init`, then one vocabulary for model and data.
 
     Raises:
-        ValueError: The weights at `init` do not fit, or nobody has a vocabulary.
+        ValueError: The weights at `init` do not fit.
     """
-    trainer = model.trainer
     init = model.hparams["init"]
-    if stage == "fit" and init and trainer.ckpt_path is None:  # else a run goes on
+    # A model with a vocabulary has weights already, from a folder or an earlier fit. A run that is
+    # resumed gets its checkpoint's after this.
+    if stage == "fit" and init and not len(model.tokenizer):
         start_from(model, load(init), init)
-    data: Any = getattr(trainer, "datamodule", None)
+    data: Any = getattr(model.trainer, "datamodule", None)
     if not hasattr(data, "vocabulary"):
-        if not len(model.tokenizer) and trainer.ckpt_path is None:
-            raise ValueError("the model has no vocabulary and the data brings none: give init")
         return
     if not len(model.tokenizer):
         model.tokenizer.adopt(data.vocabulary(model.hparams["vocab_size"]), data.lower)
