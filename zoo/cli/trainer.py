@@ -194,10 +194,13 @@ class ZooCLI(LightningCLI):
     def after_fit(self) -> None:
         """Says what can be done next."""
         run_dir = self.prepared.run_dir
-        rank_zero_info(
-            f"done: {run_dir / 'checkpoints' / 'last.ckpt'} (zoo test --ckpt_path {run_dir}; "
-            f"zoo sample {run_dir})"
-        )
+        verbs = {"sample": "sample", "generate_text": "sample", "generate": "generate"}
+        verbs["paraphrase"] = "paraphrase"
+        then = [f"zoo test --ckpt_path {run_dir}"]
+        then += [
+            f"zoo {verb} {run_dir}" for name, verb in verbs.items() if hasattr(self.model, name)
+        ]
+        rank_zero_info(f"done: {run_dir / 'checkpoints' / 'last.ckpt'} ({'; '.join(then)})")
         for logger in self.trainer.loggers:
             # Where processes were forked the run is theirs; asking for it would begin another.
             if isinstance(logger, WandbLogger) and logger._experiment is not None:
