@@ -386,7 +386,8 @@ def test_from_the_command(tmp_path, zoo_cli):
 
     import zoo
 
-    embedded = np.load("run/embeddings.npz")
+    with np.load("run/embeddings.npz") as file:
+        embedded = dict(file)
     assert (embedded["index"] == np.arange(360)).all()
     model, data = zoo.load("run"), Digits()
     x, labels, index = data.on_after_batch_transfer(
