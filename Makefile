@@ -42,6 +42,11 @@ bench: setup  ## the benchmarks, ours and the peers in one run (needs the extra 
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python benchmarks/trainer_overhead.py
 	$(BIN)/python benchmarks/ddpm.py
+	$(BIN)/python benchmarks/vae.py --only
+	$(BIN)/python benchmarks/vae_sphere.py
+	$(BIN)/python benchmarks/wgan.py
+	$(BIN)/python benchmarks/flash.py
+	$(BIN)/python benchmarks/simbert.py
 
 clean:  ## remove what the tools left behind (not runs/, not .venv)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache dist build *.egg-info
