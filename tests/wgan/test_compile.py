@@ -80,6 +80,12 @@ def train_both():
 def test_training_compiled_is_training_eager():
     eager, compiled = in_new_process(train_both)
     assert set(eager) == set(compiled)
-    for name, value in eager.items():
-        close = (value - compiled[name]).abs() <= 1e-4 + 1e-3 * value.abs()
-        assert close.float().mean() > 0.95, name
+    # Adam's first steps are the signs of the gradients, also of those that are 0 but for rounding,
+    # as of biases before a batch norm.
+    close = torch.cat(
+        [
+            ((value - compiled[name]).abs() <= 1e-4 + 1e-3 * value.abs()).flatten()
+            for name, value in eager.items()
+        ]
+    )
+    assert close.float().mean() > 0.99, close.float().mean()

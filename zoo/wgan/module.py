@@ -276,6 +276,10 @@ class WGAN(LightningModule):
     ) -> None:
         """A step of one network, with the gradients of all processes."""
         for parameter, gradient in zip(parameters, average_over_processes(gradients), strict=True):
+            # A fused optimiser reads weight and gradient side by side in memory; autograd.grad may
+            # give another layout, as compiled convolutions do, and accumulation is bypassed here.
+            if gradient.stride() != parameter.stride():
+                gradient = torch.empty_like(parameter).copy_(gradient)
             parameter.grad = gradient
         optimizer.step()
         for parameter in parameters:
