@@ -73,7 +73,7 @@ def sample(
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"--n and --batch_size must be 1 or more, not {n} and {batch_size}")
-    where = _device(device)
+    where = device_of(device)
     model = load(ckpt).to(where)
     writes = getattr(model, "generate_text", None)
     file = Path(out or "samples.png")
@@ -235,7 +235,12 @@ def _exchange(model: str, table: str) -> dict[str, Any]:
     return found
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device that a verb's `--device` (auto, cpu, cuda) names.
+
+    Raises:
+        ValueError: cuda where there is none.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

@@ -30,7 +30,7 @@ from zoo.ddpm.unet import UNet
 from zoo.layers.counter_rng import integers, normal
 from zoo.training.averages import Averages
 from zoo.training.log import is_logging_step, log_every
-from zoo.training.optim import LAMB, clip, piecewise_linear
+from zoo.training.optim import LAMB, clip, may_fuse, piecewise_linear
 
 OptimizerName = Literal["adam", "lamb"]
 
@@ -249,11 +249,7 @@ class DDPM(LightningModule):
         if self.hparams["optimizer"] == "lamb":
             optimizer = LAMB(self.parameters(), **args)
         else:
-            # The fused step is about ten times as fast on CPUs too; but a loss scaler cannot
-            # clip gradients that a fused step unscales by itself.
-            scaled = self._trainer is not None and self.trainer.precision == "16-mixed"
-            fused = self.device.type in ("cpu", "cuda") and not scaled
-            optimizer = torch.optim.AdamW(self.parameters(), fused=fused, **args)
+            optimizer = torch.optim.AdamW(self.parameters(), fused=may_fuse(self), **args)
         if self.hparams["lr_schedule"] is None:
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, piecewise_linear(self.lr_points))

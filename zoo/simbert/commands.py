@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zoo.cli.commands import _device
+from zoo.cli.commands import device_of
 from zoo.loading import load
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
@@ -16,7 +16,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def _model(ckpt: str, device: Device, method: str) -> Any:
-    model: Any = load(ckpt).to(_device(device))
+    model: Any = load(ckpt).to(device_of(device))
     if not isinstance(getattr(model, "net", None), Encoder) or not hasattr(model, method):
         raise ValueError(f"{type(model).__name__} cannot {method}: give a sentence model")
     if not len(model.tokenizer):

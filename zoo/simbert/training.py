@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from zoo.loading import load
 from zoo.simbert.encoder import Encoder
-from zoo.training.optim import piecewise_linear
+from zoo.training.optim import may_fuse, piecewise_linear
 
 if TYPE_CHECKING:
     from zoo.simbert.sentences import Model
@@ -89,11 +89,8 @@ def adamw(model: Model) -> Any:
     """AdamW over all trained parameters (the author decays norms and biases too), scheduled."""
     own = model.hparams
     trained = [p for p in model.parameters() if p.requires_grad]
-    # A loss scaler cannot clip gradients that a fused step unscales by itself.
-    scaled = model._trainer is not None and model.trainer.precision == "16-mixed"
-    fused = model.device.type in ("cpu", "cuda") and not scaled
     optimizer = torch.optim.AdamW(
-        trained, lr=own["lr"], weight_decay=own["weight_decay"], fused=fused
+        trained, lr=own["lr"], weight_decay=own["weight_decay"], fused=may_fuse(model)
     )
     if own["lr_schedule"] is None:
         return optimizer

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
+from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -52,6 +53,16 @@ def clip(
         nn.utils.clip_grad_value_(parameters, bound)
     else:
         nn.utils.clip_grad_norm_(parameters, bound)
+
+
+def may_fuse(module: LightningModule) -> bool:
+    """Whether the optimiser may be a fused one, several times as fast as PyTorch's default.
+
+    Not beside a loss scaler (16-mixed): a fused step unscales gradients by itself, so that they
+    cannot be clipped before it.
+    """
+    scaled = module._trainer is not None and module.trainer.precision == "16-mixed"
+    return module.device.type in ("cpu", "cuda") and not scaled
 
 
 class LAMB(Optimizer):

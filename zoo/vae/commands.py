@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from zoo.cli.commands import _device
+from zoo.cli.commands import device_of
 from zoo.loading import load
 from zoo.vae.density import DensityEstimate, estimate_log_density
 from zoo.vae.pareto import UNRELIABLE
@@ -66,7 +66,7 @@ def density(
     for name, value in (("repeats", repeats), ("limit", limit), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be 1 or more, not {value}")
-    where = _device(device)
+    where = device_of(device)
     model: Any = load(ckpt).to(where)
     if not hasattr(model, "posterior") or not hasattr(model, "log_likelihood"):
         raise ValueError(f"{type(model).__name__} has no encoder to draw importance samples with")
@@ -124,9 +124,9 @@ def bits_scale(model: Any) -> tuple[float, float] | None:
     """
     nats = 0.0
     if hasattr(model, "likelihood"):
-        from zoo.vae.evaluation import _nats_of_a_level
+        from zoo.vae.evaluation import nats_of_a_level
 
-        level = _nats_of_a_level(model)
+        level = nats_of_a_level(model)
         if level is None:
             return None
         nats = level

@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.layers.counter_rng import philox
+from zoo.layers.counter_rng import normal
 from zoo.vae.pareto import pareto_k, tail_length
 
 _KEPT = 512  # at least so many of the largest weights of a datum are kept as they are
 _POWERS = 6  # of the others only sums of powers: each is below 1/512, so w^7 no longer counts
-_MASK = 0xFFFFFFFF
 
 
 class DensityEstimate(NamedTuple):
@@ -121,9 +120,6 @@ class LogWeights:
 def sample_noise(seed: int, index: Tensor, first: int, count: int, dim: int) -> Tensor:
     """Noise of samples first, first + 1, ... of each datum: a function of (seed, datum, sample).
 
-    Row k is `counter_rng.normal(seed, index, first + k, (dim,))`; all rows at once take a third of
-    the time.
-
     Args:
         seed: Chooses the family of streams.
         index: Numbers of the data, int64, (B,).
@@ -134,16 +130,8 @@ def sample_noise(seed: int, index: Tensor, first: int, count: int, dim: int) -> 
     Returns:
         float32, (count, B, dim).
     """
-    block = torch.arange((dim + 3) // 4, device=index.device)
-    sample = torch.arange(first, first + count, device=index.device)[:, None, None]
-    item = index[None, :, None]
-    w0, w1, w2, w3 = philox(
-        (block, sample, item & _MASK, (item >> 32) & _MASK), (seed & _MASK, (seed >> 32) & _MASK)
-    )
-    radius = [torch.sqrt(-2 * torch.log((w.float() + 0.5) * 2.0**-32)) for w in (w0, w2)]
-    angle = [w.float() * (2 * math.pi * 2.0**-32) for w in (w1, w3)]
-    pairs = [f(a) * r for r, a in zip(radius, angle, strict=True) for f in (torch.cos, torch.sin)]
-    return torch.stack(pairs, dim=-1).flatten(2)[..., :dim]
+    sample = torch.arange(first, first + count, device=index.device)
+    return normal(seed, index, sample, (dim,))
 
 
 @contextmanager

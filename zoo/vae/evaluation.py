@@ -84,9 +84,9 @@ def on_test_start(model: ImageVAE) -> None:
     """Encodes the labelled training images of the k-NN classifier, counts pixels' levels."""
     report, data = model.report, getattr(model.trainer, "datamodule", None)
     names = ["log_density", "elbo", "reconstruction", "kl", "ess", "unreliable"]
-    if _nats_of_a_level(model) is not None:
+    if nats_of_a_level(model) is not None:
         names.append("bits_per_dim")
-    if _nats_of_a_level(model) is not None and hasattr(data, "reference_images"):
+    if nats_of_a_level(model) is not None and hasattr(data, "reference_images"):
         report.frequencies = PixelFrequencies.of(
             data.reference_images("train").to(model.device),  # type: ignore[union-attr]
             _levels(model),
@@ -131,7 +131,7 @@ def test_step(model: ImageVAE, batch: Sequence[Tensor], batch_idx: int) -> None:
         "test/ess": estimate.ess,
         "test/unreliable": (estimate.pareto_k > UNRELIABLE).double(),
     }
-    level = _nats_of_a_level(model)
+    level = nats_of_a_level(model)
     if level is not None:
         values["test/bits_per_dim"] = _bits(model, estimate.log_density, level)
     if report.frequencies is not None:
@@ -155,7 +155,7 @@ def _levels(model: ImageVAE) -> int:
     return 2 if model.hparams["likelihood"] == "bernoulli" else int(model.hparams["levels"])
 
 
-def _nats_of_a_level(model: ImageVAE) -> float | None:
+def nats_of_a_level(model: ImageVAE) -> float | None:
     """What a pixel's log density lacks to be the log probability of its level.
 
     0 where p(x|z) is a probability already; the logarithm of a level's width for a density of
@@ -258,7 +258,7 @@ def protocol(model: ImageVAE) -> dict[str, str]:
         lines["likelihood"] = "cross-entropy of grey levels, which is not the log of a probability"
     if own["likelihood"] == "gaussian" and not own["dequantize"]:
         lines["likelihood"] = "a density of grey levels that were not dequantised: no code length"
-    if _nats_of_a_level(model) is not None:
+    if nats_of_a_level(model) is not None:
         lines["test/bits_per_dim"] = f"of {_levels(model)} levels, by log_density"
         lines["baseline/bits_per_dim"] = "each pixel by the training split's frequencies"
     space = {"sphere": "cosine", "euclidean": "Euclidean"}[model.head.space]

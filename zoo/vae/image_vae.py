@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo.layers.counter_rng import uniform
 from zoo.training.log import is_logging_step, log_every
-from zoo.training.optim import clip
+from zoo.training.optim import clip, may_fuse
 from zoo.vae import evaluation, generation
 from zoo.vae.annealing import BetaSchedule, free_bits
 from zoo.vae.batch_norm import GaussianHead
@@ -196,14 +196,12 @@ class ImageVAE(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam over all parameters, with the schedule by step."""
-        scaled = self._trainer is not None and self.trainer.precision == "16-mixed"
         optimizer = torch.optim.Adam(
             self.parameters(),
             lr=self.hparams["lr"],
             betas=tuple(self.hparams["adam_betas"]),
             eps=self.hparams["adam_eps"],
-            # A loss scaler cannot clip gradients that a fused step unscales by itself.
-            fused=self.device.type in ("cpu", "cuda") and not scaled,
+            fused=may_fuse(self),
         )
         if self.rate is None:
             return optimizer

@@ -11,7 +11,7 @@ from torch import Tensor
 from datamodules.sentences import TextBatch
 from datamodules.vocabulary import Vocabulary
 from zoo.training.log import is_logging_step, log_every
-from zoo.training.optim import clip
+from zoo.training.optim import clip, may_fuse
 from zoo.training.plateau import Plateau
 from zoo.vae.annealing import BetaSchedule, free_bits
 from zoo.vae.batch_norm import BatchNormMode, GaussianHead
@@ -258,12 +258,8 @@ class TextVAE(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD or Adam over all parameters."""
-        # The fused step is several times as fast; but a loss scaler cannot clip gradients that a
-        # fused step unscales by itself.
-        scaled = self._trainer is not None and self.trainer.precision == "16-mixed"
-        fused = self.device.type in ("cpu", "cuda") and not scaled
         kind = torch.optim.SGD if self.hparams["optimizer"] == "sgd" else torch.optim.Adam
-        return kind(self.parameters(), lr=self.hparams["lr"], fused=fused)
+        return kind(self.parameters(), lr=self.hparams["lr"], fused=may_fuse(self))
 
     def configure_gradient_clipping(
         self,
