@@ -37,7 +37,7 @@ def zoo_step(case: str, x: Tensor) -> tuple[nn.Module, Callable[[], Any]]:
     import zoo
 
     name, arguments, _, _ = CASES[case]
-    model = getattr(zoo, name)(hidden=HIDDEN, **arguments).to(x.device)
+    model = getattr(zoo, name)(hidden=HIDDEN, binarization="threshold", **arguments).to(x.device)
     optimizer = model.configure_optimizers()
     images = (2 * x - 1).reshape(-1, 1, 28, 28)
 

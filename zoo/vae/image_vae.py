@@ -119,7 +119,7 @@ class ImageVAE(LightningModule):
         x = x.float()
         binarization = self.hparams["binarization"]
         if binarization == "threshold":
-            return torch.where(x >= 0, 1.0, -1.0)
+            return _black_or_white(x >= 0)
         if binarization == "none" and not self.hparams["dequantize"]:
             return x
         if index is None:
@@ -127,8 +127,7 @@ class ImageVAE(LightningModule):
         else:
             noise = uniform(EVALUATION_SEED, index, _PIXELS, self.shape)
         if binarization == "dynamic":
-            white = 2 * noise - 1 < x  # with probability (x + 1) / 2
-            return torch.where(white, 1.0, -1.0)
+            return _black_or_white(2 * noise - 1 < x)  # white with probability (x + 1) / 2
         half = 1 / (int(self.hparams["levels"]) - 1)
         return x + half * (2 * noise - 1)
 
@@ -279,6 +278,11 @@ class ImageVAE(LightningModule):
     traverse = generation.traverse
     manifold = generation.manifold
     pictures = generation.pictures
+
+
+def _black_or_white(white: Tensor) -> Tensor:
+    """Pixels of 1 where white and -1 elsewhere, in half the time of `torch.where` on a CPU."""
+    return 2 * white.float() - 1
 
 
 def _check(own: Mapping[str, Any]) -> None:

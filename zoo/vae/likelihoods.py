@@ -40,7 +40,8 @@ class Bernoulli(nn.Module):
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         """The sum of v logit - log(1 + e^logit) with v = (x + 1) / 2 in [0, 1]."""
         logits = full_precision(output)
-        return _sum((0.5 * x + 0.5) * logits + F.logsigmoid(-logits))
+        v = torch.add(0.5, x, alpha=0.5)
+        return -_sum(F.softplus(logits).addcmul_(v, logits, value=-1))
 
     def mean(self, output: Tensor) -> Tensor:
         """E[x|z] in [-1, 1]: the probability of white as a grey level."""
