@@ -23,6 +23,7 @@ import torch
 
 from datamodules import MNIST
 from zoo.vae.module import VAE
+from zoo.vae.pareto import UNRELIABLE
 
 
 def machine() -> str:
@@ -135,8 +136,9 @@ def main() -> None:
             times[name].append(elapsed)
             values[name].append(value)
     ratios = [b / a for a, b in zip(times["zoo"], times["pythae"], strict=True)]
-    error = model.log_density(x, samples=options.samples, prepared=True).standard_error
-    error = (error.square().sum().sqrt() / len(x)).item()
+    estimate = model.log_density(x, samples=options.samples, prepared=True)
+    error = (estimate.standard_error.square().sum().sqrt() / len(x)).item()
+    unreliable = (estimate.pareto_k > UNRELIABLE).double().mean().item()
     print("\n| | s | ms an image | mean log p(x), nats |\n|---|---|---|---|")
     for name in calls:
         median = statistics.median(times[name])
@@ -144,6 +146,8 @@ def main() -> None:
             f"| {name} | {median:.2f} | {1e3 * median / len(x):.1f} | "
             f"{statistics.mean(values[name]):.3f} +- {error:.3f} |"
         )
+    if unreliable > 0.1:
+        print(f"\n{unreliable:.0%} of the images have a Pareto-k above 0.7: the error is larger")
     ratio = statistics.median(ratios)
     print(f"\npythae takes {ratio:.1f} times as long ({min(ratios):.1f} to {max(ratios):.1f})")
     if options.json:
