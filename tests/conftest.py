@@ -66,7 +66,8 @@ def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def _lightning_handlers() -> list[logging.StreamHandler]:
     import lightning.pytorch  # noqa: F401  # adds them
 
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    names = ("lightning", "lightning.pytorch", "lightning.fabric")
+    loggers = [logging.getLogger(name) for name in names]
     return [h for lg in loggers for h in lg.handlers if isinstance(h, logging.StreamHandler)]
 
 
@@ -75,7 +76,7 @@ def _streams() -> Iterator[None]:
     yield
     if "lightning.pytorch" in sys.modules:
         for handler in _lightning_handlers():
-            handler.setStream(sys.__stderr__)
+            handler.stream = sys.__stderr__  # setStream would flush a stream that is closed
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +105,7 @@ def zoo_cli(
         capfd.readouterr()
         caplog.clear()
         for handler in _lightning_handlers():  # they keep the stderr of the first import
-            handler.setStream(sys.stderr)
+            handler.stream = sys.stderr
         code = main([str(a) for a in arguments])
         out, err = capfd.readouterr()
         # Lightning's messages go to pytest where its handlers were there first.
