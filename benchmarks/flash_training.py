@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor, nn
 
 from datamodules.language import Text
@@ -94,12 +93,15 @@ class Curve(pl.Callback):
         self.spent = self.since = 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
+        """Starts the clock."""
         self.since = time.process_time()
 
     def on_train_batch_end(self, *_: Any) -> None:
+        """Stops the clock."""
         self.spent += time.process_time() - self.since
 
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Adds a point."""
         loss = trainer.callback_metrics["val/loss"].item()
         self.points.append((trainer.global_step * self.tokens, self.spent, loss))
 
@@ -149,7 +151,9 @@ def tune(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) -> 
     losses = [run[0]["curve"][-1][2] for run in runs]
     best = runs[min(range(len(runs)), key=lambda i: losses[i] if losses[i] == losses[i] else 1e9)]
     lr = best[0]["lr"]
-    print(f"{name}: " + ", ".join(f"{a:g}: {b:.4f}" for a, b in zip(options.lrs, losses)))
+    print(
+        f"{name}: " + ", ".join(f"{a:g}: {b:.4f}" for a, b in zip(options.lrs, losses, strict=True))
+    )
     rows += [run[0] for run in runs if run is not best]
     for seed in (first, *others):
         row, module, trainer, data = best if seed == first else train(name, lr, seed, options)
