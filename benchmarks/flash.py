@@ -244,7 +244,7 @@ def decode(options: argparse.Namespace) -> list[dict[str, Any]]:
         for name in names:
             decoder = CONTENDERS[name](options).decoder(prefix, torch.float32)
             calls[name], sizes[name] = decoder
-            repeat[name] = 1 if name == "flash-pytorch" else 16
+            repeat[name] = 1 if name == "flash-pytorch" else 64  # most of a chunk
         table = ratios(take_turns(calls, options.rounds, options.device, repeat))
         print(f"\ndecoding after {n} tokens")
         for name, row in table.items():
