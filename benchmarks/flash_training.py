@@ -75,6 +75,7 @@ def build(name: str, vocabulary: int, lr: float, options: argparse.Namespace) ->
         head_size=options.head,
         chunk=options.chunk,
         position_bias=True,
+        init_std=options.init_std,
         lr=lr,
         lr_schedule={max(options.steps // 20, 1): 1.0, options.steps: 0.0},
         weight_decay=0.1,
@@ -210,6 +211,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--head", type=int, default=64)
     parser.add_argument("--chunk", type=int, default=64)
+    parser.add_argument("--init_std", type=float, default=0.05, help="of our weights")
     parser.add_argument("--json", type=Path, help="a line for each run")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
