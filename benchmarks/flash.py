@@ -9,6 +9,8 @@ tokens after a prefix: ours with a state, FLASH-pytorch's generate by the whole 
 
     python benchmarks/flash.py [--quick] [--lengths 512,1024,...] [--prefixes 1024,8192,...]
         [--contenders flash,transformer,...] [--device auto] [--precision fp32|bf16] [--json FILE]
+
+No `--lengths` or no `--prefixes` ('') leaves training or decoding out.
 """
 
 import argparse
@@ -71,9 +73,14 @@ class Zoo:
 
 
 class Lucidrains:
-    """FLASH-pytorch with its defaults."""
+    """FLASH-pytorch with its defaults.
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    Args:
+        compiled: Compile its layers, as ours.
+        options: The command line.
+    """
+
+    def __init__(self, compiled: bool, options: argparse.Namespace) -> None:
         from flash_pytorch import FLASHTransformer
 
         torch.manual_seed(0)
@@ -87,6 +94,8 @@ class Lucidrains:
             shift_tokens=True,
         ).to(options.device)
         self.layers: nn.Module = self.model.layers
+        for layer in self.model.layers if compiled else ():
+            layer.compile(dynamic=False)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Of all positions."""
@@ -104,7 +113,8 @@ CONTENDERS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "flash_quad": lambda o: Zoo("flash_quad", False, o),
     "transformer": lambda o: Zoo("transformer", False, o),
     "transformer-compiled": lambda o: Zoo("transformer", True, o),
-    "flash-pytorch": Lucidrains,
+    "flash-pytorch": lambda o: Lucidrains(False, o),
+    "flash-pytorch-compiled": lambda o: Lucidrains(True, o),
 }
 
 
@@ -234,7 +244,7 @@ def decode(options: argparse.Namespace) -> list[dict[str, Any]]:
         for name in names:
             decoder = CONTENDERS[name](options).decoder(prefix, torch.float32)
             calls[name], sizes[name] = decoder
-            repeat[name] = 1 if name == "flash-pytorch" else 16
+            repeat[name] = 1 if name == "flash-pytorch" else 64  # most of a chunk
         table = ratios(take_turns(calls, options.rounds, options.device, repeat))
         print(f"\ndecoding after {n} tokens")
         for name, row in table.items():
@@ -249,7 +259,7 @@ def decode(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    numbers = lambda text: [int(x) for x in text.split(",")]  # noqa: E731
+    numbers = lambda text: [int(x) for x in text.split(",") if x]  # noqa: E731
     parser.add_argument("--lengths", type=numbers, default=[512, 1024, 4096, 16384])
     parser.add_argument("--prefixes", type=numbers, default=[1024, 8192, 65536])
     parser.add_argument("--contenders", type=lambda t: t.split(","), default=list(CONTENDERS))
@@ -282,7 +292,8 @@ def main() -> None:
         return
     with contextlib.suppress(ImportError):
         import flash_pytorch  # noqa: F401
-    if "flash-pytorch" in options.contenders and "flash_pytorch" not in sys.modules:
+    peers = any(name.startswith("flash-pytorch") for name in options.contenders)
+    if peers and "flash_pytorch" not in sys.modules:
         sys.exit("pip install FLASH-pytorch, or leave it out of --contenders")
     result = {"training": train(options), "decoding": decode(options)}
     if options.json:

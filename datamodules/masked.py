@@ -203,6 +203,12 @@ class MaskedSentences(TextLines):
         tokens, starts, classes = map(list, zip(*items, strict=True))
         return MaskedSet(tokens, starts, classes, words.end)
 
+    def unigram(self) -> Tensor:
+        """Probability of each symbol by its count in the training split, from 1; of no end."""
+        counts = np.bincount(self.split("train").symbols, minlength=len(self.vocabulary))
+        counts[self.vocabulary.end] = 0
+        return torch.from_numpy((counts + 1) / (counts + 1).sum())
+
     def _encode(self, words: Vocabulary, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         parts = [words.encode(part) for part in text.split("\n")]
         tokens = np.concatenate([x for p in parts for x in (p, np.array([words.end]))][:-1])

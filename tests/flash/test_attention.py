@@ -97,7 +97,7 @@ def test_parallel_is_step_by_step_is_prefill_and_decode(name, prefix, dtype):
         )
         state = advance(state, head[1], head[3], head[4], [prefix] * B)
     for t in range(prefix, n):
-        y = step(*(f[:, t] for f in x), state, score=score, bias=bias)
+        y = step(*(f[:, t] for f in x), state, score=score, bias=bias[[t % C] * B])
         parts.append(y[:, None])
     got = torch.cat(parts, 1)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5 * whole.abs().max().item()
@@ -126,7 +126,7 @@ def test_ragged_rows_decode_as_each_alone(name):
     outputs = []
     for i in range(more):
         rows = [torch.stack([f[b, n + i] for b, n in enumerate(lengths)]) for f in x]
-        outputs.append(step(*rows, state, score=score, bias=bias))
+        outputs.append(step(*rows, state, score=score, bias=bias[state.offsets]))
     got = torch.stack(outputs, 1)
     for b, n in enumerate(lengths):
         alone = [f[b : b + 1, : n + more] for f in x]

@@ -1,3 +1,5 @@
+import math
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -53,6 +55,15 @@ def test_masks_are_chosen_as_bert_does():
     assert (seen[~chosen] == 7).all()
 
 
+def test_ends_are_not_guessed(table):
+    data = MaskedSentences(root=table, batch_size=64)
+    model = FlashMLM(vocab_size=len(data.vocabulary) + 1, mask_rate=0.99, **TINY)
+    for batch in data.train_dataloader():
+        _, targets, scored = model.losses(batch, torch.rand(*batch.tokens.shape, 3))
+        assert (targets[scored] != data.vocabulary.end).all()
+        assert scored.sum() > 0.9 * (batch.lengths - 1).sum()
+
+
 def test_words_are_masked_as_a_whole():
     words = torch.tensor([[0, 0, 2, 3, 3, 3, 6, 7]]).repeat(500, 1)
     valid = torch.arange(8).expand(500, -1) < 7
@@ -95,6 +106,11 @@ def test_pretrain_fill_classify(table, tmp_path):
     (numbers,) = trainer().test(model, data, verbose=False)
     assert numbers["test/accuracy"] > 3 / size
     assert "15% chosen" in model.protocol()["test/accuracy"]
+    assert numbers["test/loss"] < numbers["baseline/loss"] < math.log(size)
+    p = data.unigram()
+    assert p.sum().item() == pytest.approx(1)
+    assert p[data.vocabulary.end] == p.min()
+    assert numbers["test/accuracy"] >= numbers["baseline/accuracy"] > 1 / size
 
     model = zoo.load(tmp_path / "pretrained.ckpt")
     one, two = model.fill_mask(["xa[MASK]b", "[MASK]cd[MASK]bbbbb"], k=3)

@@ -2,13 +2,18 @@
 
 import pytest
 import torch
+import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
+from datamodules.language import NO_TARGET
+from datamodules.synthetic import recall_task
 from tests.flash.networks import small, tokens
 from zoo.flash.block import GAUBlock, ScaleNorm
 from zoo.flash.gau import CrossGatedAttentionUnit, GatedAttentionUnit, GAUConfig
+from zoo.flash.module_lm import FlashLM
 from zoo.flash.network import macs_per_token
 from zoo.flash.scores import Score
+from zoo.registry import config_root
 
 SCORES = ["relu2_paper", "relu2", "relu2_row", "softmax", "softmax_plus", "laplace"]
 RICH = {"token_shift": True, "sinusoidal": True, "norm": "scale", "head_bias": True}
@@ -49,6 +54,24 @@ def test_parallel_is_step_by_step_is_prefill_and_decode(kind, score, options):
     whole = network(x)
     got = decoded(network, x, 13)
     torch.testing.assert_close(got, whole, rtol=0, atol=1e-5 * whole.abs().max().item())
+
+
+@pytest.mark.parametrize("recipe", ["recall-64", "recall-128"])
+@torch.no_grad()
+def test_recipes_of_recall_are_impossible_without_the_global_part(recipe):
+    config = yaml.safe_load((config_root() / "flash" / f"{recipe}.yaml").read_text())
+    own, data = config["model"]["init_args"], config["data"]["init_args"]
+    index, n, pairs = torch.arange(8), data["sequence_length"], data["pairs"]
+    x, targets = recall_task(0, index, n, data["symbols"], pairs, data["gap"])
+    told = x.clone()  # other values, and the same questions
+    start = n - 4 * pairs - data["gap"]
+    told[:, start + 1 : start + 2 * pairs : 2] = own["vocab_size"] - 1
+    asked = targets != NO_TARGET
+    for global_part in (True, False):
+        torch.manual_seed(0)
+        model = FlashLM(**{**own, "init_std": 0.2, "global_part": global_part}).eval()
+        difference = (model(x) - model(told))[asked].abs().max().item()
+        assert difference > 1e-2 if global_part else difference == 0
 
 
 @pytest.mark.parametrize(("kind", "score", "options"), MODELS)

@@ -39,6 +39,12 @@ class ChunkState:
             [0] * batch,
         )
 
+    @property
+    def offsets(self) -> list[int]:
+        """Place in its chunk of each row's next token."""
+        chunk = self.v.shape[1]
+        return [n % chunk for n in self.lengths]
+
     def tensors(self) -> list[Tensor]:
         """All that takes memory."""
         return [self.k_quad, self.k_lin, self.v, self.summary]
@@ -115,14 +121,14 @@ def step(
         v: Value, shape (B, e).
         state: What came before; rows may have seen different numbers of tokens.
         score: Weights inside a chunk.
-        bias: Added to the products inside a chunk, shape (c, c).
+        bias: Added to each row's products inside its chunk, shape (B, c).
         per_chunk: Divide the state by c, as FLASH-pytorch, not by the number of its tokens.
 
     Returns:
         Shape (B, e).
     """
     chunk = state.v.shape[1]
-    offsets = [n % chunk for n in state.lengths]
+    offsets = state.offsets
     closed = [n - i for n, i in zip(state.lengths, offsets, strict=True)]
     held = ((state.k_quad, k_quad), (state.k_lin, k_lin), (state.v, v))
     even = len(set(offsets)) == 1
@@ -131,17 +137,16 @@ def step(
     if even:
         for old, new in held:
             old[:, end - 1] = new
-        row = None if bias is None else bias[end - 1, :end]
         visible = torch.full((1, 1), end, device=v.device) if score.by_row else None
     else:
         at = torch.tensor(offsets, device=v.device)
         rows = torch.arange(len(offsets), device=v.device)
         for old, new in held:
             old[rows, at] = new.to(old.dtype)
-        row = None if bias is None else bias[at, None, :end]
         mask = (torch.arange(end, device=v.device) <= at[:, None])[:, None]
         visible = (at + 1)[:, None, None]
     keys, values = state.k_quad[:, :end], state.v[:, :end]
+    row = None if bias is None else bias[:, None, :end]
     y = attend(q_quad[:, None], keys, values, score=score, bias=row, mask=mask, visible=visible)
     if any(closed):
         summary = state.summary

@@ -110,6 +110,14 @@ class GatedAttentionUnit(nn.Module):
         positions = torch.arange(self.config.chunk, device=self.position_bias.device)
         return toeplitz(self.position_bias, positions, positions, self.config.causal)
 
+    def _row_bias(self, state: ChunkState) -> Tensor | None:
+        """Rows of `local_bias` for the next token, (B, c)."""
+        if self.position_bias is None:
+            return None
+        chunk, device = self.config.chunk, self.position_bias.device
+        rows = torch.tensor(state.offsets, device=device)
+        return toeplitz(self.position_bias, rows, torch.arange(chunk, device=device), True)
+
     def forward(
         self,
         x: Tensor,
@@ -201,7 +209,7 @@ class GatedAttentionUnit(nn.Module):
                 value,
                 state,
                 score=score,
-                bias=self.local_bias(),
+                bias=self._row_bias(state),
                 per_chunk=self.config.global_norm == "chunk",
             )
         else:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from datamodules.masked import MaskedBatch
+from datamodules.masked import MaskedBatch, MaskedSentences
 from datamodules.vocabulary import Vocabulary
 from zoo.flash.attention import GlobalNorm
 from zoo.flash.averages import PredictionAverages
@@ -139,6 +139,7 @@ class FlashMLM(LightningModule):
         self.words = Words(vocab_size, extra=1)
         self.compiled = self.sharded = False
         self._validation, self._test = PredictionAverages("val"), PredictionAverages("test")
+        self._counted = PredictionAverages("baseline")
         self._tested = 0
 
     @property
@@ -182,9 +183,10 @@ class FlashMLM(LightningModule):
         if self.classifier is not None:
             classes = self(tokens, valid)[:, None]
             return classes, labels[:, None], torch.ones_like(labels[:, None], dtype=torch.bool)
+        text = valid[:, 1:]  # the end's place tells what it is
         seen, chosen = mask_tokens(
             tokens,
-            valid,
+            F.pad(text, (0, 1), value=False),
             u,
             rate=self.hparams["mask_rate"],
             mask=self.mask,
@@ -274,13 +276,21 @@ class FlashMLM(LightningModule):
         self.log_dict(self._validation.reduce(self)[0], sync_dist=True)
 
     def test_step(self, batch: MaskedBatch, batch_idx: int) -> None:
-        """Adds to the numbers of the test."""
-        self._evaluate(batch, self._test)
+        """Adds to the numbers of the test, and to those of counting symbols."""
+        u = uniform(EVALUATION_SEED, batch.index, 0, (batch.tokens.shape[1], 3))
+        logits, targets, scored = self.losses(batch, u)
+        self._test.add(logits, targets, scored)
+        data = getattr(self._trainer, "datamodule", None)
+        if self.classifier is None and isinstance(data, MaskedSentences):
+            guessed = targets[scored]
+            counted = data.unigram().log().to(logits.device).expand(len(guessed), -1)
+            self._counted.add(counted, guessed, torch.ones_like(guessed, dtype=torch.bool))
 
     def on_test_epoch_end(self) -> None:
-        """Logs accuracy, loss and perplexity."""
+        """Logs accuracy, loss and perplexity, beside counting symbols."""
         means, self._tested = self._test.reduce(self)
-        self.log_dict(means, sync_dist=True)
+        counted, number = self._counted.reduce(self)
+        self.log_dict(means | (counted if number else {}), sync_dist=True)
 
     def protocol(self) -> dict[str, str]:
         """How the numbers of a test were made."""
@@ -290,7 +300,10 @@ class FlashMLM(LightningModule):
             f"test split, {self.hparams['mask_rate']:.0%} chosen by item (seed {EVALUATION_SEED}), "
             f"8 of 10 masked, 1 replaced, 1 left; {self._tested} guesses"
         )
-        return {"test/accuracy": how}
+        return {
+            "test/accuracy": how,
+            "baseline/accuracy": "the most frequent symbol of the training split; loss: its counts",
+        }
 
     # Use
 

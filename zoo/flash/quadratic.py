@@ -42,9 +42,9 @@ def quadratic_attention(
     key_mask: Tensor | None = None,
     doc_ids: Tensor | None = None,
     start: int = 0,
-    block: int = 1024,
+    block: int = 256,
 ) -> Tensor:
-    """Attention in O(n^2) time, by blocks of queries that are computed again for the gradient.
+    """Attention in O(n^2) time, by blocks of queries; many are computed again for the gradient.
 
     Args:
         q: Queries, shape (B, n, s), rotated by their positions.
@@ -56,7 +56,7 @@ def quadratic_attention(
         key_mask: True where there is a token, bool, shape (B, start + n).
         doc_ids: Document of each token, integer, (B, n), equal within one and in no other.
         start: Number of earlier tokens, of which there are no queries.
-        block: Queries at a time.
+        block: Queries at a time; more than four blocks keep no weights for the gradient.
 
     Returns:
         Shape (B, n, e).
@@ -101,7 +101,7 @@ def quadratic_attention(
             return attend(q, k, v, score=score, bias=matrix, mask=mask, visible=visible)
 
         arguments = (q[:, first - start : last - start], k[:, :end], v[:, :end], bias)
-        again = total > block and torch.is_grad_enabled()
+        again = total > 4 * block and torch.is_grad_enabled()
         parts.append(checkpoint(one, *arguments, use_reentrant=False) if again else one(*arguments))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 

@@ -126,7 +126,9 @@ class _SquaredReLUAttention(torch.autograd.Function):
         grad_bias = None
         if ctx.bias is not None and needs[3]:
             grad_bias = 2 * (half.sum(0) if ctx.bias == 2 else half)
-        return 2 * torch.bmm(half, k), 2 * torch.bmm(half.mT, q), grad_v, grad_bias, None
+        grad_q = torch.baddbmm(q, half, k, beta=0, alpha=2)
+        grad_k = torch.baddbmm(k, half.mT, q, beta=0, alpha=2)
+        return grad_q, grad_k, grad_v, grad_bias, None
 
 
 def attend(
