@@ -56,6 +56,7 @@ def test_test_needs_no_config(trained, zoo_cli):
     code, _, err = zoo_cli("test", "--ckpt_path", "run")
     assert code == 0, err
     results = json.loads(Path("run/results.json").read_text())
+    assert results["step"] == saved()["global_step"] > 0
     assert results["metrics"]["test/bits_per_dim"] > 0
     assert results["metrics"]["baseline/bits_per_dim"] > 0
     assert results["protocol"]

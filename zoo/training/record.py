@@ -33,6 +33,7 @@ class RunRecord(SaveConfigCallback):
 
     def __init__(self, parser: Any, config: Any, **kwargs: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+        self._tested_step = 0
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Saves the whole config where the run is, and sends it to the loggers."""
@@ -68,6 +69,12 @@ class RunRecord(SaveConfigCallback):
             if isinstance(logger, WandbLogger) and logger.version is not None:
                 checkpoint["wandb_run_id"] = str(logger.version)
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keeps the number of steps, which the Trainer restores to go on training only."""
+        self._tested_step = int(checkpoint.get("global_step", 0))
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the numbers beside their baselines and writes results.json."""
         if not trainer.is_global_zero:
@@ -76,7 +83,7 @@ class RunRecord(SaveConfigCallback):
         protocol = gather_protocol(trainer, pl_module)
         result = {
             "checkpoint": str(trainer.ckpt_path),
-            "step": trainer.global_step,
+            "step": self._tested_step,
             "metrics": metrics,
             "protocol": protocol,
         }
