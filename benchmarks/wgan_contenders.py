@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo import WGAN
 from zoo.wgan.double_backward import Conv2d
-from zoo.wgan.resampling import ConvMean, UpConv
+from zoo.wgan.resampling import ConvMean, Double, UpConv
 from zoo.wgan.resnet import DownBlock, UpBlock
 
 N_CRITIC = 5
@@ -223,7 +223,11 @@ def published_shortcuts(model: nn.Module) -> None:
     """The 1x1 convolution where the map is large."""
     for block in model.modules():
         if isinstance(block, UpBlock | DownBlock) and len(block.shortcut) == 2:
-            block.shortcut = nn.Sequential(block.shortcut[1], block.shortcut[0])
+            swapped = [
+                nn.Upsample(scale_factor=2) if isinstance(layer, Double) else layer
+                for layer in reversed(block.shortcut)
+            ]
+            block.shortcut = nn.Sequential(*swapped)
 
 
 def normalized(constraint: str, critic: nn.Module, x: Tensor) -> Tensor:

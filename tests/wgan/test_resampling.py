@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.wgan.critics import points
 from zoo.wgan.networks import make_networks
-from zoo.wgan.resampling import ConvMean, UpConv, spreading
+from zoo.wgan.resampling import ConvMean, Double, UpConv, spreading
 
 
 def conv_then_mean(layer, x):
@@ -41,6 +41,11 @@ def test_derivatives_of_second_order():
         return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, x)
 
     assert torch.autograd.gradgradcheck(function, (x, layer.weight, layer.bias))
+
+
+def test_double_is_nearest_upsampling():
+    x = points(2, 3, 2, 4)
+    assert torch.equal(Double()(x), F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 def test_spreading_is_the_sum_of_four_shifts():

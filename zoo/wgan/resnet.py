@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zoo.wgan.double_backward import Conv2d
 from zoo.wgan.layers import Activation, Blocks, Head, batch_norm, make_activation, pool
-from zoo.wgan.resampling import ConvMean, UpConv
+from zoo.wgan.resampling import ConvMean, Double, UpConv
 
 
 class UpBlock(nn.Module):
@@ -22,7 +22,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, inside: int, outside: int, num_classes: int) -> None:
         super().__init__()
-        self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1), nn.Upsample(scale_factor=2))
+        self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1), Double())
         self.residual = Blocks(
             batch_norm(inside, num_classes),
             nn.ReLU(),
