@@ -3,8 +3,9 @@
 All take turns in one process, round by round; what is printed are medians of a round's ratios to
 the first one's, with their range. zoo and "public" have the same networks and weights; "public"
 is what public code does: the critic fed real, fake and interpolates in three forwards, PyTorch's
-own double backward, a critic that is not frozen in the generator's step, Adam without fusing, and
-GN by double backward in both steps. The rows "zoo, ..." take one of our measures back each.
+own double backward, mean and upsampling beside a convolution as operations of their own, a critic
+that is not frozen in the generator's step, Adam without fusing, and GN by double backward in both
+steps. The rows "zoo, ..." take one of our measures back each.
 torch-mimicry (pip install --no-deps torch-mimicry==0.1.16) runs its own networks and train_step.
 
     python benchmarks/wgan.py [--quick] [--network resnet|dcgan] [--batch 8] [--device auto]

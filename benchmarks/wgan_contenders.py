@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from zoo import WGAN
 from zoo.wgan.double_backward import Conv2d
+from zoo.wgan.resampling import ConvMean, Double, UpConv
+from zoo.wgan.resnet import DownBlock, UpBlock
 
 N_CRITIC = 5
 LR, BETAS = 2e-4, (0.0, 0.9)
@@ -64,7 +66,7 @@ class Zoo(Contender):
     """What `zoo fit` does beside the Trainer."""
 
     fused: ClassVar[bool] = True
-    fast_convolutions: ClassVar[bool] = True
+    instead: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {}
 
     def build(self) -> None:
         """Fused optimisers."""
@@ -73,8 +75,8 @@ class Zoo(Contender):
             torch.optim.Adam(m.parameters(), LR, BETAS, **arguments)
             for m in (self.generator, self.critic)
         ]
-        if not self.fast_convolutions:
-            plain_convolutions(self.critic)
+        for network in (self.generator, self.critic):
+            replace(network, self.instead)
 
     def critic_step(self) -> None:
         """As WGAN.training_step."""
@@ -96,10 +98,53 @@ class ZooUnfused(Zoo):
     fused = False
 
 
+class MeanAfter(Conv2d):
+    """A convolution and the mean, one after the other; its double backward is fast."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ConvMean."""
+        return F.avg_pool2d(super().forward(input), 2)
+
+
+class PlainMeanAfter(nn.Conv2d):
+    """The same by PyTorch's convolution."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ConvMean."""
+        return F.avg_pool2d(super().forward(input), 2)
+
+
+class PlainConvMean(ConvMean):
+    """One operation, by PyTorch's convolution."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ConvMean."""
+        return F.conv2d(input, self.kernel(), self.bias, 2, 1)
+
+
+class UpBefore(nn.Conv2d):
+    """Upsampling and a convolution, one after the other."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As UpConv."""
+        return super().forward(F.interpolate(input, scale_factor=2, mode="nearest"))
+
+
 class ZooPlainConvolutions(Zoo):
     """Without the convolution of a fast double backward."""
 
-    fast_convolutions = False
+    instead: ClassVar = {Conv2d: nn.Conv2d, ConvMean: PlainConvMean}
+
+
+class ZooResamplingApart(Zoo):
+    """With mean and upsampling as operations of their own, in the published order."""
+
+    instead: ClassVar = {ConvMean: MeanAfter, UpConv: UpBefore}
+
+    def build(self) -> None:
+        """The shortcuts, too."""
+        super().build()
+        published_shortcuts(self.model)
 
 
 class ZooDoubleBackward(Zoo):
@@ -133,8 +178,14 @@ class Public(Contender):
     """Public code's form: three forwards, plain double backward, a critic that is not frozen."""
 
     def build(self) -> None:
-        """PyTorch's convolutions and default Adam."""
-        plain_convolutions(self.critic)
+        """PyTorch's convolutions, the published order of operations, and default Adam."""
+        instead: dict[Any, Any] = {
+            Conv2d: nn.Conv2d,
+            ConvMean: PlainMeanAfter,
+            UpConv: UpBefore,
+        }
+        replace(self.model, instead)
+        published_shortcuts(self.model)
         self.optimizers = [
             torch.optim.Adam(m.parameters(), LR, BETAS) for m in (self.generator, self.critic)
         ]
@@ -157,15 +208,26 @@ class Public(Contender):
         self.optimizers[0].step()
 
 
-def plain_convolutions(critic: nn.Module) -> None:
-    """Makes each convolution PyTorch's own; the weights stay."""
-    for layer in critic.modules():
-        if type(layer) is Conv2d:
-            layer.__class__ = nn.Conv2d
-        elif type(layer).__name__ == "ParametrizedConv2d":
-            bases = (nn.Conv2d,)
-            own = {k: v for k, v in vars(type(layer)).items() if k != "__dict__"}
-            layer.__class__ = type("ParametrizedConv2d", bases, own)
+def replace(network: nn.Module, instead: dict[Any, Any]) -> None:
+    """Gives layers of a class another one; the weights and their parametrisations stay."""
+    for layer in network.modules():
+        kind = type(layer)
+        if kind in instead:
+            layer.__class__ = instead[kind]
+        elif kind.__name__.startswith("Parametrized") and kind.__base__ in instead:
+            own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+            layer.__class__ = type(kind.__name__, (instead[kind.__base__],), own)
+
+
+def published_shortcuts(model: nn.Module) -> None:
+    """The 1x1 convolution where the map is large."""
+    for block in model.modules():
+        if isinstance(block, UpBlock | DownBlock) and len(block.shortcut) == 2:
+            swapped = [
+                nn.Upsample(scale_factor=2) if isinstance(layer, Double) else layer
+                for layer in reversed(block.shortcut)
+            ]
+            block.shortcut = nn.Sequential(*swapped)
 
 
 def normalized(constraint: str, critic: nn.Module, x: Tensor) -> Tensor:
@@ -200,6 +262,7 @@ class Mimicry(Contender):
         assert package is not None
         assert package.submodule_search_locations is not None
         shell = types.ModuleType("torch_mimicry")
+        shell.__spec__ = package
         shell.__path__ = list(package.submodule_search_locations)
         sys.modules["torch_mimicry"] = shell
         kind = {"gp": "WGANGP", "spectral_norm": "SNGAN"}[self.constraint]
@@ -243,6 +306,7 @@ CONTENDERS: dict[str, Callable[..., Contender]] = {
     "zoo": Zoo,
     "public": Public,
     "zoo, plain convolutions": ZooPlainConvolutions,
+    "zoo, resampling apart": ZooResamplingApart,
     "zoo, three forwards": ZooThreeForwards,
     "zoo, double backward in G": ZooDoubleBackward,
     "zoo, unfused": ZooUnfused,
@@ -255,6 +319,8 @@ def contenders(constraint: str, options: argparse.Namespace) -> Iterator[tuple[s
     """Those that there are for a constraint and network."""
     for name in options.contenders.split(";") if options.contenders else CONTENDERS:
         if name == "zoo, double backward in G" and constraint != "gn":
+            continue
+        if name == "zoo, resampling apart" and options.network != "resnet":
             continue
         if name in ("mimicry", "zoo, small G batch"):
             if options.network != "resnet" or constraint not in ("gp", "spectral_norm"):

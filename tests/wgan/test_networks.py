@@ -157,7 +157,7 @@ def test_glorot_s_gain_in_residual_branches():
     init_weights(d, "glorot")
     for weight, gain in [
         (d.model[1].residual[1].weight, 2**0.5),
-        (d.model[1].shortcut[0].weight, 1.0),
+        (d.model[1].shortcut[1].weight, 1.0),
     ]:
         fan = (weight.shape[0] + weight.shape[1]) * weight[0, 0].numel()
         assert weight.abs().max() <= gain * (6 / fan) ** 0.5

@@ -133,6 +133,27 @@ def conv2d(
     return out if bias is None else out + bias.to(out.dtype)[:, None, None]
 
 
+def differentiable_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
+) -> Tensor:
+    """`conv2d` where it can be used: under autocast in its precision, and not while compiling.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (O, C, h, w).
+        bias: (O,), or none.
+        stride: Rows and columns from one patch to the next.
+        padding: Zeros around the input.
+    """
+    if torch.compiler.is_compiling():
+        # The compiler does not trace through a Function here.
+        return F.conv2d(x, weight, bias, stride, padding)
+    if torch.is_autocast_enabled(kind := x.device.type):
+        half = torch.get_autocast_dtype(kind)
+        x, weight = x.to(half), weight.to(half)
+    return conv2d(x, weight, bias, stride, padding)
+
+
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` by `conv2d` above; the state dict is the same."""
 
@@ -141,12 +162,6 @@ class Conv2d(nn.Conv2d):
         assert self.groups == 1
         assert self.dilation == (1, 1)
         assert self.padding_mode == "zeros"
-        weight, kind = self.weight, input.device.type
-        if torch.compiler.is_compiling():
-            return super().forward(input)  # the compiler does not trace through a Function here
-        if torch.is_autocast_enabled(kind):
-            half = torch.get_autocast_dtype(kind)
-            input, weight = input.to(half), weight.to(half)
         stride, padding = self.stride, self.padding
         assert isinstance(padding, tuple)
-        return conv2d(input, weight, self.bias, stride, padding)  # type: ignore[arg-type]
+        return differentiable_conv2d(input, self.weight, self.bias, stride, padding)  # type: ignore[arg-type]

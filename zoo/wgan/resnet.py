@@ -1,6 +1,7 @@
 """The residual networks of WGAN-GP, SN-GAN and GN-GAN, which differ in widths and first weights."""
 
 import itertools
+from functools import partial
 from typing import Literal
 
 import torch
@@ -8,21 +9,24 @@ from torch import Tensor, nn
 
 from zoo.wgan.double_backward import Conv2d
 from zoo.wgan.layers import Activation, Blocks, Head, batch_norm, make_activation, pool
+from zoo.wgan.resampling import ConvMean, Double, UpConv
 
 
 class UpBlock(nn.Module):
-    """BN, ReLU, nearest x2, conv, BN, ReLU, conv; the shortcut is x2 and a 1x1 convolution."""
+    """BN, ReLU, nearest x2, conv, BN, ReLU, conv; the shortcut is x2 and a 1x1 convolution.
+
+    Those two commute, and the small map goes first.
+    """
 
     takes_labels = True
 
     def __init__(self, inside: int, outside: int, num_classes: int) -> None:
         super().__init__()
-        self.shortcut = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(inside, outside, 1))
+        self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1), Double())
         self.residual = Blocks(
             batch_norm(inside, num_classes),
             nn.ReLU(),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(inside, outside, 3, padding=1),
+            UpConv(inside, outside),
             batch_norm(outside, num_classes),
             nn.ReLU(),
             nn.Conv2d(outside, outside, 3, padding=1),
@@ -79,8 +83,7 @@ class FirstBlock(nn.Module):
         self.residual = nn.Sequential(
             Conv2d(inside, outside, 3, padding=1),
             make_activation(activation),
-            Conv2d(outside, outside, 3, padding=1),
-            nn.AvgPool2d(2),
+            ConvMean(outside, outside),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,8 +95,8 @@ class FirstBlock(nn.Module):
 class DownBlock(nn.Module):
     """ReLU, conv, ReLU, conv and, where it halves, mean 2x2.
 
-    The first ReLU does not act in place: the shortcut gets x itself. It is x, or where shape
-    changes a 1x1 convolution and the mean.
+    The first ReLU does not act in place: the shortcut gets x itself. It is x, or where the shape
+    changes the mean and a 1x1 convolution, which commute.
     """
 
     piecewise_linear = True
@@ -102,13 +105,13 @@ class DownBlock(nn.Module):
         super().__init__()
         mean = [nn.AvgPool2d(2)] if halve else []
         changes = halve or inside != outside
-        self.shortcut = nn.Sequential(*([Conv2d(inside, outside, 1), *mean] if changes else []))
+        self.shortcut = nn.Sequential(*([*mean, Conv2d(inside, outside, 1)] if changes else []))
+        last = ConvMean if halve else partial(Conv2d, kernel_size=3, padding=1)
         self.residual = nn.Sequential(
             make_activation(activation),
             Conv2d(inside, outside, 3, padding=1),
             make_activation(activation),
-            Conv2d(outside, outside, 3, padding=1),
-            *mean,
+            last(outside, outside),
         )
 
     def forward(self, x: Tensor) -> Tensor:
