@@ -237,6 +237,17 @@ def test_two_processes_take_the_step_of_one(case, tmp_path):
     assert moved > 1e-3
 
 
+def test_masked_words_are_tested_by_the_evaluation_pairs_alone(tmp_path):
+    """Sentences have no test split, and so no test/loss."""
+    model = tiny(objective="mlm")
+    data = Sentences(files=["groups.jsonl"], root=files(tmp_path), evaluate={"a": "yes.tsv"})
+    run = trainer()
+    run.test(model, data, verbose=False)
+    assert {"test/spearman_a", "baseline/spearman_a"} <= set(run.callback_metrics)
+    assert "test/loss" not in run.callback_metrics
+    assert "test/loss" not in model.protocol()
+
+
 def test_two_processes_evaluate_like_one(tmp_path):
     """Numbers of pairs that are not even."""
     model = tiny(examples=3)
