@@ -29,6 +29,16 @@ def test_vectors_are_those_of_each_sentence_alone(name):
     assert model.encode([]).shape == (0, 16)
 
 
+@pytest.mark.parametrize("tokens", [1, 20, 10_000])
+def test_vectors_are_the_same_in_any_batches(tokens, monkeypatch):
+    model = tiny()
+    expected = torch.cat([model.encode([text]) for text in texts(30)])
+    monkeypatch.setattr("zoo.simbert.sentences._CPU_TOKENS", tokens)
+    for batch_size in (1, 7, 64):
+        vectors = model.encode(texts(30), batch_size=batch_size)
+        torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-5)
+
+
 def test_long_sentences_are_cut():
     model = tiny()
     long = texts(1, shortest=40, longest=40)[0]
