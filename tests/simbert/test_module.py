@@ -232,7 +232,8 @@ def test_two_processes_take_the_step_of_one(case, tmp_path):
         made[processes] = dict(model.named_parameters())
     moved = 0.0
     for key, value in made[1].items():
-        torch.testing.assert_close(value, made[2][key], rtol=0, atol=1e-6, msg=key)
+        # Gradients of up to 0.03 with rate 1; 1.2e-6 of rounding was seen.
+        torch.testing.assert_close(value, made[2][key], rtol=0, atol=2e-6, msg=key)
         moved = max(moved, (value - start[key]).abs().max().item())
     assert moved > 1e-3
 
