@@ -13,6 +13,7 @@ from datamodules.loader import EpochLoader, EpochSampler
 from datamodules.sentence_files import Labelled, read_labelled
 from datamodules.sentence_sets import LabelledSet, TextSampler
 from zoo.simbert.noise import segmenter
+from zoo.simbert.sentences import MAX_LENGTH
 from zoo.simbert.tokenizer import Tokenizer, pad_tokens, read_tokens, train_tokens
 
 Split = Literal["train", "val", "test"]
@@ -214,7 +215,8 @@ class SentenceData(LightningDataModule, ABC):
         if not pairs:
             return []
         source = [number for number, part in enumerate(sets.values()) for _ in part]
-        dataset = LabelledSet(pairs, source, self.words(), max_length=self.max_length)
+        # Not `max_length`: what a stage is trained with must not change what it is judged on.
+        dataset = LabelledSet(pairs, source, self.words(), max_length=MAX_LENGTH)
         return [self.eval_loader(dataset)]
 
     def val_dataloader(self) -> list[EpochLoader]:

@@ -181,7 +181,8 @@ def test_a_selected_cache_goes_on_as_the_rows_did():
     rows = torch.tensor([2, 0, 2])
     with torch.no_grad():
         model(tokens, cache=cache)
-        chosen = cache.select(rows)
+        chosen = cache.select(rows[:2], 4)
+        chosen.copy(torch.tensor([0]), torch.tensor([2]))
         now, new = torch.full((3, 1), 6), torch.tensor([[4], [5], [6]])
         hidden = model(new, positions=now, cache=chosen)
         causal_source = torch.ones(7, 7, dtype=torch.bool)
@@ -191,8 +192,11 @@ def test_a_selected_cache_goes_on_as_the_rows_did():
 
 
 @pytest.mark.parametrize("pooler", ["cls_linear", "cls", "mean"])
-def test_vectors_do_not_depend_on_padding(pooler):
-    model = encoder(pooler=pooler)
+@pytest.mark.parametrize(
+    "options", [{}, {"rotary_value": True}, {"positions": "learned", "max_positions": 16}]
+)
+def test_vectors_do_not_depend_on_padding(pooler, options):
+    model = encoder(pooler=pooler, **options)
     tokens, lengths = ragged()
     with torch.no_grad():
         vectors = model.vectors(tokens, lengths)

@@ -232,9 +232,21 @@ def test_two_processes_take_the_step_of_one(case, tmp_path):
         made[processes] = dict(model.named_parameters())
     moved = 0.0
     for key, value in made[1].items():
-        torch.testing.assert_close(value, made[2][key], rtol=0, atol=1e-6, msg=key)
+        # Gradients of up to 0.03 with rate 1; 1.2e-6 of rounding was seen.
+        torch.testing.assert_close(value, made[2][key], rtol=0, atol=2e-6, msg=key)
         moved = max(moved, (value - start[key]).abs().max().item())
     assert moved > 1e-3
+
+
+def test_masked_words_are_tested_by_the_evaluation_pairs_alone(tmp_path):
+    """Sentences have no test split, and so no test/loss."""
+    model = tiny(objective="mlm")
+    data = Sentences(files=["groups.jsonl"], root=files(tmp_path), evaluate={"a": "yes.tsv"})
+    run = trainer()
+    run.test(model, data, verbose=False)
+    assert {"test/spearman_a", "baseline/spearman_a"} <= set(run.callback_metrics)
+    assert "test/loss" not in run.callback_metrics
+    assert "test/loss" not in model.protocol()
 
 
 def test_two_processes_evaluate_like_one(tmp_path):

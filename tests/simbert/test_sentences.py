@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from datamodules import Sentences
 from tests.simbert.models import texts, tiny
 from zoo.simbert.evaluation import retrieval_numbers, spearman, tfidf, top1
 from zoo.simbert.index import SentenceIndex, jaccard
@@ -27,6 +28,16 @@ def test_vectors_are_those_of_each_sentence_alone(name):
     expected = torch.nn.functional.normalize(vectors[:, :6])
     torch.testing.assert_close(short, expected, rtol=0, atol=2e-6)
     assert model.encode([]).shape == (0, 16)
+
+
+@pytest.mark.parametrize("tokens", [1, 20, 10_000])
+def test_vectors_are_the_same_in_any_batches(tokens, monkeypatch):
+    model = tiny()
+    expected = torch.cat([model.encode([text]) for text in texts(30)])
+    monkeypatch.setattr("zoo.simbert.sentences._CPU_TOKENS", tokens)
+    for batch_size in (1, 7, 64):
+        vectors = model.encode(texts(30), batch_size=batch_size)
+        torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-5)
 
 
 def test_long_sentences_are_cut():
@@ -118,3 +129,15 @@ def test_tfidf_written_out():
     expected = [sum(weights[i][c] * weights[i + 2].get(c, 0) for c in weights[i]) for i in range(2)]
     u, v = tfidf(a, b)
     assert u.multiply(v).sum(1).ravel().tolist()[0] == pytest.approx(expected)
+
+
+def test_a_short_training_length_does_not_cut_the_evaluation(tmp_path):
+    lines = [f"{a}\t{b}\t1" for a, b in zip(texts(9, 1), texts(9, 2, 20, 30), strict=True)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines), encoding="utf-8")
+    data = Sentences(root=str(tmp_path), files=["pairs.tsv"], max_length=6)
+    data.evaluate = {"a": "pairs.tsv"}
+    data.read = lambda: None
+    data.tokenizer = tiny().tokenizer
+    data.setup()
+    batches = [*data.val_dataloader()[-1], *data.test_dataloader()[-1]]
+    assert max(batch.tokens.shape[1] for batch in batches) > 20

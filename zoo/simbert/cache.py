@@ -24,29 +24,36 @@ class KeyValueCache:
         dtype: torch.dtype,
     ) -> None:
         layers, heads, d = shape
-        self.shape, self.capacity, self.length = shape, capacity, 0
+        self.capacity, self.length = capacity, 0
         size = (layers, 2, rows, heads, capacity, d)
         self.memory = torch.zeros(size, device=device, dtype=dtype)
 
     def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes keys and values (B, h, L, d) of new tokens; all so far, (B, h, length + L, d)."""
-        end = self.length + k.shape[2]
+        """Writes keys and values (B, h, L, d) of new tokens; all so far, (B, h, length + L, d).
+
+        B may be fewer than the rows there is memory for.
+        """
+        rows, end = len(k), self.length + k.shape[2]
         own = self.memory[layer]
-        own[0, :, :, self.length : end] = k
-        own[1, :, :, self.length : end] = v
-        return own[0, :, :, :end], own[1, :, :, :end]
+        own[0, :rows, :, self.length : end] = k
+        own[1, :rows, :, self.length : end] = v
+        return own[0, :rows, :, :end], own[1, :rows, :, :end]
 
     def advance(self, count: int) -> None:
         """Counts tokens that all layers have added."""
         self.length += count
 
-    def select(self, rows: Tensor) -> "KeyValueCache":
-        """The cache of these rows, int64 (B',), with repetition if asked."""
+    def select(self, rows: Tensor, room: int) -> "KeyValueCache":
+        """The cache of these rows, int64 (B',), with memory for `room` of them."""
+        layers, _, _, heads, _, d = self.memory.shape
         chosen = KeyValueCache.__new__(KeyValueCache)
-        chosen.shape, chosen.capacity, chosen.length = self.shape, self.capacity, self.length
-        layers, heads, d = self.shape
-        size = (layers, 2, len(rows), heads, self.capacity, d)
-        chosen.memory = self.memory.new_zeros(size)
+        chosen.capacity, chosen.length = self.capacity, self.length
+        chosen.memory = self.memory.new_empty((layers, 2, room, heads, self.capacity, d))
         used = self.memory[..., : self.length, :]
-        chosen.memory[..., : self.length, :] = used.index_select(2, rows)
+        chosen.memory[:, :, : len(rows), :, : self.length] = used.index_select(2, rows)
         return chosen
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """Copies rows over others, both int64; no row is both a source and a target."""
+        used = self.memory[..., : self.length, :]
+        used[:, :, target] = used[:, :, source]

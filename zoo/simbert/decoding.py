@@ -38,16 +38,23 @@ class Generated:
 
 
 def choose(
-    logits: Tensor, u: Tensor, *, top_p: float = 1.0, top_k: int = 0, temperature: float = 1.0
+    logits: Tensor,
+    u: Tensor,
+    *,
+    row: Tensor | None = None,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """A token of each row by the inverse of its cumulative probability.
+    """A token for each number by the inverse of its row's cumulative probability.
 
     Tokens are ordered by probability, and kept while the probability before them is below `top_p`
     (arXiv 1904.09751; the token that crosses it is in) and they are among the `top_k`.
 
     Args:
-        logits: Float (R, V).
+        logits: Float (S, V).
         u: Uniform numbers in [0, 1), (R,).
+        row: The row that each draws from, int64 (R,); if not given R = S, and each has its own.
         top_p: Of nucleus sampling; 1 keeps all.
         top_k: Most tokens to keep; 0 for all.
         temperature: Divides the logits; 0 takes the most likely token.
@@ -55,20 +62,22 @@ def choose(
     Returns:
         int64 (R,).
     """
+    row = torch.arange(len(u), device=u.device) if row is None else row
     if temperature == 0:
-        return logits.argmax(-1)
+        return logits.argmax(-1)[row]
     probability = (logits.float() / temperature).softmax(-1)
     if top_p >= 1 and not top_k:
-        return _invert(probability, u)
+        return _invert(probability.cumsum(-1)[row], u)
     p, token = probability.topk(min(top_k or _FIRST_TRY, probability.shape[1]), -1)
-    chosen = token.gather(1, _invert(_nucleus(p, top_p), u)[:, None]).squeeze(1)
+    chosen = token[row, _invert(_nucleus(p, top_p).cumsum(-1)[row], u)]
     if not top_k:
         # The whole vocabulary is slow to sort: only for rows whose nucleus is larger.
-        wide = (p.sum(-1) < top_p).nonzero().squeeze(1)
+        small = p.sum(-1) < top_p
+        wide, drawn = small.nonzero().squeeze(1), small[row].nonzero().squeeze(1)
         if len(wide):
             p, token = probability[wide].sort(-1, descending=True)
-            at = _invert(_nucleus(p, top_p), u[wide])
-            chosen[wide] = token.gather(1, at[:, None]).squeeze(1)
+            at = torch.searchsorted(wide, row[drawn])
+            chosen[drawn] = token[at, _invert(_nucleus(p, top_p).cumsum(-1)[at], u[drawn])]
     return chosen
 
 
@@ -77,16 +86,18 @@ def _nucleus(p: Tensor, top_p: float) -> Tensor:
     return p.masked_fill(p.cumsum(-1) - p >= top_p, 0.0)
 
 
-def _invert(p: Tensor, u: Tensor) -> Tensor:
-    """The first place of each row (R, K) where the sum so far goes beyond u of the whole sum."""
-    kept = p.cumsum(-1)
-    whole = kept[:, -1:]
+def _invert(total: Tensor, u: Tensor) -> Tensor:
+    """The first place of each row of rising sums (R, K) that is beyond u of the last, int64."""
+    whole = total[:, -1:]
     # Rounding must not go beyond the last that has a probability.
-    return (kept <= (u[:, None] * whole).minimum(whole * (1 - 1e-6))).sum(-1)
+    return (total <= (u[:, None] * whole).minimum(whole * (1 - 1e-6))).sum(-1)
 
 
 class Decoder:
     """The sources of some texts, computed once, from which rows of targets are continued.
+
+    Rows that begin with the same target tokens are one row here until they part, so that nothing
+    is computed twice, and keys and values move only when a row parts or another takes its place.
 
     Args:
         model: The model.
@@ -117,9 +128,12 @@ class Decoder:
             self.net.shape, len(tokens), longest + max_new, weight.device, self._dtype(weight)
         )
         self.lengths = lengths
-        self.seen = tokens.new_ones(len(tokens), 1, 1, self.cache.capacity, dtype=torch.bool)
-        self.seen[..., :longest] = padding_mask(lengths, longest)
-        hidden = self.net(tokens, mask=self.seen[..., :longest], cache=self.cache)
+        ragged = len({len(source) for source in sources}) > 1
+        self.seen: Tensor | None = None  # no mask where none is needed
+        if ragged:
+            self.seen = tokens.new_ones(len(tokens), 1, 1, self.cache.capacity, dtype=torch.bool)
+            self.seen[..., :longest] = padding_mask(lengths, longest)
+        hidden = self.net(tokens, mask=self._mask(longest), cache=self.cache)
         last = hidden[torch.arange(len(tokens), device=hidden.device), lengths - 1]
         self.logits = self._scores(last)
 
@@ -131,26 +145,56 @@ class Decoder:
 
     def _scores(self, hidden: Tensor) -> Tensor:
         logits = self.net.logits(hidden).float()
-        return logits.index_fill(1, self.forbidden, -torch.inf)
+        logits[:, self.forbidden] = -torch.inf
+        return logits
 
-    def select(self, rows: Tensor) -> Decoder:
-        """These rows alone, repeated if asked; int64."""
+    def _mask(self, end: int) -> Tensor | None:
+        return None if self.seen is None else self.seen[..., :end]
+
+    def select(self, rows: Tensor, room: int) -> Decoder:
+        """These rows alone, int64, which may come to `room` rows by `branch`."""
         chosen = Decoder.__new__(Decoder)
         chosen.net, chosen.max_new, chosen.forbidden = self.net, self.max_new, self.forbidden
-        chosen.cache = self.cache.select(rows)
-        chosen.lengths, chosen.seen = self.lengths[rows], self.seen[rows]
+        chosen.cache = self.cache.select(rows, room)
+        chosen.lengths = self.lengths[rows]
+        chosen.seen = None if self.seen is None else self.seen[rows]
         chosen.logits = self.logits[rows]
         return chosen
 
-    def step(self, tokens: Tensor) -> None:
-        """Continues each row with a token (R,); `logits` (R, V) are then those of the next."""
-        end = self.cache.length + 1
-        now = self.lengths[:, None]
-        hidden = self.net(
-            tokens[:, None], torch.ones_like(now), self.seen[..., :end], now, self.cache
-        )
-        self.lengths = self.lengths + 1
+    def branch(self, rows: Sequence[int], tokens: Sequence[int]) -> list[int]:
+        """Continues rows, each any number of times; `logits` are then those of the next tokens.
+
+        Args:
+            rows: The row that each new one continues.
+            tokens: Its token.
+
+        Returns:
+            Where each new row is, a permutation: a row stays in its place if it can.
+        """
+        place: dict[int, int] = {}  # new row by its place
+        for new, row in enumerate(rows):
+            if row < len(rows):
+                place.setdefault(row, new)
+        settled = set(place.values())
+        free = (i for i in range(len(rows)) if i not in place)
+        moved = {next(free): new for new in range(len(rows)) if new not in settled}
+        device = self.logits.device
+        order = [new for _, new in sorted((place | moved).items())]
+        if moved:
+            target = torch.tensor(list(moved), device=device)
+            self.cache.copy(torch.tensor([rows[new] for new in moved.values()]).to(device), target)
+        parents = torch.tensor([rows[new] for new in order], device=device)
+        now = self.lengths[parents][:, None]
+        self.lengths = now[:, 0] + 1
+        self.seen = None if self.seen is None else self.seen[parents]
+        written = torch.tensor([tokens[new] for new in order], device=device)[:, None]
+        mask = self._mask(self.cache.length + 1)
+        hidden = self.net(written, torch.ones_like(now), mask, now, self.cache)
         self.logits = self._scores(hidden[:, 0])
+        where = [0] * len(rows)
+        for i, new in enumerate(order):
+            where[new] = i
+        return where
 
 
 def _sample_rows(
@@ -163,26 +207,34 @@ def _sample_rows(
     top_k: int,
     temperature: float,
 ) -> list[Generated]:
-    """One target a row; rows that are finished leave the batch when half of it is."""
-    decoder = start.select(rows)
-    live = torch.arange(len(rows), device=rows.device)
-    done = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-    written: list[list[int]] = [[] for _ in rows]
+    """One target for each number; `rows` are those of `start` that they begin from."""
+    begun = rows.tolist()
+    first = sorted(set(begun))
+    decoder = start.select(torch.tensor(first, device=rows.device), len(begun))
+    live = list(range(len(begun)))
+    of = [first.index(row) for row in begun]  # the decoder's row of each live target
+    written: list[list[int]] = [[] for _ in live]
+    device = rows.device
     for t in range(decoder.max_new):
-        u = uniform(seed, numbers[live], t)
-        token = choose(decoder.logits, u, top_p=top_p, top_k=top_k, temperature=temperature)
-        for row, i in zip(live.tolist(), token.tolist(), strict=True):
-            if not written[row] or written[row][-1] != sep:
-                written[row].append(i)
-        done = done | (token == sep)
-        left = int((~done).sum())
-        if left == 0 or t + 1 == decoder.max_new:
+        u = uniform(seed, numbers[torch.tensor(live, device=device)], t)
+        tokens = choose(
+            decoder.logits,
+            u,
+            row=torch.tensor(of, device=device),
+            top_p=top_p,
+            top_k=top_k,
+            temperature=temperature,
+        ).tolist()
+        for target, token in zip(live, tokens, strict=True):
+            written[target].append(token)
+        going = [(i, (o, k)) for i, o, k in zip(live, of, tokens, strict=True) if k != sep]
+        if not going or t + 1 == decoder.max_new:
             break
-        if left <= len(live) // 2:
-            kept = (~done).nonzero().squeeze(1)
-            decoder, live, token = decoder.select(kept), live[kept], token[kept]
-            done = done[kept]
-        decoder.step(token)
+        live = [i for i, _ in going]
+        distinct = list(dict.fromkeys(pair for _, pair in going))
+        where = decoder.branch([o for o, _ in distinct], [k for _, k in distinct])
+        place = dict(zip(distinct, where, strict=True))
+        of = [place[pair] for _, pair in going]
     return [Generated([i for i in w if i != sep], w[-1] == sep) for w in written]
 
 
@@ -254,9 +306,14 @@ def beam_search(
     """
     with evaluating(model):
         return [
-            _beams(Decoder(model, [source], max_new), model, n, beams, length_penalty)
+            _beams(_begin(model, source, beams, max_new), model, n, beams, length_penalty)
             for source in sources
         ]
+
+
+def _begin(model: SimBERT, source: Sequence[int], beams: int, max_new: int) -> Decoder:
+    start = Decoder(model, [source], max_new)
+    return start.select(torch.zeros(1, dtype=torch.int64, device=start.logits.device), beams)
 
 
 def _beams(decoder: Decoder, model: SimBERT, n: int, beams: int, penalty: float) -> list[Generated]:
@@ -289,9 +346,8 @@ def _beams(decoder: Decoder, model: SimBERT, n: int, beams: int, penalty: float)
         bound = kept[0] / (max_new if kept[0] < 0 else 1) ** penalty
         if len(finished) == n and finished[-1][0] >= bound:
             break
-        device = scores.device
-        written = [[*written[row], token] for row, token in zip(rows, tokens, strict=True)]
-        scores = torch.tensor(kept, device=device)
-        decoder = decoder.select(torch.tensor(rows, device=device))
-        decoder.step(torch.tensor(tokens, device=device))
+        where = decoder.branch(rows, tokens)
+        order = sorted(range(len(rows)), key=where.__getitem__)
+        written = [[*written[rows[i]], tokens[i]] for i in order]
+        scores = torch.tensor([kept[i] for i in order], device=scores.device)
     return [target for _, target in finished]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Model: TypeAlias = SimBERT | SentenceSimilarity
 
 MAX_LENGTH = 64  # tokens of a sentence, as in all of the posts' evaluations
+_CPU_TOKENS = 512  # at a time: what the layers pass on then stays in the cache of a core
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def encode(
     Args:
         model: The model.
         texts: The sentences.
-        batch_size: Sentences at a time.
+        batch_size: Most sentences at a time.
         max_length: Tokens after which a sentence is cut.
         normalize: Scale to length 1.
         dim: The first so many features only, for a model trained with `matryoshka`.
@@ -82,13 +83,20 @@ def encode(
     rows = model.tokenizer.encode(texts, max_length) if len(texts) else []
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # the longest first: memory
     vectors = torch.empty(len(rows), dim or width)
-    starts = range(0, len(rows), batch_size)
-    with evaluating(model):
-        for start in tqdm(starts, "encode", unit="batch", disable=not progress):
-            chosen = order[start : start + batch_size]
+    tokens = _CPU_TOKENS if model.device.type == "cpu" else batch_size * max_length
+    with (
+        evaluating(model),
+        tqdm(total=len(rows), desc="encode", unit="sentence", disable=not progress) as bar,
+    ):
+        start = 0
+        while start < len(order):
+            size = min(batch_size, max(tokens // len(rows[order[start]]), 1))
+            chosen = order[start : start + size]
+            start += size
             batch = rows_vectors(model, [rows[i] for i in chosen])[:, :dim].float()
             batch = F.normalize(batch, dim=-1) if normalize else batch
             vectors[chosen] = batch.cpu()
+            bar.update(len(chosen))
     return vectors
 
 

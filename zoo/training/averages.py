@@ -35,7 +35,7 @@ class Averages:
         self.count += len(values[self.names[0]])
 
     def log(self, module: LightningModule, prog_bar: bool = False) -> int:
-        """Logs the means from a hook at the end of an epoch, and starts again.
+        """Logs the means from a hook at the end of an epoch, and starts again; no items, no means.
 
         Returns:
             The number of items, over all processes.
@@ -46,8 +46,9 @@ class Averages:
             sums = torch.zeros(len(self.names), dtype=_precision(device), device=device)
         totals = torch.cat([sums, sums.new_tensor([self.count])])
         *means, count = module.trainer.strategy.reduce(totals, reduce_op="sum").tolist()
-        values = {name: mean / count for name, mean in zip(self.names, means, strict=True)}
         # Every process has the same values; sync_dist only tells Lightning that we thought of it.
-        module.log_dict(values, prog_bar=prog_bar, sync_dist=True)
+        if count:
+            values = {name: mean / count for name, mean in zip(self.names, means, strict=True)}
+            module.log_dict(values, prog_bar=prog_bar, sync_dist=True)
         self._sums, self.count = None, 0
         return int(count)
