@@ -140,6 +140,7 @@ class FlashMLM(LightningModule):
         self.compiled = self.sharded = False
         self._validation, self._test = PredictionAverages("val"), PredictionAverages("test")
         self._counted = PredictionAverages("baseline")
+        self._unigram: Tensor | None = None  # log probabilities, while testing
         self._tested = 0
 
     @property
@@ -275,15 +276,21 @@ class FlashMLM(LightningModule):
         """Logs val/loss and accuracy."""
         self.log_dict(self._validation.reduce(self)[0], sync_dist=True)
 
+    def on_test_start(self) -> None:
+        """Counts the symbols of the training split, once: a guess to stand beside the model's."""
+        data = getattr(self.trainer, "datamodule", None)
+        self._unigram = None
+        if self.classifier is None and isinstance(data, MaskedSentences):
+            self._unigram = data.unigram().log().to(self.device)
+
     def test_step(self, batch: MaskedBatch, batch_idx: int) -> None:
         """Adds to the numbers of the test, and to those of counting symbols."""
         u = uniform(EVALUATION_SEED, batch.index, 0, (batch.tokens.shape[1], 3))
         logits, targets, scored = self.losses(batch, u)
         self._test.add(logits, targets, scored)
-        data = getattr(self._trainer, "datamodule", None)
-        if self.classifier is None and isinstance(data, MaskedSentences):
+        if self._unigram is not None:
             guessed = targets[scored]
-            counted = data.unigram().log().to(logits.device).expand(len(guessed), -1)
+            counted = self._unigram.expand(len(guessed), -1)
             self._counted.add(counted, guessed, torch.ones_like(guessed, dtype=torch.bool))
 
     def on_test_epoch_end(self) -> None:
