@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.layers.precision import at_least_float32
+
 Contrast = Literal["infonce", "flatnce"]
 PairLoss = Literal["cosent", "sbert", "cosine_zero", "cosine_minus", "hinge"]
 TASKS = ("yes/no", "NLI", "graded")
@@ -20,15 +22,15 @@ _NOTHING = -1e4
 
 
 def cosines(rows: Tensor, columns: Tensor) -> Tensor:
-    """Cosine of each row (n, d) with each column (m, d), float32 (n, m) also under autocast."""
+    """Cosine of each row (n, d) with each column (m, d), (n, m), in float32 also under autocast."""
     with torch.autocast(rows.device.type, enabled=False):
-        a, b = F.normalize(rows.float(), dim=-1), F.normalize(columns.float(), dim=-1)
+        a, b = (F.normalize(at_least_float32(x), dim=-1) for x in (rows, columns))
         return a @ b.T
 
 
 def paired_cosines(u: Tensor, v: Tensor) -> Tensor:
-    """Cosine of each row of u (n, d) with the same row of v, float32 (n,)."""
-    return F.cosine_similarity(u.float(), v.float(), dim=-1)
+    """Cosine of each row of u (n, d) with the same row of v, (n,), at least in float32."""
+    return F.cosine_similarity(at_least_float32(u), at_least_float32(v), dim=-1)
 
 
 def over_prefixes(loss: Callable[..., Tensor], dims: Sequence[int], *vectors: Tensor) -> Tensor:
@@ -90,7 +92,8 @@ def cosent(cosine: Tensor, label: Tensor, task: Tensor, *, scale: float) -> Tens
         scale: The lambda of the post.
     """
     order = label.argsort()
-    label, task, s = label[order].contiguous(), task[order], scale * cosine.float()[order]
+    label, task = label[order].contiguous(), task[order]
+    s = scale * at_least_float32(cosine)[order]
     below = torch.searchsorted(label, label)  # how many labels are strictly smaller
     terms = [s.new_zeros(1)]
     for number in range(len(TASKS)):
@@ -118,7 +121,7 @@ def sbert(logits: Tensor, label: Tensor, task: Tensor, *, threshold: float) -> T
     similar = torch.where(grade, label > threshold, label > 0.5).long()
     of_nli = torch.tensor([2, 4, 3], device=label.device)[label.long().clamp(0, 2)]
     yes_no_class = torch.arange(5, device=label.device) < 2
-    restricted = logits.float().masked_fill(yes_no_class == nli[:, None], -torch.inf)
+    restricted = at_least_float32(logits).masked_fill(yes_no_class == nli[:, None], -torch.inf)
     return F.cross_entropy(restricted, torch.where(nli, of_nli, similar))
 
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.layers.precision import at_least_float32
 from zoo.loading import load
 from zoo.simbert.encoder import Encoder
 from zoo.training.optim import may_fuse, piecewise_linear
@@ -115,7 +116,7 @@ def token_mean(total: Tensor, count: int) -> Tensor:
 
 
 def token_losses(net: Encoder, hidden: Tensor, places: Tensor, labels: Tensor) -> Tensor:
-    """-log p of each label, float32 (N,): only its places are multiplied with the vocabulary.
+    """-log p of each label, (N,): only its places are multiplied with the vocabulary.
 
     Args:
         net: The encoder.
@@ -124,4 +125,4 @@ def token_losses(net: Encoder, hidden: Tensor, places: Tensor, labels: Tensor) -
         labels: Tokens, int64 (N,).
     """
     logits = net.logits(hidden.flatten(0, 1)[places])
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    return F.cross_entropy(at_least_float32(logits), labels, reduction="none")

@@ -59,7 +59,7 @@ class _WeightGradient(torch.autograd.Function):
         x, grad = ctx.saved_tensors
         # Bilinear in x and grad: each one's gradient is a convolution with `weight`.
         to_x = _input_gradient(grad, weight, x.shape, ctx.stride, ctx.padding)
-        to_grad = conv2d(x, weight, None, ctx.stride, ctx.padding)
+        to_grad = _Convolution.apply(x, weight, ctx.stride, ctx.padding)
         return to_x, to_grad, None, None, None
 
 
@@ -99,7 +99,7 @@ class _Transposed(torch.autograd.Function):
         grad, weight = ctx.saved_tensors
         to_grad = to_weight = None
         if ctx.needs_input_grad[0]:
-            to_grad = conv2d(outer, weight, None, ctx.stride, ctx.padding)
+            to_grad = _Convolution.apply(outer, weight, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1] and _Switch.weights:
             to_weight = _WeightGradient.apply(outer, grad, weight.detach(), ctx.stride, ctx.padding)
         return to_grad, to_weight, None, None, None
@@ -122,21 +122,7 @@ def conv2d(
 ) -> Tensor:
     """`torch.nn.functional.conv2d`, differentiable any number of times by fast kernels.
 
-    Args:
-        x: (B, C, H, W).
-        weight: (O, C, h, w).
-        bias: (O,), or none.
-        stride: Rows and columns from one patch to the next.
-        padding: Zeros around the input.
-    """
-    out: Tensor = _Convolution.apply(x, weight, stride, padding)
-    return out if bias is None else out + bias.to(out.dtype)[:, None, None]
-
-
-def differentiable_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
-) -> Tensor:
-    """`conv2d` where it can be used: under autocast in its precision, and not while compiling.
+    Under autocast in its precision; while compiling by PyTorch's own double backward.
 
     Args:
         x: (B, C, H, W).
@@ -151,7 +137,8 @@ def differentiable_conv2d(
     if torch.is_autocast_enabled(kind := x.device.type):
         half = torch.get_autocast_dtype(kind)
         x, weight = x.to(half), weight.to(half)
-    return conv2d(x, weight, bias, stride, padding)
+    out: Tensor = _Convolution.apply(x, weight, stride, padding)
+    return out if bias is None else out + bias.to(out.dtype)[:, None, None]
 
 
 class Conv2d(nn.Conv2d):
@@ -164,4 +151,4 @@ class Conv2d(nn.Conv2d):
         assert self.padding_mode == "zeros"
         stride, padding = self.stride, self.padding
         assert isinstance(padding, tuple)
-        return differentiable_conv2d(input, self.weight, self.bias, stride, padding)  # type: ignore[arg-type]
+        return conv2d(input, self.weight, self.bias, stride, padding)  # type: ignore[arg-type]

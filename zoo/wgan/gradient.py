@@ -5,6 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from zoo.layers.precision import at_least_float32
 from zoo.wgan.double_backward import no_weight_gradients
 
 
@@ -54,8 +55,3 @@ def norm_of_each(gradient: Tensor) -> Tensor:
     """
     norms: Tensor = torch.linalg.vector_norm(at_least_float32(gradient).flatten(1), dim=1)
     return norms
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Losses and norms are not taken in half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

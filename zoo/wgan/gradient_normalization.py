@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.wgan.gradient import Critic, at_least_float32, norm_of_each, value_and_gradient
+from zoo.layers.precision import at_least_float32
+from zoo.wgan.gradient import Critic, norm_of_each, value_and_gradient
 from zoo.wgan.lipschitz import Evaluated, Unconstrained
 from zoo.wgan.piecewise_linear import check_piecewise_linear
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.layers.precision import at_least_float32
 from zoo.training.distributed import gather_with_grad
-from zoo.wgan.gradient import Critic, at_least_float32, norm_of_each, value_and_gradient
+from zoo.wgan.gradient import Critic, norm_of_each, value_and_gradient
 from zoo.wgan.lipschitz import Evaluated, Unconstrained
 
 

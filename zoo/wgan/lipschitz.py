@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from zoo.wgan.gradient import Critic, at_least_float32, norm_of_each, value_and_gradient
+from zoo.layers.precision import at_least_float32
+from zoo.wgan.gradient import Critic, norm_of_each, value_and_gradient
 from zoo.wgan.objectives import Objective, generator_loss, generator_slope
 from zoo.wgan.piecewise_linear import check_no_batch_statistics
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.wgan.double_backward import differentiable_conv2d
+from zoo.wgan.double_backward import conv2d
 
 
 def spreading() -> Tensor:
@@ -59,7 +59,7 @@ class ConvMean(_Resampling):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H // 2, W // 2)."""
-        return differentiable_conv2d(input, self.kernel(), self.bias, (2, 2), (1, 1))
+        return conv2d(input, self.kernel(), self.bias, (2, 2), (1, 1))
 
 
 class UpConv(_Resampling):

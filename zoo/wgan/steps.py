@@ -6,8 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from zoo.layers.precision import at_least_float32
 from zoo.training.distributed import gather_with_grad
-from zoo.wgan.gradient import Critic, at_least_float32
+from zoo.wgan.gradient import Critic
 from zoo.wgan.lipschitz import Evaluated, Unconstrained
 from zoo.wgan.objectives import Objective, critic_loss
 from zoo.wgan.transport import c_eps_transform, c_transform, c_transform_losses, pairwise_cost

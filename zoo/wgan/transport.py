@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.layers.precision import at_least_float32
+
 Space = Literal["real", "union"]
 
 
@@ -29,7 +31,7 @@ def pairwise_cost(x: Tensor, y: Tensor, p: float = 1.0) -> Tensor:
     Returns:
         (N, M), in the precision of the arguments, but float32 at least.
     """
-    x, y = (t.flatten(1).to(torch.promote_types(t.dtype, torch.float32)) for t in (x, y))
+    x, y = (at_least_float32(t).flatten(1) for t in (x, y))
     distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     return distance if p == 1 else distance**p / p
 
