@@ -13,7 +13,7 @@ rounds' ratios to ours. The sentences are the embedded PAWS-X ones, cut to ragge
   transformers' generate has its cache, but no UniLM mask (its prompt is causal), so only its work
   is the same. recompute is the author's way: all rows whole, each token.
 
-    python benchmarks/simbert.py [--quick] [--threads 1] [--rounds 5] [--json FILE]
+    python benchmarks/simbert.py [--quick] [--parts step encode] [--threads 1] [--rounds 5]
 """
 
 import argparse
@@ -44,6 +44,7 @@ from zoo.simbert.interchange_sentences import to_sentence_transformers
 from zoo.simbert.tokenizer import Tokenizer
 
 Calls = dict[str, Callable[[], Any]]
+PARTS = ["step", "encode", "paraphrase"]
 
 
 def interleave(calls: Calls, rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -240,6 +241,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=600, help="sentences to encode")
     parser.add_argument("--n", type=int, default=100, help="paraphrases")
     parser.add_argument("--new", type=int, default=24, help="tokens of a paraphrase")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", help="where to write the numbers")
     options = parser.parse_args()
     if options.quick:
@@ -264,11 +266,14 @@ def main() -> None:
         f"{options.vocab} tokens, rows of {batch.tokens.shape[1]}\n"
     )
     results = {}
+
+    def measure(part: str, calls: Callable[[], Calls]) -> None:
+        if part in options.parts:
+            results[part] = report(part, interleave(calls(), options.rounds, device))
+
     ours.train()
     theirs.train()
-    results["step"] = report(
-        "step", interleave(step_calls(ours, theirs, batch), options.rounds, device)
-    )
+    measure("step", lambda: step_calls(ours, theirs, batch))
     ours.eval()
     theirs.eval()
     theirs.causal.eval()
@@ -276,12 +281,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         to_sentence_transformers(dict(ours.hparams), ours.state_dict(), Path(folder))
         sentences = type(sentences)(folder, device=options.device)
-    results["encode"] = report(
-        "encode", interleave(encode_calls(ours, sentences, ragged, 64), options.rounds, device)
-    )
-    results["paraphrase"] = report(
-        "paraphrase", interleave(paraphrase_calls(ours, theirs, options), options.rounds, device)
-    )
+    measure("encode", lambda: encode_calls(ours, sentences, ragged, 64))
+    measure("paraphrase", lambda: paraphrase_calls(ours, theirs, options))
     if options.json:
         settings = {k: v for k, v in vars(options).items() if k != "json"}
         Path(options.json).write_text(json.dumps({"options": settings, **results}, indent=2))
