@@ -7,7 +7,7 @@ rate. A curve's points are the validation losses beside the tokens seen and the 
 training so far, without evaluation.
 
     python benchmarks/flash_training.py [--root FOLDER --level word] [--lrs 1e-3,3e-3,1e-2]
-        [--seeds 0,1,2] [--steps 300] [--contenders flash,transformer,...] [--json FILE]
+        [--seeds 0,1,2] [--steps 300] [--contenders 'flash;transformer;...'] [--json FILE]
 """
 
 import argparse
@@ -214,6 +214,8 @@ def main() -> None:
     parser.add_argument("--init_std", type=float, default=0.05, help="of our weights")
     parser.add_argument("--json", type=Path, help="a line for each run")
     options = parser.parse_args()
+    if unknown := set(options.contenders) - set(CONTENDERS):
+        parser.error(f"--contenders {'; '.join(unknown)}: choose from {'; '.join(CONTENDERS)}")
     warnings.filterwarnings("ignore")
     rows: list[dict[str, Any]] = []
     for name in options.contenders:
