@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -89,17 +90,22 @@ class Vocabulary:
         room = None if size is None else max(size - 2, 0)
         return cls(level, [END, UNKNOWN, *(symbol for _, symbol in kept[:room])])
 
+    @cached_property
+    def _by_code(self) -> NDArray[np.int64]:
+        """The symbol of each character code; the last is that of all greater codes."""
+        number_of = {ord(s): n for s, n in self._number.items() if len(s) == 1}
+        table = np.full(max(number_of, default=0) + 2, self.unknown, np.int64)
+        table[list(number_of)] = list(number_of.values())
+        return table
+
     def encode(self, text: str) -> NDArray[np.int64]:
         """Numbers of the text's symbols; no end is added."""
         if self.level == "byte":
             return np.frombuffer(text.encode(errors="surrogateescape"), np.uint8).astype(np.int64)
-        if self.level == "char":  # a table, as texts of characters are long
+        if self.level == "char":
             codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-            table = np.full(0x110000, self.unknown, np.int64)
-            for symbol, number in self._number.items():
-                if len(symbol) == 1:
-                    table[ord(symbol)] = number
-            return table[codes]
+            numbers: NDArray[np.int64] = self._by_code.take(codes, mode="clip")
+            return numbers
         number_of, unknown = self._number, self.unknown
         return np.array([number_of.get(s, unknown) for s in split(text, self.level)], np.int64)
 

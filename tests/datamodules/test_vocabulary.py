@@ -74,3 +74,13 @@ def test_equality_is_of_level_and_symbols():
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Vocabulary(*arguments)
+
+
+def test_characters_are_encoded_as_one_by_one():
+    """Also those whose code is greater than that of every symbol."""
+    words = Vocabulary.of(["今天天气不错", "a\n"], "char")
+    text = "今天a不\U0010ffff\ud83d好\n</s>"
+    naive = [words.symbols.index(c) if c in words.symbols else words.unknown for c in text]
+    assert words.encode(text).tolist() == naive
+    assert words.encode("").tolist() == []
+    assert words.encode("天").dtype == "int64"
