@@ -18,7 +18,7 @@ from zoo.wgan.gradient_penalties import (
     LipschitzPenalty,
 )
 from zoo.wgan.lipschitz import SpectralNormalization, Unconstrained, WeightClipping
-from zoo.wgan.objectives import critic_loss
+from zoo.wgan.objectives import critic_loss, generator_losses
 
 SHAPE = (2, 8, 8)
 
@@ -180,15 +180,27 @@ def test_a_frozen_spectral_norm_does_not_move():
     assert any(not torch.equal(v, before[k]) for k, v in critic.state_dict().items())
 
 
-def test_one_power_iteration_a_critic_step():
+@pytest.mark.parametrize(
+    ("critic", "shape"),
+    [
+        (mlp_critic(), (3,)),
+        (image_critic("dcgan"), SHAPE),
+        (image_critic("resnet"), SHAPE),
+    ],
+    ids=["mlp", "dcgan", "resnet"],
+)
+def test_one_power_iteration_a_critic_step(critic, shape):
     """In PyTorch each access of a weight is one; three forwards would be three."""
-    critic, constraint = mlp_critic(), SpectralNormalization()
+    constraint = SpectralNormalization()
     constraint.prepare(critic)
-    layer = critic.layers[0]
-    norm = layer.parametrizations.weight[0]
-    u = nn.functional.normalize(layer.parametrizations.weight.original.detach() @ norm._v, dim=0)
-    constraint.evaluate(critic, points(4, 3), points(4, 3, seed=2))
-    torch.testing.assert_close(norm._u, u, rtol=0, atol=1e-12)
+    norms = [m for m in critic.modules() if isinstance(m, nn.utils.parametrize.ParametrizationList)]
+    expected = [
+        nn.functional.normalize(norm.original.detach().flatten(1) @ norm[0]._v, dim=0)
+        for norm in norms
+    ]
+    constraint.evaluate(critic, points(4, *shape), points(4, *shape, seed=2))
+    for norm, u in zip(norms, expected, strict=True):
+        torch.testing.assert_close(norm[0]._u, u, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["gp", "lp", "div", "r1", "dragan", "gn", "gran"])
@@ -198,6 +210,25 @@ def test_batch_norm_is_refused_where_the_gradient_is_a_sample_s(name):
         make_constraint(name).check(critic)
     for harmless in ("none", "clip", "spectral_norm"):
         make_constraint(harmless).check(critic)
+
+
+@pytest.mark.parametrize("objective", ["wasserstein", "hinge", "ns"])
+@pytest.mark.parametrize("name", ["none", "clip", "spectral_norm"])
+def test_the_generator_s_gradient_goes_through_batch_norm(name, objective):
+    """Through the values of the other samples too, and past the running statistics."""
+    critic, x = image_critic(critic_batch_norm=True).train(), points(6, *SHAPE)
+    with torch.no_grad():
+        critic.head.linear.weight *= 10
+    constraint = make_constraint(name)
+    before = copy.deepcopy(critic.state_dict())
+    with constraint.frozen(critic):
+        loss, upstream = constraint.generator_gradient(critic, x, None, objective)
+    assert all(torch.equal(v, before[k]) for k, v in critic.state_dict().items())
+    x = x.requires_grad_()
+    exact = generator_losses(objective, critic(x)).mean()
+    torch.testing.assert_close(loss, exact.detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(upstream, torch.autograd.grad(exact, x)[0], rtol=0, atol=1e-12)
+    assert any(not torch.equal(v, before[k]) for k, v in critic.state_dict().items())
 
 
 def test_batch_norm_would_leak_between_samples():

@@ -128,7 +128,7 @@ def test_c_transform_moves_fakes_towards_their_nearest_real_points():
     real, fake = torch.randn(8, 2), torch.randn(16, 2)
     from zoo.wgan.steps import dual_generator_gradient
 
-    value, upstream = dual_generator_gradient(model.critic, real, None, fake, None)
+    value, upstream = dual_generator_gradient(model.critic, real, None, fake, 0.0)
     phi = model.critic(real).detach()
     cost = torch.cdist(fake, real)
     pick = (cost - phi).argmin(1)
@@ -360,6 +360,20 @@ def test_the_critic_s_estimate_of_a_split(lipschitz):
     assert found[0] == pytest.approx(float(real - fake), rel=1e-4, abs=1e-6)
 
 
+def test_the_estimate_of_a_split_by_a_transform():
+    """The dual value of each batch, as in training, and not a difference of means."""
+    model = wgan(TOY, lipschitz="none", objective="c_transform")
+    run = trainer(limit_val_batches=1)
+    data = Toy2D(batch_size=16, val_batch_size=50)
+    run.validate(model, data, verbose=False)
+    x = next(iter(data.val_dataloader())).points
+    phi, fake = model.critic_values(x)[0], model.sample(50, seed=8244)
+    dual = phi.mean() + (torch.cdist(x, fake) - phi[:, None]).amin(0).mean()
+    found = run.callback_metrics["val/wasserstein_critic"].item()
+    assert found == pytest.approx(dual.item(), rel=1e-4)
+    assert dual < exact_w1(x, fake)
+
+
 def test_numbers_of_a_toy():
     model = wgan(TOY)
     run = trainer()
@@ -395,7 +409,14 @@ def test_exact_distance_of_images():
         ({"objective": "js"}, "objective='js'"),
         ({"objective": "c_transform"}, "set lipschitz=none"),
         ({"objective": "c_eps_transform", "lipschitz": "none"}, "needs c_epsilon > 0"),
+        ({"objective": "c_eps_transform", "lipschitz": "none", "c_epsilon": 0.0}, "c_epsilon > 0"),
         ({"c_epsilon": 0.1}, "no other objective takes it"),
+        ({"c_penalty": 0.1}, "c_penalty=0.1: for c_transform and c_eps_transform"),
+        ({"dequantize": True}, "network=mlp takes points"),
+        ({"lipschitz": "clip", "critic_bf16": True}, "critic_bf16 has no effect"),
+        ({"generator_batch": 0}, "generator_batch=0"),
+        ({"lr_generator": float("nan")}, "lr_generator=nan"),
+        ({"penalty": float("nan")}, "penalty=nan"),
         ({"lipschitz": "gn", "critic_activation": "silu"}, r"critic\.layers\.1 is a SiLU"),
         ({"lr_schedule": {-1: 1.0}}, "lr_schedule"),
     ],
@@ -411,6 +432,7 @@ def test_wrong_options_are_named(options, message):
         (["--trainer.gradient_clip_val", 1], "--trainer.gradient_clip_val=1"),
         (["--trainer.accumulate_grad_batches", 2], "--trainer.accumulate_grad_batches=2"),
         (["--trainer.precision", "bf16-true"], "--trainer.precision=bf16-true"),
+        (["--trainer.precision", "64-true"], "--trainer.precision=64-true"),
         (["--data.batch_size", 100], r"n_critic \* critic_batch = 5 \* 128.*--data.batch_size=640"),
         (["--model.features", 3], "data of shape 2 for a model of 3"),
     ],
@@ -419,6 +441,12 @@ def test_wrong_runs_are_refused_in_one_line(flags, message, mistake):
     import re
 
     assert re.search(message, mistake("fit", "-c", "wgan/8gaussians-gp", *flags))
+
+
+def test_a_batch_of_another_size_is_refused():
+    loader = DataLoader(torch.randn(36, 2), 18, collate_fn=lambda rows: (torch.stack(rows),))
+    with pytest.raises(ValueError, match=r"a batch of 18 items.* 2 \* 8"):
+        trainer(max_steps=1).fit(wgan(TOY), loader)
 
 
 def test_labels_are_checked():

@@ -175,6 +175,11 @@ def test_glorot_s_gain_in_residual_branches():
         ("unet", (3, 32, 32), {}, "choose mlp, dcgan or resnet"),
         ("dcgan", (3, 32, 32), {"critic_activation": "gelu"}, "choose leaky_relu"),
         ("dcgan", (3, 32, 32), {"init": "zeros"}, "choose normal"),
+        ("dcgan", (3, 32, 32), {"generator_widths": []}, r"generator_widths=\[\]: give"),
+        ("mlp", (2,), {"critic_widths": [4, 0]}, r"critic_widths=\[4, 0\]: give"),
+        ("resnet", (3, 32, 32), {"critic_halvings": 0}, r"critic_halvings=\[0\]: give"),
+        ("dcgan", (3, 8), {}, "channels, height and width"),
+        ("resnet", (3, 32, 32), {"num_classes": -1}, "num_classes=-1"),
     ],
 )
 def test_mistakes_are_named(network, shape, options, message):

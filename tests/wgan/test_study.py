@@ -263,6 +263,17 @@ def test_the_command_writes_numbers_table_and_figure(zoo_cli, tmp_path):
         (["--steps", "0"], "--steps 0"),
         (["--iterations", "0"], "--iterations 0"),
         (["--batch_sizes", "600", "--data", "digits"], "no data set has so many"),
+        (["--limit", "0"], "--limit 0: give 1 or more"),
+        (["--samples", "[]"], "--samples []"),
+        (
+            ["--part", "static", "--samples", "1000", "--data", "digits", "--steps", "1"],
+            "--samples [1000]: no data set has twice as many training items (digits: 1257",
+        ),
+        (
+            ["--part", "static", "--data", "gaussian-4"],
+            "--data gaussian-4: the static part takes sets of images",
+        ),
+        (["--data", "mnist", "--root", "nowhere"], "no MNIST in nowhere"),
     ],
 )
 def test_mistakes_are_one_line(mistake, arguments, message):

@@ -102,9 +102,14 @@ def test_a_study_trains_every_objective_and_goes_on_where_it_was(zoo_cli, tmp_pa
         assert code == 0, err
         rows = json.loads((tmp_path / "run/study.json").read_text())["training"]["rows"]
         assert [row["objective"] for row in rows] == list(OBJECTIVES)
-        assert all(row["curves"]["step"][-1] == iterations - 1 - iterations % 5 for row in rows)
+        assert all(row["curves"]["step"][-1] == iterations - 1 for row in rows)
+        study = (tmp_path / "run/study.md").read_text()
+        assert f"{iterations} generator iterations" in study
         for name in OBJECTIVES:
             assert f"digits, {name}" in out
+    code, _, err = zoo_cli(*arguments, *options, 6)
+    assert code == 2
+    assert "has 18 iterations already, more than --iterations 6" in err
     # The transform's value is a lower bound of the distance of the same batch.
     c = rows[2]["curves"]
     assert all(v <= e + 1e-4 for v, e in zip(c["critic"], c["exact"], strict=True))

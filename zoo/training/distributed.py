@@ -21,6 +21,11 @@ class _Gather(torch.autograd.Function):
         return grad.chunk(dist.get_world_size())[dist.get_rank()]
 
 
+def processes() -> int:
+    """How many processes train together; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def gather_with_grad(x: Tensor) -> Tensor:
     """Concatenates a tensor of every process along its first dimension, differentiably.
 

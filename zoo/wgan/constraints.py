@@ -60,7 +60,7 @@ def make_constraint(name: str, **options: float | None) -> Unconstrained:
             continue
         if _FIELDS[option] not in kind.__dataclass_fields__:
             raise ValueError(f"{option}={value} has no effect on lipschitz={name}: leave it out")
-        if value <= 0:
+        if not value > 0:
             raise ValueError(f"{option}={value}: must be above 0")
         fields[_FIELDS[option]] = value
     return kind(**fields)

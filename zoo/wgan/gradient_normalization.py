@@ -17,6 +17,7 @@ from torch import Tensor
 from zoo.layers.precision import at_least_float32
 from zoo.wgan.gradient import Critic, norm_of_each, value_and_gradient
 from zoo.wgan.lipschitz import Evaluated, Unconstrained
+from zoo.wgan.objectives import Objective, generator_losses, generator_slopes
 from zoo.wgan.piecewise_linear import check_piecewise_linear
 
 
@@ -47,7 +48,8 @@ class GradientNormalization(Unconstrained):
 
     def slope(self, f: Tensor, n: Tensor) -> Tensor:
         """The derivative of f_hat by f for constant n: |grad f_hat| = (n / (n + |f|))^2."""
-        return self.scale * n / _not_zero(n + f.abs()).square()
+        both = _not_zero(n + f.abs())
+        return self.scale * (n / both) / both  # the square of a small sum would be 0 in float32
 
     def evaluate(
         self,
@@ -62,6 +64,20 @@ class GradientNormalization(Unconstrained):
         f, gradient = value_and_gradient(critic, torch.cat([real, fake]), both)
         f_hat = self.normalized(at_least_float32(f), norm_of_each(gradient))
         return Evaluated(f_hat[: len(real)], f_hat[len(real) :], None)
+
+    def generator_gradient(
+        self, critic: Critic, x: Tensor, labels: Tensor | None, objective: Objective
+    ) -> tuple[Tensor, Tensor]:
+        """The generator's loss at generated points, and its gradient by them in closed form.
+
+        Of each sample it is loss'(f_hat) slope(f, n) grad_x f.
+        """
+        f, gradient = value_and_gradient(critic, x, labels, create_graph=False)
+        f, n = at_least_float32(f.detach()), norm_of_each(gradient)
+        f_hat = self.normalized(f, n)
+        upstream = generator_slopes(objective, f_hat) * self.slope(f, n) / len(x)
+        upstream = upstream.to(gradient.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        return generator_losses(objective, f_hat).mean(), gradient * upstream
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from zoo.training.distributed import gather_with_grad
+from zoo.training.distributed import gather_with_grad, processes
 
 Init = Literal["normal", "kaiming", "glorot"]
 Activation = Literal["relu", "leaky_relu", "elu", "silu", "tanh", "softplus"]
@@ -37,27 +36,29 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
-        if alone or not self.training:
+        if processes() == 1 or not self.training:
             return super().forward(input)
         x = input.float()
         var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
         means, variances = gather_with_grad(torch.stack([mean, var])[None]).unbind(1)
         mean = means.mean(0)
         var = (variances + (means - mean).square()).mean(0)
-        with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            assert self.momentum is not None
-            count = x.numel() // x.shape[1] * len(means)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
-            self.num_batches_tracked += 1
+        if self.track_running_stats:
+            self._track(mean, var, x.numel() // x.shape[1] * len(means))
         x = (x - mean[:, None, None]) * (var + self.eps).rsqrt()[:, None, None]
         if self.affine:
             x = x * self.weight[:, None, None] + self.bias[:, None, None]
         return x.to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+        self.num_batches_tracked += 1
 
 
 class ConditionalBatchNorm2d(nn.Module):

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from zoo.layers.precision import at_least_float32
 from zoo.wgan.gradient import Critic, norm_of_each, value_and_gradient
-from zoo.wgan.objectives import Objective, generator_loss, generator_slope
+from zoo.wgan.objectives import Objective, generator_losses
 from zoo.wgan.piecewise_linear import check_no_batch_statistics
 
 
@@ -51,8 +51,20 @@ class Unconstrained:
 
     @contextmanager
     def frozen(self, critic: nn.Module) -> Iterator[None]:
-        """Where the critic is only looked at, as in the generator's step."""
-        yield
+        """Where the critic is only looked at, as in the generator's step.
+
+        Batch normalisation goes by the batch and leaves its running statistics as they are.
+        """
+        norms = [
+            m for m in critic.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats
+        ]
+        for norm in norms:
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.track_running_stats = True
 
     def noise(self, real: Tensor) -> Tensor | None:
         """The random numbers of a critic step, drawn from the global stream."""
@@ -63,7 +75,7 @@ class Unconstrained:
         return f
 
     def slope(self, f: Tensor, n: Tensor) -> Tensor:
-        """Grad f_hat = slope grad f."""
+        """∇f̂ = slope ∇f."""
         return torch.ones_like(f)
 
     def evaluate(
@@ -93,7 +105,8 @@ class Unconstrained:
         """The generator's loss at generated points, and its gradient by them; no double backward.
 
         Args:
-            critic: The critic.
+            critic: The critic; with batch normalisation a sample's gradient is also through the
+                values of the others.
             x: Generated points, shape (B, ...).
             labels: Their classes, shape (B,).
             objective: Which loss.
@@ -101,19 +114,17 @@ class Unconstrained:
         Returns:
             A scalar and (B, ...).
         """
-        f, gradient = value_and_gradient(critic, x, labels, create_graph=False)
-        f, n = at_least_float32(f.detach()), norm_of_each(gradient)
-        f_hat = self.normalized(f, n)
-        # grad_x loss = loss'(f_hat) slope grad_x f, of each sample.
-        upstream = (generator_slope(objective, f_hat) * self.slope(f, n)).to(gradient.dtype)
-        return generator_loss(objective, f_hat), gradient * upstream.reshape(
-            -1, *[1] * (x.ndim - 1)
-        )
+
+        def losses(points: Tensor, labels: Tensor | None = None, /) -> Tensor:
+            return generator_losses(objective, at_least_float32(critic(points, labels)))
+
+        each, gradient = value_and_gradient(losses, x, labels, create_graph=False)
+        return each.detach().mean(), gradient / len(x)
 
     def look(
         self, critic: Critic, x: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """f_hat, |grad f| and |grad f_hat| at some points, without gradient, shape (B,) each."""
+        """f̂, ‖∇f‖ and ‖∇f̂‖ at points x (B, ...) of classes (B,), without gradient, (B,) each."""
         f, gradient = value_and_gradient(critic, x, labels, create_graph=False)
         f, n = at_least_float32(f.detach()), norm_of_each(gradient)
         return self.normalized(f, n), n, self.slope(f, n) * n
@@ -167,7 +178,8 @@ class SpectralNormalization(Unconstrained):
         for norm in norms:
             norm.eval()
         try:
-            yield
+            with super().frozen(critic):
+                yield
         finally:
             for norm, training in zip(norms, before, strict=True):
                 norm.train(training)

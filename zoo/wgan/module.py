@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from zoo.training.averages import Averages
 from zoo.training.log import is_logging_step, log_every
-from zoo.training.optim import piecewise_linear
+from zoo.training.optim import may_fuse, piecewise_linear
 from zoo.wgan import evaluation
 from zoo.wgan.constraints import Lipschitz, make_constraint
 from zoo.wgan.layers import Activation, Init
@@ -21,6 +21,7 @@ from zoo.wgan.objectives import Objective
 from zoo.wgan.steps import average_over_processes, critic_step_loss, dual_generator_gradient
 
 OptimizerName = Literal["adam", "rmsprop"]
+_C_PENALTY = 0.1
 
 
 class WGAN(LightningModule):
@@ -59,6 +60,8 @@ class WGAN(LightningModule):
         objective: wasserstein, hinge, ns (of the first GAN), c_transform or c_eps_transform. The
             last two need lipschitz=none.
         c_epsilon: Epsilon of c_eps_transform, in units of the distance.
+        c_penalty: Weight of either penalty of c_transform and c_eps_transform (arXiv 1902.03642);
+            0.1, as there, if not given; 0 for the plain dual.
         n_critic: Critic steps to one of the generator.
         critic_batch: Real images of a critic step, and as many fake ones, on each process.
         generator_batch: Images of a generator step on each process; twice critic_batch if not
@@ -79,7 +82,7 @@ class WGAN(LightningModule):
         compile: Compile the generator, and the whole loss of the critic, when a Trainer runs them.
 
     Raises:
-        ValueError: A value is out of range, or has no effect beside the others.
+        ValueError: A value is out of range, or does not go with the others.
     """
 
     averaged_modules = ("generator",)
@@ -110,6 +113,7 @@ class WGAN(LightningModule):
         lipschitz_constant: float | None = None,
         objective: Objective = "wasserstein",
         c_epsilon: float | None = None,
+        c_penalty: float | None = None,
         n_critic: int = 5,
         critic_batch: int = 64,
         generator_batch: int | None = None,
@@ -129,14 +133,18 @@ class WGAN(LightningModule):
         self.save_hyperparameters()
         self.automatic_optimization = False
         counts = {"n_critic": n_critic, "critic_batch": critic_batch, "latent_dim": latent_dim}
-        for name, value in {**counts, "generator_batch": generator_batch or 1}.items():
+        if generator_batch is not None:
+            counts["generator_batch"] = generator_batch
+        for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more")
-        if lr_generator <= 0 or lr_critic <= 0:
+        if not (lr_generator > 0 and lr_critic > 0):
             raise ValueError(f"lr_generator={lr_generator}, lr_critic={lr_critic}: need > 0")
+        if dequantize and network == "mlp":
+            raise ValueError("dequantize is for images: network=mlp takes points")
         if optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer={optimizer!r}: choose adam or rmsprop")
-        _check_objective(objective, lipschitz, c_epsilon)
+        _check_objective(objective, lipschitz, c_epsilon, c_penalty, critic_batch_norm)
         # Keys that went through JSON are strings.
         self.lr_points = {int(k): float(v) for k, v in (lr_schedule or {0: 1.0}).items()}
         piecewise_linear(self.lr_points)
@@ -166,13 +174,22 @@ class WGAN(LightningModule):
             critic_bias=critic_bias,
             init=init,
         )
+        if critic_bf16 and not self.constraint.inner_gradient:
+            raise ValueError(
+                f"critic_bf16 has no effect on lipschitz={lipschitz}, whose critic is in bf16 "
+                "anyway: leave it out"
+            )
         self.constraint.check(self.critic)
         self.constraint.prepare(self.critic)
         if channels_last:
             self.to(memory_format=torch.channels_last)
         self.compiled = False
         self._critic_loss: Callable[..., tuple[Tensor, Evaluated]] = partial(
-            critic_step_loss, self.constraint, objective, c_epsilon
+            critic_step_loss,
+            self.constraint,
+            objective,
+            c_epsilon or 0.0,
+            _C_PENALTY if c_penalty is None else c_penalty,
         )
         self._generator_gradient: Callable[..., tuple[Tensor, Tensor]] = (
             self.constraint.generator_gradient
@@ -189,7 +206,7 @@ class WGAN(LightningModule):
     # Training
 
     def draw_latent(self, n: int) -> Tensor:
-        """Z of a training step, (n, latent_dim), from the global stream."""
+        """Latent vectors z of a training step, (n, latent_dim), from the global stream."""
         return torch.randn(n, self.hparams["latent_dim"], device=self.device)
 
     def draw_labels(self, n: int) -> Tensor | None:
@@ -225,7 +242,12 @@ class WGAN(LightningModule):
         """
         generator_optimizer, critic_optimizer = self._both_optimizers()
         x, classes = self.unpack(batch)
-        n = self.hparams["n_critic"]
+        n, critic_batch = self.hparams["n_critic"], self.hparams["critic_batch"]
+        if len(x) != n * critic_batch:
+            raise ValueError(
+                f"a batch of {len(x)} items: a training step takes n_critic * critic_batch = {n} * "
+                f"{critic_batch}"
+            )
         reals = self._dequantized(x).chunk(n)
         labels = [None] * n if classes is None else classes.chunk(n)
         fakes = self._fakes(labels)
@@ -263,7 +285,7 @@ class WGAN(LightningModule):
         fake, objective = x.detach(), self.hparams["objective"]
         with self.critic_precision(), self.constraint.frozen(self.critic):
             if objective in ("c_transform", "c_eps_transform"):
-                epsilon = self.hparams["c_epsilon"]
+                epsilon = self.hparams["c_epsilon"] or 0.0
                 loss, upstream = dual_generator_gradient(self.critic, real, of_real, fake, epsilon)
             else:
                 loss, upstream = self._generator_gradient(self.critic, fake, labels, objective)
@@ -286,7 +308,7 @@ class WGAN(LightningModule):
             parameter.grad = None
 
     def _dequantized(self, x: Tensor) -> Tensor:
-        """X = 2 (v + u) / k - 1 of grey level v in 0 ... k - 1 and u ~ U(0, 1)."""
+        """Images x = 2 (v + u) / k - 1 of grey level v in 0 ... k - 1 and u ~ U(0, 1)."""
         if not self.hparams["dequantize"]:
             return x
         k = self.hparams["levels"]
@@ -307,8 +329,7 @@ class WGAN(LightningModule):
                 optimizers.append(torch.optim.RMSprop(parameters, lr, foreach=True))
             else:
                 betas = (float(self.hparams["beta1"]), float(self.hparams["beta2"]))
-                fused = self.device.type in ("cpu", "cuda")
-                optimizers.append(torch.optim.Adam(parameters, lr, betas, fused=fused))
+                optimizers.append(torch.optim.Adam(parameters, lr, betas, fused=may_fuse(self)))
         if self.hparams["lr_schedule"] is None:
             return optimizers
         make = torch.optim.lr_scheduler.LambdaLR
@@ -324,20 +345,7 @@ class WGAN(LightningModule):
         Raises:
             ValueError: Options of the Trainer that manual optimisation or the critic forbid.
         """
-        trainer = self.trainer
-        if trainer.state.fn == "fit":
-            for name in ("gradient_clip_val", "accumulate_grad_batches"):
-                value = getattr(trainer, name)
-                if value not in (None, 0, 1 if name.startswith("acc") else None):
-                    raise ValueError(
-                        f"--trainer.{name}={value}: a WGAN has two optimisers and takes its own "
-                        "steps; leave it out"
-                    )
-        if trainer.precision not in ("32-true", "bf16-mixed", "64-true"):
-            raise ValueError(
-                f"--trainer.precision={trainer.precision}: inner gradients need 32-true or "
-                "bf16-mixed"
-            )
+        _check_trainer(self.trainer)
         return []
 
     def setup(self, stage: str) -> None:
@@ -397,12 +405,40 @@ class WGAN(LightningModule):
         return evaluation.sample(self, len(index), labels=labels, index=index)
 
 
-def _check_objective(objective: str, lipschitz: str, epsilon: float | None) -> None:
+def _check_trainer(trainer: Trainer) -> None:
+    clips, accumulates = trainer.gradient_clip_val, trainer.accumulate_grad_batches
+    if trainer.state.fn == "fit" and (clips or accumulates != 1):
+        option = f"gradient_clip_val={clips}" if clips else f"accumulate_grad_batches={accumulates}"
+        raise ValueError(
+            f"--trainer.{option}: a WGAN has two optimisers and takes its own steps; leave it out"
+        )
+    if trainer.precision not in ("32-true", "bf16-mixed"):
+        raise ValueError(
+            f"--trainer.precision={trainer.precision}: inner gradients need 32-true or bf16-mixed"
+        )
+
+
+def _check_objective(
+    objective: str,
+    lipschitz: str,
+    epsilon: float | None,
+    penalty: float | None,
+    batch_norm: bool,
+) -> None:
     if objective not in get_args(Objective):
         raise ValueError(f"objective={objective!r}: choose {', '.join(get_args(Objective))}")
-    if objective.startswith("c_") and lipschitz != "none":
+    dual = objective.startswith("c_")
+    if dual and lipschitz != "none":
         raise ValueError(f"objective={objective} needs no constraint: set lipschitz=none")
-    if (objective == "c_eps_transform") != (epsilon is not None):
+    if dual and batch_norm:
+        raise ValueError(f"objective={objective} takes its critic without critic_batch_norm")
+    if penalty is not None and not (dual and penalty >= 0):
+        raise ValueError(
+            f"objective={objective}, c_penalty={penalty}: for c_transform and c_eps_transform, 0 "
+            "or more"
+        )
+    soft = objective == "c_eps_transform"
+    if soft != (epsilon is not None) or (epsilon is not None and not epsilon > 0):
         raise ValueError(
             f"objective={objective}, c_epsilon={epsilon}: c_eps_transform needs c_epsilon > 0, and "
             "no other objective takes it"

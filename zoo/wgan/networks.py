@@ -64,6 +64,19 @@ def make_networks(
         raise ValueError(
             f"critic_pooling and critic_bias have no effect on network={network}: use resnet"
         )
+    for name, numbers in (
+        ("size of the data", shape),
+        ("generator_widths", generator_widths),
+        ("critic_widths", critic_widths),
+        ("critic_halvings", None if critic_halvings is None else [critic_halvings]),
+    ):
+        if numbers is not None and (not numbers or min(numbers) < 1):
+            raise ValueError(f"{name}={list(numbers)}: give numbers of 1 or more")
+    if num_classes < 0 or (network != "mlp" and len(shape) != 3):
+        raise ValueError(
+            f"num_classes={num_classes}, shape {list(shape)}: need 0 or more classes, and for "
+            f"network={network} channels, height and width"
+        )
     generator: nn.Module
     critic: nn.Module
     if network == "mlp":

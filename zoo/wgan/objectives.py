@@ -26,20 +26,22 @@ def critic_loss(objective: Objective, real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def generator_loss(objective: Objective, fake: Tensor) -> Tensor:
-    """What the generator minimises: -E f(fake); for ns E softplus(-f(fake)).
+def generator_losses(objective: Objective, fake: Tensor) -> Tensor:
+    """What the generator minimises the mean of: -f(fake); for ns softplus(-f(fake)).
 
     Args:
         objective: As for the critic.
         fake: f on generated points, shape (B,).
+
+    Returns:
+        (B,).
     """
     if objective == "ns":
-        return F.softplus(-fake).mean()
+        return F.softplus(-fake)
     assert objective in ("wasserstein", "hinge")
-    return -fake.mean()
+    return -fake
 
 
-def generator_slope(objective: Objective, fake: Tensor) -> Tensor:
-    """The derivative of the generator's loss by each f(fake), shape (B,)."""
-    slope = torch.sigmoid(-fake) if objective == "ns" else torch.ones_like(fake)
-    return -slope / len(fake)
+def generator_slopes(objective: Objective, fake: Tensor) -> Tensor:
+    """The derivative of each of these losses by its f(fake), shape (B,)."""
+    return -torch.sigmoid(-fake) if objective == "ns" else -torch.ones_like(fake)

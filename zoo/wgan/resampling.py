@@ -40,8 +40,8 @@ class _Resampling(nn.Conv2d):
 
     def kernel(self) -> Tensor:
         """(O, C, 4, 4)."""
-        kernel: Tensor = (self.weight.flatten(2) @ self.matrix).view(*self.weight.shape[:2], 4, 4)
-        return kernel
+        weight = self.weight  # once: under spectral normalisation each access is a power iteration
+        return (weight.flatten(2) @ self.matrix).view(*weight.shape[:2], 4, 4)
 
 
 class ConvMean(_Resampling):

@@ -7,17 +7,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 from zoo.layers.precision import at_least_float32
-from zoo.training.distributed import gather_with_grad
+from zoo.training.distributed import gather_with_grad, processes
 from zoo.wgan.gradient import Critic
 from zoo.wgan.lipschitz import Evaluated, Unconstrained
 from zoo.wgan.objectives import Objective, critic_loss
-from zoo.wgan.transport import c_eps_transform, c_transform, c_transform_losses, pairwise_cost
+from zoo.wgan.transport import dual_loss, dual_value, pairwise_cost
 
 
 def critic_step_loss(
     constraint: Unconstrained,
     objective: Objective,
-    epsilon: float | None,
+    epsilon: float,
+    dual_penalty: float,
     critic: Critic,
     real: Tensor,
     fake: Tensor,
@@ -29,7 +30,8 @@ def critic_step_loss(
     Args:
         constraint: Of the critic.
         objective: Which loss.
-        epsilon: Of c_eps_transform.
+        epsilon: Of c_eps_transform; 0 for c_transform.
+        dual_penalty: Weight of the penalties of these two.
         critic: The critic.
         real: Real points, shape (B, ...).
         fake: Generated points of the same shape.
@@ -40,27 +42,15 @@ def critic_step_loss(
     if objective in ("c_transform", "c_eps_transform"):
         # Its minimum is over the whole batch: that of all processes.
         x, y, phi_x, phi_y = map(gather_with_grad, (real, fake, out.real, out.fake))
-        cost = pairwise_cost(together := torch.cat([x, y]), together)
+        cost = pairwise_cost(both := torch.cat([x, y]), both)
         phi = torch.cat([phi_x, phi_y])
-        return c_transform_losses(phi, cost, len(x), eps=epsilon or 0.0)[0], out
+        return dual_loss(phi, cost, len(x), eps=epsilon, penalty=dual_penalty), out
     loss = critic_loss(objective, out.real, out.fake)
     return (loss if out.penalty is None else loss + out.penalty), out
 
 
-def dual_value(phi: Tensor, cost: Tensor, epsilon: float | None) -> Tensor:
-    """Mean phi(x) + mean phi^c(y), or with the (c, epsilon)-transform.
-
-    Args:
-        phi: phi(x), shape (N,).
-        cost: c(x_i, y_j), shape (N, M).
-        epsilon: Of the (c, epsilon)-transform; None for the c-transform.
-    """
-    psi = c_eps_transform(cost, phi, epsilon) if epsilon else c_transform(cost, phi)
-    return phi.mean() + psi.mean()
-
-
 def dual_generator_gradient(
-    critic: Critic, real: Tensor, labels: Tensor | None, x: Tensor, epsilon: float | None
+    critic: Critic, real: Tensor, labels: Tensor | None, x: Tensor, epsilon: float
 ) -> tuple[Tensor, Tensor]:
     """The dual value at generated points, and its gradient by them, which is that of the cost.
 
@@ -69,7 +59,7 @@ def dual_generator_gradient(
         real: Real points, shape (B, ...).
         labels: Their classes, shape (B,).
         x: Generated points, shape (B', ...).
-        epsilon: Of the (c, epsilon)-transform; None for the c-transform.
+        epsilon: Of the (c, epsilon)-transform; 0 for the c-transform.
 
     Returns:
         A scalar and (B', ...).
@@ -90,10 +80,10 @@ def average_over_processes(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
     `DistributedDataParallel` would wait, at every backward pass, for gradients of the network that
     is not trained; and it does not see what `torch.autograd.grad` returns.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if processes() == 1:
         return gradients
     flat = torch.cat([g.reshape(-1) for g in gradients])
     dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    flat /= processes()
     parts = torch.split(flat, [g.numel() for g in gradients])
     return [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]

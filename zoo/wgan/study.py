@@ -54,7 +54,7 @@ def study(
     seeds, batch_sizes, samples = (
         [given] if isinstance(given, int) else given for given in (seeds, batch_sizes, samples)
     )
-    _check(part, seeds, batch_sizes, samples, steps, iterations)
+    _check(part, seeds, batch_sizes, samples, limit=limit, steps=steps, iterations=iterations)
     asked = list(get_args(PartName)[:-1]) if part == "all" else [part]
     if "training" in asked and not CONFIGS.keys() & set(names):
         if part == "training":
@@ -70,6 +70,8 @@ def study(
         check_matplotlib()
     populations = [load_population(name, root, limit) for name in names]
     images = [population for population in populations if population.train.ndim > 2]
+    if not images and part == "static":
+        raise ValueError(f"--data {', '.join(names)}: the static part takes sets of images")
     folder = Path(run_dir)
     for name in asked:
         result = _run(
@@ -94,8 +96,7 @@ def _check(
     seeds: Sequence[int],
     batch_sizes: Sequence[int],
     samples: Sequence[int],
-    steps: int,
-    iterations: int | None,
+    **counts: int | None,
 ) -> None:
     if part not in get_args(PartName):
         raise ValueError(f"--part {part!r}: choose {', '.join(get_args(PartName))}")
@@ -103,9 +104,9 @@ def _check(
         raise ValueError(f"--seeds {list(seeds)}: give different numbers, 0 or more")
     if not batch_sizes or min(batch_sizes) < 2:
         raise ValueError(f"--batch_sizes {list(batch_sizes)}: give sizes of 2 or more")
-    if samples and min(samples) < 64:
+    if not samples or min(samples) < 64:
         raise ValueError(f"--samples {list(samples)}: a step draws 64 of them, give 64 or more")
-    for name, count in (("steps", steps), ("iterations", iterations)):
+    for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"--{name} {count}: give 1 or more")
 

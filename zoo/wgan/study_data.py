@@ -96,7 +96,10 @@ def load_population(
             f"no data {name!r}: choose {', '.join(IMAGES)}, gaussian-D (such as gaussian-64), or "
             "the path of a folder or .zip of images"
         )
-    train = data.reference_images("train", limit)
+    try:
+        train = data.reference_images("train", limit)
+    except FileNotFoundError as error:  # it names the option of `zoo fit`
+        raise FileNotFoundError(str(error).replace("--data.root", "--root")) from None
     held_out = data.reference_images("test", limit)
     if name == "digits":
         held_out = torch.cat([held_out, data.reference_images("val")])

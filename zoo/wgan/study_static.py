@@ -21,7 +21,7 @@ from zoo.wgan.mlp import MLPCritic
 from zoo.wgan.objectives import critic_loss
 from zoo.wgan.study_data import Population
 from zoo.wgan.study_report import Part, markdown_table, mean, with_spread
-from zoo.wgan.transport import c_transform_losses, dual_value, exact_w1, pairwise_cost
+from zoo.wgan.transport import dual_loss, dual_value, exact_w1, pairwise_cost
 
 BATCH = 64
 EPS = 0.1
@@ -105,14 +105,7 @@ def fit_critic(name: str, problem: Problem, *, steps: int, seed: int) -> dict[st
             constraint.project(critic)
             if isinstance(kind, float):
                 z = torch.cat([x, y])
-                loss, _ = c_transform_losses(
-                    critic(z),
-                    pairwise_cost(z, z),
-                    BATCH,
-                    eps=kind,
-                    slack_weight=0.0,
-                    admissible_weight=0.0,
-                )
+                loss = dual_loss(critic(z), pairwise_cost(z, z), BATCH, eps=kind)
             else:
                 seen = constraint.evaluate(critic, x, y, noise=constraint.noise(x))
                 loss = critic_loss("wasserstein", seen.real, seen.fake)
@@ -132,7 +125,7 @@ def _look(critic: MLPCritic, kind: Unconstrained | float, x: Tensor, y: Tensor) 
     constraint = Unconstrained() if isinstance(kind, float) else kind
     f_hat, _, slope = constraint.look(critic, z)
     if isinstance(kind, float):
-        value = dual_value(f_hat, cost, BATCH, eps=kind)
+        value = dual_value(f_hat[:BATCH], cost[:BATCH, BATCH:], kind)
     else:
         value = f_hat[:BATCH].mean() - f_hat[BATCH:].mean()
     return {
@@ -153,8 +146,17 @@ def study_static(
         sizes: Sizes of the two samples.
         steps: Training steps of a critic.
         seeds: Of weights, batches and samples.
+
+    Raises:
+        ValueError: No population has items for two samples of a size.
     """
     rows: list[dict[str, Any]] = []
+    fitting = [(p, n) for p in populations for n in sizes if 2 * n <= len(p.train)]
+    if populations and not fitting:
+        raise ValueError(
+            f"--samples {list(sizes)}: no data set has twice as many training items "
+            f"({'; '.join(p.size for p in populations)})"
+        )
 
     def add(made: list[Problem]) -> None:  # the same problem for each seed
         for name in CRITICS:
@@ -167,15 +169,14 @@ def study_static(
 
     for d in (2, 20):
         add([translation(d)] * len(seeds))
-    for population in populations:
-        for n in sizes:
-            if 2 * n <= len(population.train):
-                add([fixed_samples(population, n, seed) for seed in seeds])
+    for population, n in fitting:
+        add([fixed_samples(population, n, seed) for seed in seeds])
     protocol = (
         f"Critic: MLP {'-'.join(map(str, _WIDTHS))} with ReLU, {steps} steps of Adam (1e-3, betas "
         f"0.5 and 0.9), batches of {BATCH} and {BATCH}; penalties of weight 10; transforms without "
         f"penalties. Value and exact W1 are means over {_EVALUATED} other batches; ± is the "
         f"standard deviation over the seeds {', '.join(map(str, seeds))}. "
+        "Sizes that a set has too few items for are left out. "
         + "; ".join(population.size for population in populations)
         + "."
     )

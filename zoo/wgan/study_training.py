@@ -32,6 +32,7 @@ OBJECTIVES: dict[str, list[str]] = {
 _FOLDERS = dict(zip(OBJECTIVES, ("gp", "gn", "c", "c-eps"), strict=True))
 _BATCH = 64  # of the configs' critics
 _VALIDATIONS = 6  # in a run of other length than the config's
+_SHORT = 20  # iterations; a shorter run logs each of them
 _PAIRS = 20  # of real batches, for the baseline
 _QUALITY = ("frechet_distance", "precision", "recall")
 
@@ -45,6 +46,8 @@ def fit_arguments(
     if iterations is not None:
         every = max(iterations // _VALIDATIONS, 1)
         arguments += [f"--trainer.max_steps={iterations}", f"--trainer.val_check_interval={every}"]
+        if iterations < _SHORT:
+            arguments.append("--trainer.log_every_n_steps=1")
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     return [*arguments, *quiet, "--ckpt_path=last"]
 
@@ -64,6 +67,11 @@ def read_curves(path: Path) -> dict[str, list[float]]:
         curves["quality_step"], curves[name] = column(f"val/{name}")
         curves[f"baseline_{name}"] = column(f"baseline/{name}")[1]
     return curves
+
+
+def iterations_of(curves: dict[str, list[float]]) -> int:
+    """How many iterations a run has, by its last validation or log."""
+    return round(max(*curves["step"], *curves["quality_step"])) + 1
 
 
 def summary(curves: dict[str, list[float]]) -> dict[str, float]:
@@ -120,12 +128,19 @@ def study_training(
                     ),
                 )
                 curves = read_curves(run / "metrics.csv")
+                done = iterations_of(curves)
+                if iterations is not None and done > iterations:
+                    raise ValueError(
+                        f"{run} has {done} iterations already, more than --iterations "
+                        f"{iterations}: choose another --run_dir"
+                    )
                 row = {"data": population.name, "objective": objective, "seed": seed}
                 rows.append(row | summary(curves) | {"real": real, "curves": curves})
     protocol = (
         f"Runs of `zoo fit -c {', '.join(CONFIGS[p.name] for p in own)}`, "
-        f"{max(int(row['curves']['step'][-1]) + 1 for row in rows)} generator iterations, seeds "
-        f"{', '.join(map(str, seeds))}; the transforms without penalties. Critic and exact W1: "
+        f"{iterations or max(iterations_of(row['curves']) for row in rows)} generator iterations, "
+        f"seeds {', '.join(map(str, seeds))}; the transforms with the two penalties of arXiv "
+        "1902.03642, of weight 0.1. Critic and exact W1: "
         f"the last critic batch of {_BATCH} real and {_BATCH} fake images of an iteration, mean "
         "over the last quarter of the logged iterations; off by: mean |critic - exact| / exact of "
         "the same. Fréchet distance, precision and recall: averaged weights at the last "

@@ -7,18 +7,15 @@ kexue.fm/archives/8244 asks what the better estimate is good for.
 """
 
 import math
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from zoo.layers.precision import at_least_float32
 
-Space = Literal["real", "union"]
 
-
-def pairwise_cost(x: Tensor, y: Tensor, p: float = 1.0) -> Tensor:
-    """c(x_i, y_j) = |x_i - y_j|^p / p of all pairs, the norm being over all dimensions of an item.
+def pairwise_cost(x: Tensor, y: Tensor) -> Tensor:
+    """c(x_i, y_j) = |x_i - y_j| of all pairs, the norm being over all dimensions of an item.
 
     Differentiable; the gradient of a distance that is 0 is 0. Not by way of a matrix product,
     which in float32 makes |x - x| about 3e-4 |x|.
@@ -26,30 +23,15 @@ def pairwise_cost(x: Tensor, y: Tensor, p: float = 1.0) -> Tensor:
     Args:
         x: Items (N, ...).
         y: Items (M, ...).
-        p: Power, at least 1.
 
     Returns:
         (N, M), in the precision of the arguments, but float32 at least.
     """
     x, y = (at_least_float32(t).flatten(1) for t in (x, y))
-    distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-    return distance if p == 1 else distance**p / p
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 # The exact distance
-
-
-class Transport(NamedTuple):
-    """An optimal matching of two batches of equal size, and the dual solution that proves it."""
-
-    value: Tensor
-    """The distance: mean cost of the matched pairs, and also mean(u) + mean(v)."""
-    match: Tensor
-    """(N,) int64: item i of x goes to item match[i] of y."""
-    u: Tensor
-    """(N,), the potential of x: u_i + v_j <= c_ij, with equality on the matched pairs."""
-    v: Tensor
-    """(N,), the potential of y."""
 
 
 @torch.no_grad()
@@ -71,7 +53,7 @@ def exact_w1(x: Tensor, y: Tensor) -> Tensor:
     """
     cost = _host_cost(x, y)
     if len(x) == len(y):
-        return cost.gather(1, _assign(cost)[:, None]).mean()
+        return cost.gather(1, optimal_matching(cost)[:, None]).mean()
     try:
         import ot
     except ModuleNotFoundError as error:
@@ -80,25 +62,6 @@ def exact_w1(x: Tensor, y: Tensor) -> Tensor:
             "the package POT (pip install POT); give equally many"
         ) from error
     return torch.as_tensor(float(ot.emd2([], [], cost.numpy())), dtype=torch.float64)
-
-
-@torch.no_grad()
-def exact_transport(x: Tensor, y: Tensor) -> Transport:
-    """The matching and the dual potentials that belong to `exact_w1`, float64 on the CPU.
-
-    Args:
-        x: Items (N, ...).
-        y: Items (N, ...).
-
-    Raises:
-        ValueError: As for `exact_w1`, or the sizes differ.
-    """
-    if len(x) != len(y):
-        raise ValueError(f"a matching needs equally many items, got {len(x)} and {len(y)}")
-    cost = _host_cost(x, y)
-    match = _assign(cost)
-    u, v = _potentials(cost, match)
-    return Transport(cost.gather(1, match[:, None]).mean(), match, u, v)
 
 
 def _host_cost(x: Tensor, y: Tensor) -> Tensor:
@@ -112,31 +75,18 @@ def _host_cost(x: Tensor, y: Tensor) -> Tensor:
     return cost
 
 
-def _assign(cost: Tensor) -> Tensor:
+def optimal_matching(cost: Tensor) -> Tensor:
+    """The column of each row in the matching of least cost.
+
+    Args:
+        cost: (N, N), float64 on the CPU.
+
+    Returns:
+        int64 (N,).
+    """
     from scipy.optimize import linear_sum_assignment
 
     return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])
-
-
-def _potentials(cost: Tensor, match: Tensor) -> tuple[Tensor, Tensor]:
-    """Dual potentials of an optimal matching, as shortest paths (Bellman and Ford).
-
-    v is c - u on the matched pairs, so u must obey u_i <= u_k + c_{i, match k} - c_{k, match k}: a
-    graph without negative cycles, because the matching is optimal.
-    """
-    matched = cost.gather(1, match[:, None])[:, 0]
-    step = cost[:, match] - matched[None, :]
-    u = torch.zeros_like(matched)
-    rounding = 1e-14 * float(cost.max())
-    for _ in range(len(u)):
-        shorter = (step + u[None, :]).amin(1)  # step[i, i] = 0: never longer
-        done = bool((u - shorter).max() <= rounding)
-        u = shorter
-        if done:
-            break
-    v = torch.empty_like(u)
-    v[match] = matched - u
-    return u, v
 
 
 # The dual as an objective
@@ -179,77 +129,51 @@ def c_eps_transform(cost: Tensor, phi: Tensor, eps: float) -> Tensor:
     return -eps * (torch.logsumexp((phi[:, None] - cost) / eps, 0) - math.log(len(phi)))
 
 
-def dual_value(
-    phi: Tensor, cost: Tensor, n_real: int, *, eps: float = 0.0, space: Space = "real"
-) -> Tensor:
+def transform(cost: Tensor, phi: Tensor, eps: float) -> Tensor:
+    """The (c,ε)-transform, or the c-transform for ε = 0, as above."""
+    return c_eps_transform(cost, phi, eps) if eps else c_transform(cost, phi)
+
+
+def dual_value(phi: Tensor, cost: Tensor, eps: float = 0.0) -> Tensor:
     """The critic's estimate of W1(real, fake): mean φ(x) + mean φ^c(y), or with φ^{c,ε}.
 
     A generator that descends on it moves a fake y_j towards the real x_i that attains the minimum.
 
     Args:
-        phi: φ on real and fake items, real ones first, shape (N,).
-        cost: c of all pairs of them, shape (N, N).
-        n_real: How many of them are real.
+        phi: φ of the real items, shape (N,).
+        cost: c(x_i, y_j) of real and fake ones, shape (N, M).
         eps: ε of the (c,ε)-transform; 0 is the c-transform.
-        space: Over which x the minimum is: real only, or the union of real and fake.
 
     Returns:
         A scalar.
     """
-    return phi[:n_real].mean() + _transform(phi, cost[:, n_real:], n_real, eps, space).mean()
+    return phi.mean() + transform(cost, phi, eps).mean()
 
 
-def c_transform_losses(
-    phi: Tensor,
-    cost: Tensor,
-    n_real: int,
-    *,
-    eps: float = 0.0,
-    space: Space = "real",
-    slack_weight: float = 0.1,
-    admissible_weight: float = 0.1,
-) -> tuple[Tensor, Tensor]:
-    """Losses of the critic and of the generator of a (q,p)-WGAN (arXiv 1902.03642).
+def dual_loss(
+    phi: Tensor, cost: Tensor, n_real: int, *, eps: float = 0.0, penalty: float = 0.0
+) -> Tensor:
+    """The critic's loss: minus the dual value, and the penalties of arXiv 1902.03642.
 
-    With ξ_ij = c_ij - φ(x_i) - φ^c(y_j), the critic's is
-    -(mean φ + mean φ^c) + slack_weight mean ξ² + admissible_weight mean min(ξ, 0)², the first mean
-    over pairs of a real and a fake item, the second over all pairs. The generator's is the dual
-    value. Detach the data for the one, freeze the critic for the other.
+    With ξ_ij = c_ij - φ(x_i) - φ^c(y_j) these are mean ξ² over the pairs of a real and a fake item,
+    which are 0 where all pairs are tight, and mean min(ξ, 0)² over all pairs of items, which is 0
+    where φ is admissible.
 
     Args:
-        phi: φ on real and fake items, real ones first, shape (N,).
+        phi: φ of real and fake items, real ones first, shape (N,).
         cost: c of all pairs of them, shape (N, N), by `pairwise_cost`.
         n_real: How many of them are real.
         eps: ε of the (c,ε)-transform; 0 is the c-transform.
-        space: Over which x the minimum is: real only, or the union of real and fake.
-        slack_weight: Weight of mean ξ²; 0 leaves the plain dual.
-        admissible_weight: Weight of mean min(ξ, 0)²; without effect on the c-transform over the
-            union, where ξ >= 0.
+        penalty: Weight of either penalty.
 
     Returns:
-        Critic loss, generator loss: scalars.
-
-    Raises:
-        ValueError: n_real leaves no real or no fake item, or a weight is negative.
+        A scalar.
     """
-    if not 0 < n_real < len(phi):
-        raise ValueError(f"n_real={n_real} of {len(phi)} items: need real ones and fake ones")
-    if slack_weight < 0 or admissible_weight < 0:
-        raise ValueError(
-            f"slack_weight={slack_weight}, admissible_weight={admissible_weight}: need >= 0"
-        )
-    psi = _transform(phi, cost, n_real, eps, space)
+    psi = transform(cost[:n_real], phi[:n_real], eps)
     value = phi[:n_real].mean() + psi[n_real:].mean()
+    if not penalty:
+        return -value
     slack = cost - phi[:, None] - psi[None, :]  # ξ
-    penalty = slack_weight * slack[:n_real, n_real:].square().mean()
-    penalty = penalty + admissible_weight * slack.clamp(max=0).square().mean()
-    return penalty - value, value
-
-
-def _transform(phi: Tensor, cost: Tensor, n_real: int, eps: float, space: Space) -> Tensor:
-    """φ^c, or φ^{c,ε}, at the items of the columns of `cost`."""
-    if space == "real":
-        phi, cost = phi[:n_real], cost[:n_real]
-    elif space != "union":
-        raise ValueError(f"space={space!r}: choose real or union")
-    return c_eps_transform(cost, phi, eps) if eps else c_transform(cost, phi)
+    tight = slack[:n_real, n_real:].square().mean()
+    admissible = slack.clamp(max=0).square().mean()
+    return penalty * (tight + admissible) - value
