@@ -55,12 +55,6 @@ class Contender:
         """Updates the generator."""
         raise AssertionError
 
-    def iteration(self) -> None:
-        """As many critic steps as the recipes take, and a generator step."""
-        for _ in range(N_CRITIC):
-            self.critic_step()
-        self.generator_step()
-
 
 class Zoo(Contender):
     """What `zoo fit` does beside the Trainer."""
@@ -160,6 +154,32 @@ class ZooDoubleBackward(Zoo):
         self.model._update(self.optimizers[0], parameters, torch.autograd.grad(loss, parameters))
         for p in self.critic.parameters():
             p.requires_grad_(True)
+
+
+class ZooNotFrozen(Zoo):
+    """With gradients of the critic's weights in the generator's step, which nothing uses."""
+
+    def generator_step(self) -> None:
+        """One graph from the noise to the loss."""
+        x = self.model(self.model.draw_latent(self.GB))
+        (-self.critic(x).mean()).backward()
+        gradients = [p.grad for p in self.generator.parameters()]
+        self.model._update(self.optimizers[0], list(self.generator.parameters()), gradients)
+        for p in self.critic.parameters():
+            p.grad = None
+
+
+class ZooGraphOfFakes(Zoo):
+    """With a graph of the fakes in the critic's step, which is thrown away."""
+
+    def critic_step(self) -> None:
+        """As ours, but for the fakes."""
+        model = self.model
+        fake = model(model.draw_latent(self.B)).detach()
+        noise = model.draw_noise(self.real)
+        loss, _ = model._critic_loss(self.critic, self.real, fake, None, noise)
+        parameters = list(self.critic.parameters())
+        model._update(self.optimizers[1], parameters, torch.autograd.grad(loss, parameters))
 
 
 class ZooThreeForwards(Zoo):
@@ -309,6 +329,8 @@ CONTENDERS: dict[str, Callable[..., Contender]] = {
     "zoo, resampling apart": ZooResamplingApart,
     "zoo, three forwards": ZooThreeForwards,
     "zoo, double backward in G": ZooDoubleBackward,
+    "zoo, critic not frozen": ZooNotFrozen,
+    "zoo, graph of the fakes": ZooGraphOfFakes,
     "zoo, unfused": ZooUnfused,
     "zoo, small G batch": ZooSmallBatch,
     "mimicry": Mimicry,
@@ -319,6 +341,8 @@ def contenders(constraint: str, options: argparse.Namespace) -> Iterator[tuple[s
     """Those that there are for a constraint and network."""
     for name in options.contenders.split(";") if options.contenders else CONTENDERS:
         if name == "zoo, double backward in G" and constraint != "gn":
+            continue
+        if name == "zoo, critic not frozen" and constraint == "gn":
             continue
         if name == "zoo, resampling apart" and options.network != "resnet":
             continue

@@ -1,6 +1,7 @@
 """Two processes do what one does on the same global batch, whatever the constraint."""
 
 import copy
+from unittest import mock
 
 import lightning.pytorch as L
 import pytest
@@ -47,14 +48,17 @@ class GlobalDraws(WGAN):
         return self.rows(super().draw_labels, n)
 
     def draw_noise(self, real):
-        if super().draw_noise(real) is None:
-            return None
-        u = self.rows(lambda n: torch.rand(n, *real.shape[1:]), len(real))
-        if self.constraint.name == "dragan":
-            from zoo.training import gather_with_grad
+        """The constraint's own, out of uniform numbers that are rows of the global batch's."""
+        rand = torch.rand
 
-            return u * gather_with_grad(real).std()
-        return u[:, :1, :1, :1]
+        def sliced(shape, **options):
+            return self.rows(lambda count: rand(count, *shape[1:], **options), shape[0])
+
+        with (
+            mock.patch.object(torch, "rand", sliced),
+            mock.patch.object(torch, "rand_like", lambda x: sliced(x.shape)),
+        ):
+            return super().draw_noise(real)
 
     def configure_optimizers(self):
         return [
@@ -120,13 +124,19 @@ def test_processes_draw_different_noise(tmp_path):
     class Seen(WGAN):
         def draw_latent(self, n):
             z = super().draw_latent(n)
-            torch.save(z, tmp_path / f"{self.global_rank}-{self.global_step}.pt")
+            torch.save(z, tmp_path / f"z-{self.global_rank}.pt")
             return z
+
+        def draw_noise(self, real):
+            alpha = super().draw_noise(real)
+            torch.save(alpha, tmp_path / f"alpha-{self.global_rank}.pt")
+            return alpha
 
     torch.manual_seed(0)
     fit(Seen(**SMALL, critic_batch=4), 2)
-    a, b = (torch.load(tmp_path / f"{rank}-0.pt") for rank in (0, 1))
-    assert (a - b).abs().min() > 1e-6
+    for name in ("z", "alpha"):
+        a, b = (torch.load(tmp_path / f"{name}-{rank}.pt") for rank in (0, 1))
+        assert (a - b).abs().min() > 1e-6
 
 
 @pytest.mark.slow
