@@ -1,6 +1,7 @@
 """The models' losses, steps and runs."""
 
 import json
+import math
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -247,6 +248,32 @@ def test_masked_words_are_tested_by_the_evaluation_pairs_alone(tmp_path):
     assert {"test/spearman_a", "baseline/spearman_a"} <= set(run.callback_metrics)
     assert "test/loss" not in run.callback_metrics
     assert "test/loss" not in model.protocol()
+
+
+def test_a_limited_evaluation_is_of_what_it_saw(tmp_path):
+    """A batch of groups, and one of pairs, in which some of the sets have no member."""
+    model = tiny(examples=0)
+    data = SimilarGroups(
+        files=["groups.jsonl"],
+        root=files(tmp_path),
+        test_share=0.4,
+        evaluate={"a": "yes.tsv", "b": "nli.tsv"},
+        batch_size=4,
+        val_batch_size=5,
+    )
+    run = trainer(limit_test_batches=1, limit_val_batches=1)
+    run.test(model, data, verbose=False)
+    found = {k: float(v) for k, v in run.callback_metrics.items()}
+    assert {"test/spearman_a", "baseline/spearman_a"} <= set(found)
+    assert not {"test/spearman_b", "baseline/spearman_b"} & set(found)
+    assert all(math.isfinite(value) for value in found.values())
+    groups = data.groups("test")[:5]
+    cosines = model.similarity([g[0] for g in groups], [g[1] for g in groups])
+    top1 = (cosines.argmax(1) == torch.arange(5)).float().mean().item()
+    assert found["test/top1"] == pytest.approx(top1)
+    assert "5 held-out" in model.protocol()["test/top1"]
+    run.validate(model, data, verbose=False)
+    assert math.isfinite(run.callback_metrics["val/spearman"])
 
 
 def test_two_processes_evaluate_like_one(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,17 @@ from scipy.stats import spearmanr
 
 from datamodules import Sentences
 from tests.simbert.models import texts, tiny
-from zoo.simbert.evaluation import retrieval_numbers, spearman, tfidf, top1
-from zoo.simbert.index import SentenceIndex, jaccard
+from zoo.simbert.batches import TextBatch
+from zoo.simbert.evaluation import (
+    SentenceNumbers,
+    jaccard,
+    retrieval_numbers,
+    spearman,
+    tfidf,
+    tfidf_vectors,
+    top1,
+)
+from zoo.simbert.index import SentenceIndex
 
 
 @pytest.mark.parametrize("name", ["SimBERT", "SentenceSimilarity"])
@@ -114,6 +124,30 @@ def test_top1_counts_families():
     assert [jaccard(*g) for g in groups] == [1, 1, 0, 1 / 3]
     values = retrieval_numbers(eye, candidates, torch.arange(4), groups)
     assert values == {"top1": 0.5, "top1_low_overlap": 0.5}
+
+
+def test_the_baseline_and_an_equal_model_have_equal_numbers():
+    """Also where groups share sentences, and where a part of the split was evaluated."""
+    groups = [["甲乙丙", "甲乙"], ["甲乙", "乙丙丁丁"], ["戊己庚", "己庚庚辛"], ["壬癸", "子丑寅"]]
+    family = [0, 0, 2, 3]
+    data = SimpleNamespace(groups=lambda stage: groups)
+    module = SimpleNamespace(trainer=SimpleNamespace(world_size=1, datamodule=data))
+    for chosen in ([0, 1, 2, 3], [0, 1, 3]):
+        numbers = SentenceNumbers()
+        vectors = torch.stack(tfidf_vectors([groups[i] for i in chosen]), 1).flatten(0, 1)
+        batch = TextBatch(*[None] * 9)._replace(
+            group=torch.tensor([family[i] for i in chosen for _ in range(2)]),
+            index=torch.tensor([2 * i + row for i in chosen for row in range(2)]),
+        )
+        numbers.add_groups(vectors, batch)
+        values = numbers.collect(module, "test")
+        assert {k: v for k, v in values.items() if k.startswith("test/")} == {
+            k.replace("baseline/", "test/"): v
+            for k, v in values.items()
+            if k.startswith("baseline/")
+        }
+        assert values["baseline/top1"] == pytest.approx((len(chosen) - 1) / len(chosen))
+        assert numbers.groups == len(chosen)
 
 
 def test_tfidf_written_out():

@@ -13,11 +13,16 @@ from torchmetrics.functional import spearman_corrcoef
 
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Encoder
-from zoo.simbert.index import jaccard
 from zoo.simbert.losses import paired_cosines
 
 CANDIDATES = 2000  # groups among which retrieval searches
 LOW_OVERLAP = 0.35  # character Jaccard below which a pair is hard for methods by characters
+
+
+def jaccard(a: Sequence[str] | str, b: Sequence[str] | str) -> float:
+    """Characters in common of all characters, as sets."""
+    first, second = set(a), set(b)
+    return len(first & second) / max(len(first | second), 1)
 
 
 def spearman(score: Tensor, label: Tensor) -> float:
@@ -47,7 +52,7 @@ class Gathered:
         self._rows.append((index, *columns))
 
     def collect(self, module: LightningModule) -> tuple[Tensor, ...] | None:
-        """All processes' rows on the CPU, and starts again; None if there are none."""
+        """All processes' rows on the CPU, their numbers first, and starts again; None if none."""
         rows = [[c.detach().cpu() for c in columns] for columns in self._rows]
         self._rows = []
         if module.trainer.world_size > 1:
@@ -56,8 +61,8 @@ class Gathered:
             rows = [columns for part in parts for columns in part]
         if not rows:
             return None
-        index, *columns = (torch.cat(column) for column in zip(*rows, strict=True))
-        order = index.argsort()
+        columns = [torch.cat(column) for column in zip(*rows, strict=True)]
+        order = columns[0].argsort()
         return tuple(column[order] for column in columns)
 
 
@@ -99,24 +104,42 @@ class SentenceNumbers:
         self._groups.add(batch.index[::2], unit[::2], unit[1::2], batch.group[::2])
 
     def collect(self, module: LightningModule, stage: Literal["val", "test"]) -> dict[str, float]:
-        """The numbers: spearman of each set and their mean, top1; and starts again."""
+        """The numbers of what was evaluated, which may be a part of the split; and starts again.
+
+        Returns:
+            STAGE/spearman of each set and their mean, STAGE/top1; of a test also those of TF-IDF,
+            as baseline/...
+        """
         data: Any = getattr(module.trainer, "datamodule", None)
         groups, cosines = self._groups.collect(module), self._cosines.collect(module)
         values: dict[str, float] = {}
+        baseline: dict[str, float] = {}
         if groups is not None and hasattr(data, "groups"):
-            texts = data.groups(stage)[:CANDIDATES]
-            a, b, family = (column[:CANDIDATES] for column in groups)
+            index, a, b, family = (column[:CANDIDATES] for column in groups)
+            # Both rows of a group have a number.
+            texts = [data.groups(stage)[i // 2] for i in index.tolist()]
             values |= retrieval_numbers(a, b, family, texts)
+            if stage == "test":
+                baseline |= retrieval_numbers(*tfidf_vectors(texts), family, texts)
             self.groups = len(texts)
         if cosines is not None and hasattr(data, "labelled"):
-            cosine, label, source = cosines
-            own = {
-                f"spearman_{name}": spearman(cosine[source == number], label[source == number])
-                for number, name in enumerate(data.labelled(stage))
-            }
-            values |= {**own, "spearman": sum(own.values()) / len(own)}
+            index, cosine, label, source = cosines
+            sets = data.labelled(stage)
+            pairs = [pair for part in sets.values() for pair in part]
+            members = {name: source == number for number, name in enumerate(sets)}
+            members = {name: member for name, member in members.items() if member.any()}
+            own = {name: spearman(cosine[m], label[m]) for name, m in members.items()}
+            values |= _with_mean(own)
+            if stage == "test":
+                judged = {
+                    name: tfidf_cosines([pairs[i] for i in index[m].tolist()])
+                    for name, m in members.items()
+                }
+                own = {name: spearman(judged[name], label[m]) for name, m in members.items()}
+                baseline |= _with_mean(own)
             self.pairs = len(cosine)
-        return values
+        values = {f"{stage}/{key}": value for key, value in values.items()}
+        return values | {f"baseline/{key}": value for key, value in baseline.items()}
 
     def protocol(self) -> dict[str, str]:
         """How the numbers were made."""
@@ -135,24 +158,22 @@ class SentenceNumbers:
         return lines
 
 
-def tfidf_numbers(module: LightningModule, stage: Literal["val", "test"]) -> dict[str, float]:
-    """The same numbers of TF-IDF on characters, fitted on each set, as baseline/..."""
-    data: Any = getattr(module.trainer, "datamodule", None)
-    values: dict[str, float] = {}
-    if not hasattr(data, "labelled"):
-        return values
-    for name, pairs in data.labelled(stage).items():
-        a, b = tfidf([pair.a for pair in pairs], [pair.b for pair in pairs])
-        cosine = torch.from_numpy(np.asarray(a.multiply(b).sum(1)).ravel())
-        values[f"spearman_{name}"] = spearman(cosine, torch.tensor([p.label for p in pairs]))
-    if values:
-        values["spearman"] = sum(values.values()) / len(values)
-    groups = data.groups(stage)[:CANDIDATES] if hasattr(data, "groups") else []
-    if groups:
-        table = tfidf([g[0] for g in groups], [g[1] for g in groups])
-        a, b = (torch.from_numpy(part.toarray()) for part in table)
-        values |= retrieval_numbers(a, b, torch.arange(len(groups)), groups)
-    return {f"baseline/{key}": value for key, value in values.items()}
+def _with_mean(own: dict[str, float]) -> dict[str, float]:
+    """Each set's rank correlation, and their mean."""
+    named = {f"spearman_{name}": value for name, value in own.items()}
+    return {**named, "spearman": sum(own.values()) / len(own)}
+
+
+def tfidf_vectors(groups: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+    """TF-IDF's unit vectors of the first and of the second sentences of groups, float64 (N, V)."""
+    a, b = tfidf([g[0] for g in groups], [g[1] for g in groups])
+    return torch.from_numpy(a.toarray()), torch.from_numpy(b.toarray())
+
+
+def tfidf_cosines(pairs: Sequence[Any]) -> Tensor:
+    """TF-IDF's cosines of labelled pairs, float64 (N,)."""
+    a, b = tfidf([pair.a for pair in pairs], [pair.b for pair in pairs])
+    return torch.from_numpy(np.asarray(a.multiply(b).sum(1)).ravel())
 
 
 def tfidf(a: Sequence[str], b: Sequence[str]) -> tuple[Any, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -97,9 +96,3 @@ class SentenceIndex:
         texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
         vectors = np.load(folder / "vectors.npy", allow_pickle=False)
         return cls(texts, torch.from_numpy(vectors))
-
-
-def jaccard(a: Sequence[str] | str, b: Sequence[str] | str) -> float:
-    """Characters in common of all characters, as sets."""
-    first, second = set(a), set(b)
-    return len(first & second) / max(len(first | second), 1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions, unilm_mask
-from zoo.simbert.evaluation import SentenceNumbers, tfidf_numbers
+from zoo.simbert.evaluation import SentenceNumbers
 from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import Contrast, contrastive, over_prefixes
 from zoo.simbert.paraphrase import generation_numbers, paraphrase, paraphrases
@@ -235,8 +235,7 @@ class SimBERT(LightningModule):
     def _log(self, stage: Literal["val", "test"], averages: Averages) -> None:
         if self.hparams["objective"] != "simcse":  # which predicts no token
             self._tokens = averages.log(self, prog_bar=stage == "val")
-        values = self._numbers.collect(self, stage)
-        self.log_dict({f"{stage}/{k}": v for k, v in values.items()}, sync_dist=True)
+        self.log_dict(self._numbers.collect(self, stage), sync_dist=True)
 
     def validation_step(
         self, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
@@ -257,7 +256,6 @@ class SimBERT(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs the numbers, TF-IDF's as baseline, and those of paraphrases."""
         self._log("test", self._test)
-        self.log_dict(tfidf_numbers(self, "test"), sync_dist=True)
         data: Any = getattr(self.trainer, "datamodule", None)
         groups = data.groups("test") if hasattr(data, "groups") else []
         self._judged = min(len(groups), self.hparams["examples"])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions
-from zoo.simbert.evaluation import SentenceNumbers, tfidf_numbers
+from zoo.simbert.evaluation import SentenceNumbers
 from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import (
     PairLoss,
@@ -191,14 +191,11 @@ class SentenceSimilarity(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs val/spearman of each set and their mean."""
-        values = self._numbers.collect(self, "val")
-        self.log_dict({f"val/{k}": v for k, v in values.items()}, sync_dist=True)
+        self.log_dict(self._numbers.collect(self, "val"), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Logs the test's numbers, and TF-IDF's as baseline."""
-        values = self._numbers.collect(self, "test")
-        self.log_dict({f"test/{k}": v for k, v in values.items()}, sync_dist=True)
-        self.log_dict(tfidf_numbers(self, "test"), sync_dist=True)
+        self.log_dict(self._numbers.collect(self, "test"), sync_dist=True)
 
     def protocol(self) -> dict[str, str]:
         """How the numbers of a test were made."""
