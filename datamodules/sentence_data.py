@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.loader import EpochLoader, EpochSampler
+from datamodules.loader import Batches, EpochLoader, EpochSampler
 from datamodules.sentence_files import Labelled, read_labelled
 from datamodules.sentence_sets import LabelledSet, TextSampler
 from zoo.simbert.noise import segmenter
@@ -70,6 +70,9 @@ class SentenceData(LightningDataModule, ABC):
     Raises:
         ValueError: A count is not positive.
     """
+
+    purpose: Literal["similar", "labelled", "mlm", "simcse"]
+    """What its training items are for; a model checks it."""
 
     def __init__(
         self,
@@ -224,8 +227,22 @@ class SentenceData(LightningDataModule, ABC):
         return [*self.held_out_loaders("val"), *self.labelled_loaders("val")]
 
     def test_dataloader(self) -> list[EpochLoader]:
-        """Every test item once, over all ranks."""
-        return [*self.held_out_loaders("test"), *self.labelled_loaders("test")]
+        """Every test item once, over all ranks.
+
+        Raises:
+            ValueError: There is none.
+        """
+        loaders = [*self.held_out_loaders("test"), *self.labelled_loaders("test")]
+        if not loaders:
+            raise ValueError(
+                "there is nothing to test on: give --data.evaluate '{name: file.tsv}'"
+                + (", or --data.test_share" if "test_share" in self.hparams else "")
+            )
+        return loaders
+
+    def predict_dataloader(self) -> list[Batches]:
+        """The test items."""
+        return [Batches(loader) for loader in self.test_dataloader()]
 
     def held_out_loaders(self, split: Split) -> list[EpochLoader]:
         """Loaders of held-out training items, where there are such."""

@@ -59,6 +59,8 @@ class SimilarGroups(SentenceData):
         limit: Train on the first so many groups of each file only, for short runs.
     """
 
+    purpose = "similar"
+
     def __init__(
         self,
         *,
@@ -202,6 +204,8 @@ class LabelledPairs(SentenceData):
         num_workers: Processes that make batches.
         limit: Train on the first so many pairs of each file only, for short runs.
     """
+
+    purpose = "labelled"
 
     def __init__(
         self,

@@ -10,12 +10,13 @@ import torch
 from torch.nn import functional as F
 
 import zoo
-from datamodules import LabelledPairs, Sentences, SimilarGroups
+from datamodules import Digits, LabelledPairs, Sentences, SimilarGroups, TextLines
 from datamodules.sentence_files import NLI
 from tests.simbert.models import TINY, TOKENS, texts, tiny
 from zoo.simbert.batches import seq2seq_batch
 from zoo.simbert.encoder import unilm_mask
 from zoo.simbert.gradcache import in_chunks
+from zoo.simbert.training import PURPOSES
 from zoo.training import StepRNG
 
 
@@ -448,9 +449,78 @@ def test_a_student_takes_the_cosines_and_goes_on_writing():
     assert history[-1]["lm"] < history[0]["lm"]
 
 
+KINDS = {
+    "similar": lambda **options: SimilarGroups(val_share=0.2, test_share=0.2, **options),
+    "labelled": lambda **options: LabelledPairs(val_share=0.2, test_share=0.2, **options),
+    "mlm": lambda **options: Sentences(val_share=0.2, **options),
+    "simcse": lambda **options: Sentences(purpose="simcse", val_share=0.2, **options),
+}
+
+
+@pytest.mark.parametrize("wanted", KINDS)
+@pytest.mark.parametrize("given", KINDS)
+def test_every_model_takes_its_own_data_and_names_it_with_others(given, wanted, tmp_path):
+    name = "SentenceSimilarity" if wanted == "labelled" else "RoFormerSim"
+    model = tiny(name, **({} if wanted == "labelled" else {"objective": wanted}))
+    data = KINDS[given](files=["yes.tsv"], root=files(tmp_path), batch_size=4)
+    if name == "RoFormerSim":
+        model.hparams["examples"] = 0
+    run = trainer(max_steps=1, limit_val_batches=0)
+    if given == wanted:
+        run.fit(model.train(), data)
+    else:
+        with pytest.raises(ValueError, match=f"takes {PURPOSES[wanted]}, and not "):
+            run.fit(model, data)
+    if given in ("similar", "labelled"):
+        run.test(model, data, verbose=False)
+        assert "test/spearman_yes" in run.callback_metrics
+
+
+@pytest.mark.parametrize("data", [Digits, TextLines])
+@pytest.mark.parametrize("name", ["SimBERT", "SentenceSimilarity"])
+def test_other_families_data_are_refused(name, data):
+    run = trainer(max_steps=1)
+    for verb in (run.fit, run.validate, run.test):
+        with pytest.raises(ValueError, match=f"takes .*, and not {data.__name__}"):
+            verb(tiny(name), data(batch_size=4))
+
+
+@pytest.mark.parametrize("name", ["RoFormerSim", "SentenceSimilarity"])
+def test_predictions_are_the_vectors_of_the_test_items(name, tmp_path):
+    model = tiny(name, positions="learned")
+    shared = {"root": files(tmp_path), "val_batch_size": 5}
+    groups = SimilarGroups(files=["yes.tsv"], val_share=0, test_share=0.4, batch_size=4, **shared)
+    pairs = LabelledPairs(files=["nli.tsv"], evaluate={"a": "yes.tsv"}, batch_size=4, **shared)
+    for data in (groups, pairs):
+        found = trainer().predict(model, data)
+        found = found if isinstance(found[0], list) else [found]
+        loaders = data.test_dataloader()
+        assert len(found) == len(loaders) == (2 if data is groups else 1)
+        for batches, loader in zip(found, loaders, strict=True):
+            expected = model.encode([text for batch in loader for text in batch.texts])
+            torch.testing.assert_close(torch.cat(batches), expected, rtol=0, atol=2e-6)
+
+
+def test_predictions_go_to_a_file(tmp_path, zoo_cli):
+    zoo.save_pretrained(tiny(), "model")
+    data = ["--data", "SimilarGroups", "--data.files", '["more.tsv"]', "--data.root"]
+    flags = ["--ckpt_path", "model", *data, files(tmp_path), "--run_dir", "run"]
+    code, _, err = zoo_cli("predict", *flags, "--trainer.accelerator", "cpu")
+    assert code == 0, err
+    first = torch.load("run/predictions.pt", weights_only=True)[0]
+    assert first[0].shape[1] == 16
+
+
+def test_a_test_without_anything_to_test_on_is_told(tmp_path):
+    data = LabelledPairs(files=["yes.tsv"], root=files(tmp_path), batch_size=4)
+    with pytest.raises(ValueError, match=r"nothing to test on: give --data\.evaluate .*test_share"):
+        trainer().test(tiny("SentenceSimilarity"), data, verbose=False)
+
+
 def test_mistakes_are_told(tmp_path, mistake):
     path = config(tmp_path)
-    assert "takes SimilarGroups" in mistake("fit", "-c", path, "--model.objective", "mlm")
+    told = mistake("fit", "-c", path, "--model.objective", "mlm")
+    assert "RoFormerSim with --model.objective mlm takes Sentences, and not SimilarGroups" in told
     assert "no such checkpoint" in mistake("fit", "-c", path, "--model.init", "nowhere")
     zoo.save_pretrained(tiny("SimBERT", hidden=8), "other")
     assert "init=other" in mistake("fit", "-c", path, "--model.init", "other")

@@ -12,7 +12,7 @@ from zoo.simbert.evaluation import SentenceNumbers
 from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import Contrast, contrastive, over_prefixes
 from zoo.simbert.paraphrase import generation_numbers, paraphrase, paraphrases
-from zoo.simbert.sentences import encode, similar, similarity
+from zoo.simbert.sentences import encode, predict_step, similar, similarity
 from zoo.simbert.tokenizer import Tokenizer
 from zoo.simbert.training import (
     adamw,
@@ -127,6 +127,7 @@ class SimBERT(LightningModule):
     encode = encode
     similarity = similarity
     similar = similar
+    predict_step = predict_step
     paraphrase = paraphrase
     paraphrases = paraphrases
 
@@ -210,13 +211,6 @@ class SimBERT(LightningModule):
         Raises:
             ValueError: The weights do not fit, or the data is not of the objective.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        purpose = getattr(data, "purpose", "similar")
-        if stage == "fit" and data is not None and purpose != self.hparams["objective"]:
-            raise ValueError(
-                f"--model.objective={self.hparams['objective']} with data for {purpose}: similar "
-                "takes SimilarGroups, mlm and simcse take Sentences with that purpose"
-            )
         prepare(self, stage)
 
     # Evaluation

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from zoo.simbert.batches import padded
+from zoo.simbert.batches import LabelledBatch, TextBatch, padded
 from zoo.simbert.index import SentenceIndex
 
 if TYPE_CHECKING:
+    from zoo.simbert.encoder import Encoder
     from zoo.simbert.module import SimBERT
     from zoo.simbert.similarity import SentenceSimilarity
 
@@ -46,6 +47,21 @@ def rows_vectors(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:
         lengths.to(device, non_blocking=True) if ragged else None,  # no mask where none is needed
     )
     return vectors
+
+
+def source_vectors(net: Encoder, batch: TextBatch | LabelledBatch) -> Tensor:
+    """Vectors (B, H) of a batch's texts, not normalised, without the targets behind them."""
+    if isinstance(batch, LabelledBatch):
+        return net.vectors(batch.tokens, batch.lengths)
+    sources = batch.lengths - batch.segments.sum(1)
+    return net.vectors(batch.tokens[:, : int(sources.max())], sources)
+
+
+def predict_step(
+    model: Model, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
+) -> Tensor:
+    """Sentence vectors of length 1 of a batch's texts, float32 (B, H); a pair's are neighbours."""
+    return F.normalize(source_vectors(model.net, batch).float(), dim=-1)
 
 
 def encode(

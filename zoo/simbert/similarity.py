@@ -18,7 +18,7 @@ from zoo.simbert.losses import (
     paired_cosines,
     sbert,
 )
-from zoo.simbert.sentences import encode, similar, similarity
+from zoo.simbert.sentences import encode, predict_step, similar, similarity, source_vectors
 from zoo.simbert.tokenizer import Tokenizer
 from zoo.simbert.training import adamw, check_training, make_encoder, prepare
 from zoo.training.distributed import gather_with_grad
@@ -112,6 +112,7 @@ class SentenceSimilarity(LightningModule):
     encode = encode
     similarity = similarity
     similar = similar
+    predict_step = predict_step
 
     def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Sentence vectors (B, H), not normalised, of token rows (B, L)."""
@@ -170,7 +171,7 @@ class SentenceSimilarity(LightningModule):
         """Takes the first weights, and agrees with the data on a vocabulary.
 
         Raises:
-            ValueError: The weights do not fit.
+            ValueError: The weights do not fit, or the data is of another kind.
         """
         prepare(self, stage)
 
@@ -183,9 +184,7 @@ class SentenceSimilarity(LightningModule):
         if isinstance(batch, LabelledBatch):
             self._numbers.add_labelled(self.net, batch)
             return
-        sources = batch.lengths - batch.segments.sum(1)
-        longest = int(sources.max())
-        self._numbers.add_groups(self.net.vectors(batch.tokens[:, :longest], sources), batch)
+        self._numbers.add_groups(source_vectors(self.net, batch), batch)
 
     test_step = validation_step
 

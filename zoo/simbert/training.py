@@ -17,6 +17,14 @@ from zoo.training.optim import may_fuse, piecewise_linear
 if TYPE_CHECKING:
     from zoo.simbert.sentences import Model
 
+# What takes data for each purpose: an objective of SimBERT's, or the labels of SentenceSimilarity.
+PURPOSES = {
+    "similar": "SimilarGroups",
+    "labelled": "LabelledPairs",
+    "mlm": "Sentences",
+    "simcse": "Sentences with --data.purpose simcse",
+}
+
 # Arguments of the models that are the encoder's.
 ENCODER_ARGS = (
     "vocab_size",
@@ -47,12 +55,30 @@ def check_training(lr: float, weight_decay: float, lr_schedule: dict[int, float]
         piecewise_linear({int(k): float(v) for k, v in lr_schedule.items()})
 
 
+def check_data(model: Model, stage: str) -> None:
+    """Raises ValueError if a run's DataModule is not for this model."""
+    data: Any = getattr(model.trainer, "datamodule", None)
+    if data is None:
+        return
+    wanted, found = model.hparams.get("objective", "labelled"), getattr(data, "purpose", None)
+    # Groups and labelled pairs can judge any sentence model, masked words only one of them.
+    if found == wanted or (found in PURPOSES and found != "mlm" and stage != "fit"):
+        return
+    with_objective = "" if wanted == "labelled" else f" with --model.objective {wanted}"
+    purpose = f" with --data.purpose {found}" if found in ("mlm", "simcse") else ""
+    raise ValueError(
+        f"{type(model).__name__}{with_objective} takes {PURPOSES[wanted]}, and not "
+        f"{type(data).__name__}{purpose}"
+    )
+
+
 def prepare(model: Model, stage: str) -> None:
-    """Before a run: the first weights from `init`, then one vocabulary for model and data.
+    """Before a run: a look at the data, first weights from `init`, one vocabulary for both.
 
     Raises:
-        ValueError: The weights at `init` do not fit.
+        ValueError: The data are of another kind, or the weights at `init` do not fit.
     """
+    check_data(model, stage)
     init = model.hparams["init"]
     # A model with a vocabulary has weights already, from a folder or an earlier fit. A run that is
     # resumed gets its checkpoint's after this.
