@@ -42,6 +42,26 @@ def test_flatnce_leaves_the_positive_out():
     torch.testing.assert_close(loss.double(), torch.stack(expected).mean(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["infonce", "flatnce"])
+def test_rows_without_negatives_have_no_loss(kind):
+    """A batch of one pair; and a row whose negatives are all of its family."""
+    v = vectors(2).requires_grad_()
+    loss = contrastive(v, v, scale=20, kind=kind)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert v.grad.abs().max() < 1e-5
+    v = vectors(6)
+    excluded = torch.zeros(6, 6, dtype=torch.bool)
+    excluded[0] = True
+    some, rest = contrastive(v, v, scale=20, kind=kind, excluded=excluded), []
+    unit = F.normalize(v, dim=-1)
+    s = 20 * unit @ unit.T
+    for i in range(1, 6):
+        others = [s[i, j] for j in range(6) if j != i and (j != i ^ 1 or kind == "infonce")]
+        rest.append(torch.stack(others).logsumexp(0) - s[i, i ^ 1])
+    torch.testing.assert_close(some, torch.stack(rest).sum() / 6)
+
+
 def test_flatnce_has_the_direction_of_xi_over_its_value():
     """kexue.fm/archives/8586: the gradient of log sum_{j != t} is that of xi / stop_grad(xi)."""
     v = vectors(4, seed=2).requires_grad_()

@@ -59,7 +59,7 @@ def contrastive(
 
     infonce is -log of the softmax of s = scale cos over all other vectors; flatnce leaves the
     positive out of the denominator (kexue.fm/archives/8586), log sum_{j != t} exp s_j - s_t, and
-    may be negative.
+    may be negative. Rows without negatives have loss 0.
 
     Args:
         rows: Vectors of this process, not normalised, (n, d), n even.
@@ -74,8 +74,11 @@ def contrastive(
     target = own ^ 1  # offset is even, so pairs stay pairs
     s = scale * cosines(rows, columns)
     drop = torch.zeros_like(s, dtype=torch.bool) if excluded is None else excluded.clone()
-    drop.scatter_(1, target[:, None], kind == "flatnce")
     drop.scatter_(1, own[:, None], True)
+    drop.scatter_(1, target[:, None], kind == "flatnce")
+    # With no negative at all the positive stays: the loss is 0 then, as infonce's.
+    alone = drop.all(1, keepdim=True)
+    drop.scatter_(1, target[:, None], drop.gather(1, target[:, None]) & ~alone)
     positive = s.gather(1, target[:, None]).squeeze(1)
     return (s.masked_fill(drop, -torch.inf).logsumexp(1) - positive).mean()
 
