@@ -116,6 +116,9 @@ def test_wrong_vocabularies_are_told(tmp_path):
         ("一句很长很长的话，后面还有", 10, "一句很长很长的话"),
         ("一行\n两行三行四行五行", 6, "一行"),
         ("没有标点的很长的句子", 4, "没有标点"),
+        ("？一句很长很长的话，后面还有", 10, "？一句很长很长的话"),
+        ("。。第一句话。第二句话", 8, "。。第一句话"),
+        ("！！！！！", 3, "！！！"),
     ],
 )
 def test_a_long_text_is_cut_at_the_best_place(text, length, piece):

@@ -219,7 +219,8 @@ def first_piece(text: str, length: int) -> str:
             continue
         taken = pieces[0]
         for piece in pieces[1:]:
-            if len(taken) + 1 + len(piece) > length:
+            # Marks at the beginning end no sentence.
+            if taken.strip(cut) and len(taken) + 1 + len(piece) > length:
                 break
             taken += cut + piece
         text = taken
