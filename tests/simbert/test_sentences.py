@@ -69,6 +69,11 @@ def test_wrong_arguments_are_told():
         model.encode("甲乙")
     with pytest.raises(ValueError, match="dim=17: the vectors have 16 features"):
         model.encode(["甲"], dim=17)
+    for max_length in (-1, 0, 2):
+        with pytest.raises(ValueError, match=f"max_length={max_length}: need .* room for"):
+            model.encode(["甲"], max_length=max_length)
+    with pytest.raises(ValueError, match="batch_size=0, "):
+        model.similar(["甲"], ["乙"], batch_size=0)
 
 
 def test_similar_is_the_sorted_list_of_cosines(monkeypatch):

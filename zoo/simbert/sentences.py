@@ -89,10 +89,15 @@ def encode(
         float32 (N, H) or (N, dim) on the CPU, in the order of the texts.
 
     Raises:
-        ValueError: A single text was given, or `dim` is more than there are features.
+        ValueError: A single text was given, or a number is out of range.
     """
     if isinstance(texts, str):
         raise ValueError("encode takes a list of sentences: give [text]")
+    if batch_size < 1 or max_length < 3:
+        raise ValueError(
+            f"batch_size={batch_size}, max_length={max_length}: need a sentence at a time or more, "
+            "and room for [CLS], a token and [SEP]"
+        )
     width = model.net.width
     if dim is not None and not 0 < dim <= width:
         raise ValueError(f"dim={dim}: the vectors have {width} features")
