@@ -3,19 +3,16 @@
 Rows that cannot be read are left out, counted, and the first of them named with file and line.
 """
 
-import gzip
 import json
 import math
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from zoo.simbert.losses import TASKS
+from zoo.simbert.rows import Problems, numbered_lines
 
 NLI = ("contradiction", "neutral", "entailment")
 _HEADER = ("sentence1", "sentence2", "label")
-_NAMED = 3  # bad rows that a warning spells out
 SIMILAR_GRADE = 4.0  # graded pairs (0 to 5) from here on are training pairs of similar sentences
 
 
@@ -30,39 +27,8 @@ class Labelled(NamedTuple):
     """Number of the kind of label in `zoo.simbert.losses.TASKS`."""
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 text file, .gz or plain, with their numbers from 1."""
-    if path.suffix == ".gz":
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            yield from enumerate((line.rstrip("\r\n") for line in file), 1)
-    else:
-        with path.open(encoding="utf-8") as file:
-            yield from enumerate((line.rstrip("\r\n") for line in file), 1)
-
-
 def _clean(text: str) -> str:
     return text.replace("\ufeff", "").strip()
-
-
-class _Problems:
-    """Bad rows of a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, list[str]()
-
-    def add(self, line: int, reason: str) -> None:
-        self.rows.append(f"{self.path}, line {line}: {reason}")
-
-    def tell(self, good: int) -> None:
-        if not good:
-            first = self.rows[0] if self.rows else f"{self.path} is empty"
-            raise ValueError(f"{self.path} has no row that can be read: {first}")
-        if self.rows:
-            more = len(self.rows) - _NAMED
-            shown = "; ".join(self.rows[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
-            warnings.warn(
-                f"left out {len(self.rows)} of {good + len(self.rows)} rows: {shown}", stacklevel=3
-            )
 
 
 def read_groups(path: Path) -> list[list[str]]:
@@ -82,16 +48,20 @@ def read_groups(path: Path) -> list[list[str]]:
             if (TASKS[row.task] == "yes/no" and row.label == 1)
             or (TASKS[row.task] == "graded" and row.label >= SIMILAR_GRADE)
         ]
-    problems, groups = _Problems(path), []
+    problems, groups = Problems(path), []
     for number, line in numbered_lines(path):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            texts = [row["text"], *row["synonyms"]]
+            text, synonyms = row["text"], row["synonyms"]
         except (json.JSONDecodeError, KeyError, TypeError):
             problems.add(number, 'no JSON of {"text": ..., "synonyms": [...]}')
             continue
+        if not isinstance(synonyms, list):
+            problems.add(number, "synonyms is no list")
+            continue
+        texts = [text, *synonyms]
         if not all(isinstance(text, str) for text in texts):
             problems.add(number, "a sentence is no text")
             continue
@@ -116,7 +86,7 @@ def read_labelled(path: Path) -> list[Labelled]:
     Raises:
         ValueError: No row can be read.
     """
-    problems, rows = _Problems(path), list[tuple[int, str, str, str]]()
+    problems, rows = Problems(path), list[tuple[int, str, str, str]]()
     columns = (0, 1, 2)
     for number, line in numbered_lines(path):
         cells = line.replace("\ufeff", "").split("\t")

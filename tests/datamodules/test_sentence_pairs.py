@@ -33,12 +33,21 @@ def test_bad_rows_are_named_and_counted(tmp_path):
         '{"text": "丙", "synonyms": ["丙"]}',
         '{"text": 3, "synonyms": ["丙"]}',
         '{"text": "丁"}',
+        '{"text": "丁", "synonyms": "戊己"}',
+        '{"text": "丁", "synonyms": ["戊", 5]}',
         '{"text": "戊", "synonyms": ["己"]}',
     )
-    with pytest.warns(UserWarning, match=r"left out 4 of 6 rows: .*a\.jsonl, line 2: no JSON"):
+    with pytest.warns(UserWarning, match=r"left out 6 of 8 rows: .*a\.jsonl, line 2: no JSON"):
         assert read_groups(path) == [["甲", "乙"], ["戊", "己"]]
     with pytest.raises(ValueError, match=r"has no row that can be read: .*line 1: no JSON"):
         read_groups(write(tmp_path / "b.jsonl", "x"))
+
+
+def test_a_line_in_another_encoding_is_named(tmp_path):
+    row = '{"text": "甲乙", "synonyms": ["丙丁"]}\n'
+    (tmp_path / "g.jsonl").write_bytes(row.encode() + row.encode("gbk"))
+    with pytest.raises(ValueError, match=r"g\.jsonl, line 2: not UTF-8"):
+        read_groups(tmp_path / "g.jsonl")
 
 
 def test_the_kind_of_labels_is_seen(tmp_path):

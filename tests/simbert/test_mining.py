@@ -132,6 +132,53 @@ def test_traditional_catalogues_are_converted(tmp_path):
     assert list(catalogue_groups([tmp_path], simplify=False)) == []
 
 
+def test_bad_rows_are_left_out_and_told(tmp_path):
+    good = json.dumps({"answers": ["坐地铁去最方便。", "最方便是坐地铁去"]}, ensure_ascii=False)
+    bad = ['{"answers": 5}', '{"answers": null}', '{"answers": [1, 2]}', "[]", "x"]
+    path = tmp_path / "qa.jsonl"
+    path.write_text("\n".join([*bad[:3], good, *bad[3:]]), encoding="utf-8")
+    for processes in (1, 2):
+        with pytest.warns(UserWarning, match=r'left out 5 of 6 rows: .*line 1: "answers" is nei'):
+            assert mine("answers", [path], tmp_path / "o.jsonl", processes=processes) == 1
+    assert rows(tmp_path / "o.jsonl") == [("坐地铁去最方便。", "最方便是坐地铁去")]
+
+
+def test_the_output_is_replaced_at_the_end_and_is_no_source(tmp_path):
+    path = tmp_path / "d.txt"
+    path.write_text("坐地铁去最方便。最方便是坐地铁去", encoding="utf-8")
+    before = path.read_bytes()
+    (tmp_path / "link.txt").symlink_to(path)
+    for source, output in ((path, path), (tmp_path, path), (path, tmp_path / "link.txt")):
+        with pytest.raises(ValueError, match="is one of the sources"):
+            mine("documents", [source], output)
+    with pytest.raises(ValueError, match="is no file"):
+        mine("documents", [path], tmp_path)
+    assert path.read_bytes() == before
+    output = tmp_path / "made" / "o.jsonl"
+    assert mine("documents", [path], output) == 1
+    kept = output.read_bytes()
+    path.write_bytes(before + b"\n\n\xff\n")
+    with pytest.raises(ValueError, match=r"d\.txt, line 3: not UTF-8"):
+        mine("documents", [path], output)
+    assert output.read_bytes() == kept
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_damaged_catalogues_are_told(tmp_path):
+    messages = {"Cannot open": "无法打开该文件"}
+    good = write_mo(tmp_path / "zh_CN" / "a.mo", messages)
+    cut, odd = (tmp_path / "zh_CN" / name for name in ("b.mo", "c.mo"))
+    cut.write_bytes(good.read_bytes()[:-4])
+    odd.write_bytes(good.read_bytes().replace(b"UTF-8", b"UTF-0"))
+    for path, told in ((cut, "b.mo is cut off"), (odd, "c.mo: there is no charset UTF-0")):
+        with pytest.raises(ValueError, match=told):
+            list(catalogue_groups([path]))
+    write_mo(tmp_path / "zh_CN" / "d.mo", {"cannot open": "不能打开此文件"})
+    with pytest.warns(UserWarning, match="left out: ") as warned:
+        assert list(catalogue_groups([tmp_path])) == [["无法打开该文件", "不能打开此文件"]]
+    assert len(warned) == 2
+
+
 def test_mistakes_are_told(tmp_path, mistake):
     (tmp_path / "a.jsonl").write_text("x\n")
     assert "line 1: no JSON" in mistake("mine-pairs", "answers", "a.jsonl")

@@ -1,8 +1,10 @@
 """Paraphrases out of message catalogues: translations of one English message that differ."""
 
+import codecs
 import importlib
 import re
 import struct
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ def read_mo(path: Path) -> dict[str, str]:
     """Translations of a compiled message catalogue, the singular of plurals, without contexts.
 
     Raises:
-        ValueError: It is no .mo file.
+        ValueError: It is no .mo file, is cut off, or has a charset that is not known.
     """
     data = path.read_bytes()
     magic = data[:4]
@@ -33,6 +35,8 @@ def read_mo(path: Path) -> dict[str, str]:
             texts = []
             for table in (ids, strings):
                 length, offset = struct.unpack_from(f"{order}2I", data, table + 8 * i)
+                if offset + length > len(data):
+                    raise ValueError(f"{path} is cut off")
                 texts.append(data[offset : offset + length])
             pairs.append(texts)
     except struct.error as error:
@@ -40,6 +44,10 @@ def read_mo(path: Path) -> dict[str, str]:
     header = next((text for key, text in pairs if not key), b"")
     charset = re.search(rb"charset=([\w-]+)", header)
     encoding = charset[1].decode() if charset else "utf-8"
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise ValueError(f"{path}: there is no charset {encoding}") from error
     found = {}
     for key, text in pairs:
         if key:
@@ -67,10 +75,27 @@ def _translation(text: str) -> str | None:
     return text
 
 
+def catalogue_files(sources: Sequence[Path]) -> list[Path]:
+    """The .mo files among sources, of folders those of the Chinese locales.
+
+    Raises:
+        ValueError: There is none.
+    """
+    files: list[Path] = []
+    for path in sources:
+        found = sorted(path.rglob("*.mo")) if path.is_dir() else [path]
+        files += [f for f in found if not path.is_dir() or not set(f.parts).isdisjoint(LOCALES)]
+    if not files:
+        raise ValueError(f"no zh_CN or zh_TW .mo file in {', '.join(map(str, sources))}")
+    return files
+
+
 def catalogue_groups(
     sources: Sequence[Path], shortest: int = 6, simplify: bool = True
 ) -> Iterator[list[str]]:
     """Groups of really different Chinese translations of one message.
+
+    A catalogue of a folder that cannot be read is left out, and told.
 
     Args:
         sources: .mo files, or folders such as /usr/share/locale, in which those of the Chinese
@@ -80,23 +105,25 @@ def catalogue_groups(
             else catalogues other than zh_CN are left out.
 
     Raises:
-        ValueError: There is no catalogue, or the converter is not installed.
+        ValueError: There is no catalogue, one that was named cannot be read, or the converter is
+            not installed.
     """
-    files: list[Path] = []
-    for path in sources:
-        found = sorted(path.rglob("*.mo")) if path.is_dir() else [path]
-        files += [f for f in found if not path.is_dir() or not set(f.parts).isdisjoint(LOCALES)]
-    if not files:
-        raise ValueError(f"no zh_CN or zh_TW .mo file in {', '.join(map(str, sources))}")
     convert = None
     variants: dict[str, dict[str, str]] = {}
-    for file in files:
+    for file in catalogue_files(sources):
         traditional = not set(file.parts).isdisjoint(LOCALES[1:])
         if traditional and not simplify:
             continue
         if traditional and convert is None:
             convert = _converter()
-        for message, text in read_mo(file).items():
+        try:
+            messages = read_mo(file)
+        except ValueError as error:
+            if file in sources:
+                raise
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
+        for message, text in messages.items():
             translation = _translation(text)
             if translation is None:
                 continue

@@ -11,6 +11,7 @@ from zoo.loading import load
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
 from zoo.simbert.mining import mine
+from zoo.simbert.rows import numbered_lines
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -28,8 +29,13 @@ def _lines(path: str) -> list[str]:
     file = Path(path)
     if path != "-" and not file.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    text = sys.stdin.read() if path == "-" else file.read_text(encoding="utf-8")
-    lines = text.splitlines()
+    if path == "-":
+        try:
+            lines = sys.stdin.read().splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError("standard input is not UTF-8, convert it") from error
+    else:
+        lines = [line for _, line in numbered_lines(file)]
     if not any(line.strip() for line in lines):
         raise ValueError(f"{path} has no sentence: give one a line")
     return lines

@@ -7,6 +7,7 @@ here it is that of multisets of characters, sum min / sum max.
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +17,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-from datamodules.sentence_files import numbered_lines
-from zoo.simbert.catalogues import catalogue_groups
+from zoo.simbert.catalogues import catalogue_files, catalogue_groups
+from zoo.simbert.rows import Problems, numbered_lines
 
 Kind = Literal["answers", "documents", "catalogues"]
 _END = re.compile(r"(?<=[。！？!?；;\n])|(?<=\. )")
@@ -85,10 +86,10 @@ def _pairs_of(
 
 
 def units(kind: Kind, path: Path) -> Iterator[list[str]]:
-    """The texts of each question or document of a file.
+    """The texts of each question or document of a file; bad rows are left out and told.
 
     Raises:
-        ValueError: A line is not of the format.
+        ValueError: No row can be read, or one is not UTF-8.
     """
     if kind == "documents" and ".jsonl" not in path.suffixes:
         lines: list[str] = []
@@ -102,14 +103,23 @@ def units(kind: Kind, path: Path) -> Iterator[list[str]]:
             yield ["\n".join(lines)]
         return
     name = "answers" if kind == "answers" else "text"
+    problems, good = Problems(path), 0
     for number, line in numbered_lines(path):
         if not line.strip():
             continue
         try:
             content = json.loads(line)[name]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f'{path}, line {number}: no JSON with "{name}"') from error
-        yield [content] if isinstance(content, str) else list(content)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            problems.add(number, f'no JSON with "{name}"')
+            continue
+        texts = [content] if isinstance(content, str) else content
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            problems.add(number, f'"{name}" is neither a text nor a list of texts')
+            continue
+        good += 1
+        yield texts
+    if problems.rows:
+        problems.tell(good)
 
 
 def mine(
@@ -127,7 +137,7 @@ def mine(
     Args:
         kind: answers, documents or catalogues.
         sources: Files, or folders of files.
-        output: The JSONL to write.
+        output: The JSONL to write; it is replaced when all is done.
         threshold: Least likeness of a pair.
         shortest: Least characters of a sentence.
         longest: Most characters of a sentence.
@@ -137,44 +147,59 @@ def mine(
         The number of groups.
 
     Raises:
-        ValueError: A value is out of range, or a line is not of the format.
+        ValueError: A value is out of range, a file cannot be read, or the output is a source.
     """
     if not 0 < threshold <= 1 or not 0 < shortest <= longest or processes < 1:
         raise ValueError(
             f"threshold={threshold}, shortest={shortest}, longest={longest}, "
             f"processes={processes}: need 0 < threshold <= 1, 0 < shortest <= longest, a process"
         )
+    output = output.resolve()
+    files = catalogue_files(sources) if kind == "catalogues" else _files(sources)
+    if output in {file.resolve() for file in files}:
+        raise ValueError(f"{output} is one of the sources: choose another output")
+    if output.exists() and not output.is_file():
+        raise ValueError(f"{output} is no file: choose another output")
     groups: Iterable[Sequence[str]]
     if kind == "catalogues":
         groups = (g for g in catalogue_groups(sources, shortest) if max(map(len, g)) <= longest)
     else:
-        groups = _mined(kind, sources, threshold, shortest, longest, processes)
+        groups = _mined(kind, files, threshold, shortest, longest, processes)
     output.parent.mkdir(parents=True, exist_ok=True)
     seen: set[bytes] = set()
-    with output.open("w", encoding="utf-8") as file:
-        for group in groups:
-            # Sixteen bytes a pair are remembered, and not the texts: corpora are large.
-            key = blake2b("\0".join(sorted(group)).encode(), digest_size=16).digest()
-            if key not in seen:
-                seen.add(key)
-                row = {"text": group[0], "synonyms": list(group[1:])}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    # What stops half-way leaves an earlier output as it was.
+    temporary = output.with_name(f".{output.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for group in groups:
+                # Digests are remembered, and not the texts: corpora are large.
+                key = blake2b("\0".join(sorted(group)).encode(), digest_size=16).digest()
+                if key not in seen:
+                    seen.add(key)
+                    row = {"text": group[0], "synonyms": list(group[1:])}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
     return len(seen)
+
+
+def _files(sources: Sequence[Path]) -> list[Path]:
+    return [
+        file
+        for path in sources
+        for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
+    ]
 
 
 def _mined(
     kind: Kind,
-    sources: Sequence[Path],
+    files: Sequence[Path],
     threshold: float,
     shortest: int,
     longest: int,
     processes: int,
 ) -> Iterator[tuple[str, str]]:
-    files = [
-        file
-        for path in sources
-        for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
-    ]
     work = (unit for file in files for unit in units(kind, file))
     compare = partial(_pairs_of, threshold=threshold, shortest=shortest, longest=longest)
     if processes == 1:
