@@ -1,6 +1,7 @@
 """The models' losses, steps and runs."""
 
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -396,6 +397,32 @@ def test_weights_and_vocabulary_come_from_init_and_from_checkpoints(tmp_path, zo
 
         expected = spearman((a * b).sum(1), torch.tensor([p.label for p in labelled]))
         assert results["metrics"]["test/spearman_yes"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["similar", "mlm"])
+def test_a_run_says_what_can_be_done_next(objective, tmp_path, zoo_cli):
+    path = config(tmp_path, objective=objective)
+    data = [] if objective == "similar" else ["--data", "Sentences"]
+    data += ["--data.root", tmp_path, "--data.files", '["groups.jsonl"]', "--data.batch_size", 8]
+    flags = ["-c", path, *data, "--run_dir", "run", "--trainer.max_steps", 1]
+    code, _, err = zoo_cli("fit", *flags, "--trainer.val_check_interval", 1)
+    assert code == 0, err
+    assert ("zoo paraphrase run TEXT)" in err) == (objective == "similar")
+    assert "zoo paraphrase run)" not in err
+
+
+def test_a_test_shows_some_paraphrases(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    data = SimilarGroups(files=["groups.jsonl"], root=files(tmp_path), test_share=0.5)
+    run = trainer(default_root_dir=str(tmp_path))
+    run.test(tiny(examples=5), data, verbose=False)
+    written = (tmp_path / "paraphrases.txt").read_text(encoding="utf-8").splitlines()
+    sources = [i for i, line in enumerate(written) if not line.startswith(" ")]
+    assert len(sources) == 5
+    expected = [line for i in sources[:3] for line in written[i : i + 4]]
+    assert "\n".join(expected) in caplog.text
+    assert written[sources[3]] not in caplog.text
 
 
 def test_a_model_learns_to_write_and_to_retrieve():

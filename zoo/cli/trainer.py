@@ -195,11 +195,12 @@ class ZooCLI(LightningCLI):
         """Says what can be done next."""
         run_dir = self.prepared.run_dir
         verbs = {"sample": "sample", "generate_text": "sample", "generate": "generate"}
-        verbs["paraphrase"] = "paraphrase"
         then = [f"zoo test --ckpt_path {run_dir}"]
         then += [
             f"zoo {verb} {run_dir}" for name, verb in verbs.items() if hasattr(self.model, name)
         ]
+        if self.model.hparams.get("objective") == "similar":  # others of SimBERT's do not write
+            then.append(f"zoo paraphrase {run_dir} TEXT")
         rank_zero_info(f"done: {run_dir / 'checkpoints' / 'last.ckpt'} ({'; '.join(then)})")
         for logger in self.trainer.loggers:
             # Where processes were forked the run is theirs; asking for it would begin another.

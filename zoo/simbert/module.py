@@ -251,9 +251,10 @@ class SimBERT(LightningModule):
         """Logs the numbers, TF-IDF's as baseline, and those of paraphrases."""
         self._log("test", self._test)
         data: Any = getattr(self.trainer, "datamodule", None)
-        groups = data.groups("test") if hasattr(data, "groups") else []
+        writes = self.hparams["objective"] == "similar" and hasattr(data, "groups")
+        groups = data.groups("test") if writes else []
         self._judged = min(len(groups), self.hparams["examples"])
-        if self._judged and self.hparams["objective"] == "similar":
+        if self._judged:
             texts = [group[0] for group in groups[: self._judged]]
             numbers = generation_numbers(self, texts, folder=self.trainer.default_root_dir)
             self.log_dict({f"test/{k}": v for k, v in numbers.items()}, sync_dist=True)

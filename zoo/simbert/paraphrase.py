@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional as F
 
 from zoo.simbert.decoding import beam_search, sample
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from zoo.simbert.module import SimBERT
 
 _EVALUATED = 10  # paraphrases a sentence that a test judges
+_SHOWN = 3  # sentences that a test shows, and paraphrases of each
 
 
 class Paraphrase(NamedTuple):
@@ -152,7 +154,7 @@ def generation_numbers(
     Args:
         model: The model.
         texts: Sources.
-        folder: Where to write paraphrases.txt, by the first process.
+        folder: Where to write paraphrases.txt, by the first process, which logs some of it.
     """
     sources = model.tokenizer.encode(texts, MAX_LENGTH)
     made = sample(model, sources, _EVALUATED)
@@ -174,15 +176,20 @@ def generation_numbers(
             values[f"distinct_{size}"] = len(set(grams)) / max(len(grams), 1)
         values |= {"copy_rate": sum(copies) / len(copies), "mean_cosine": float(cosine.mean())}
         if folder is not None and model.global_rank == 0:
-            _write(Path(folder), lines, list(zip(of, written, cosine.tolist(), strict=True)))
+            _tell(Path(folder), lines, list(zip(of, written, cosine.tolist(), strict=True)))
     return values
 
 
-def _write(folder: Path, sources: list[str], rows: list[tuple[int, str, float]]) -> None:
-    text = []
+def _tell(folder: Path, sources: list[str], rows: list[tuple[int, str, float]]) -> None:
+    """Writes paraphrases.txt, and logs some of it."""
+    text, shown = [], []
     for i, source in enumerate(sources):
-        text.append(source)
         own = {t: c for of, t, c in rows if of == i}
-        text += [f"    {c:.4f}  {t}" for t, c in sorted(own.items(), key=lambda item: -item[1])]
+        ranked = sorted(own.items(), key=lambda item: -item[1])
+        found = [f"    {cosine:.4f}  {written}" for written, cosine in ranked]
+        text += [source, *found]
+        if i < _SHOWN:
+            shown += [source, *found[:_SHOWN]]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "paraphrases.txt").write_text("\n".join(text) + "\n", encoding="utf-8")
+    rank_zero_info("\n".join(["", *shown]))
