@@ -23,11 +23,13 @@ _WINDOW = 50  # batches whose items are sorted by length among themselves
 
 
 class TextSampler(EpochSampler):
-    """Training order as a function of (seed, epoch) that yields (epoch, item) in one number.
+    """Training order as a function of (seed, epoch) that yields (turn, item) in one number.
 
-    The number is epoch * items + item, so that a data set, in whatever process, knows the epoch:
-    its noise is a function of (seed, epoch, item). Within windows of 50 batches items are sorted by
-    length, so that a batch has little padding; the batches are shuffled.
+    The number is turn * items + item, so that a data set, in whatever process, knows the turn: its
+    noise is a function of (seed, turn, item). An epoch has as many turns as its smallest part is
+    gone through. Within windows of 50 batches items are sorted by length, so that a batch has
+    little padding, but each turn for itself: copies of an item have one length, and would come
+    into one batch. The batches are shuffled.
 
     Args:
         lengths: Length of each item.
@@ -58,27 +60,41 @@ class TextSampler(EpochSampler):
         """Numbers still to come in this epoch, int64; the next call gives a whole epoch."""
         start, self.start = self.start, 0
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
-        each = max(self.parts)
+        each, items = max(self.parts), len(self.lengths)
         columns, first = [], 0
         for size in self.parts:
-            rounds = -(-each // size)
-            shuffled = [torch.randperm(size, generator=generator) for _ in range(rounds)]
-            columns.append(first + torch.cat(shuffled)[:each])
+            shuffled = [
+                first + turn * items + torch.randperm(size, generator=generator)
+                for turn in range(-(-each // size))
+            ]
+            columns.append(self._by_length(torch.cat(shuffled)[:each]))
             first += size
-        table = torch.stack(columns, 1)  # (each, parts): row by row the parts alternate
-        window = max(_WINDOW * self.batch // len(self.parts), 1)
-        for begin in range(0, each, window):
-            part = table[begin : begin + window]
-            by_length = self.lengths[part].argsort(dim=0, stable=True)
-            table[begin : begin + window] = part.gather(0, by_length)
-        order = table.flatten()
+        # (each, parts): row by row the parts alternate.
+        order = torch.stack(columns, 1).flatten()
         whole = len(order) // self.batch * self.batch
         if whole:
             batches = order[:whole].reshape(-1, self.batch)
             shuffled_batches = batches[torch.randperm(len(batches), generator=generator)]
             order = torch.cat([shuffled_batches.flatten(), order[whole:]])
         mine = order[self.rank :: self.world_size][: len(self)][start:]
-        return mine + self.epoch * len(self.lengths)
+        return mine + self.epoch * items * -(-each // min(self.parts))
+
+    def _by_length(self, column: Tensor) -> Tensor:
+        """The numbers of a part, sorted within windows."""
+        items = len(self.lengths)
+        rows = max(self.batch // len(self.parts), 1)  # of a part in a batch
+        lengths = self.lengths[column % items]
+        # First by turn and then by length; then what goes into a batch by its mean length.
+        key = column // items * (int(self.lengths.max()) + 1) + lengths
+        windows = []
+        for begin in range(0, len(column), _WINDOW * rows):
+            here = slice(begin, begin + _WINDOW * rows)
+            order = begin + key[here].argsort(stable=True)
+            whole = len(order) // rows * rows
+            chunks = order[:whole].reshape(-1, rows)
+            chunks = chunks[lengths[chunks].sum(1).argsort(stable=True)]
+            windows += [chunks.flatten(), order[whole:]]
+        return column[torch.cat(windows)]
 
 
 class GroupSet:

@@ -171,12 +171,33 @@ def test_an_epoch_has_every_item_once_in_batches_of_like_lengths():
 
 def test_parts_alternate_and_the_small_one_is_repeated():
     s = sampler([1] * 12 + [5] * 3, [12, 3], batch=4)
-    order = s.order()
+    order = s.order() % 15
     assert len(order) == 24
     kind = order >= 12
     assert kind.reshape(-1, 4).sum(1).tolist() == [2] * 6
     assert torch.bincount(order[~kind], minlength=12).tolist() == [1] * 12
     assert torch.bincount(order[kind] - 12).tolist() == [4] * 3
+
+
+def test_copies_of_a_small_part_come_in_different_batches_and_with_other_noise():
+    g = torch.Generator().manual_seed(0)
+    lengths = torch.randint(5, 50, (3300,), generator=g)
+    s = sampler(lengths.tolist(), [3000, 300], batch=64)
+    numbers = []
+    for epoch in range(2):
+        s.set_epoch(epoch)
+        order = s.order()
+        numbers.append(order)
+        item = order % 3300
+        assert torch.bincount(item, minlength=3300).tolist() == [1] * 3000 + [10] * 300
+        batches = item[: len(item) // 64 * 64].reshape(-1, 64)
+        distinct = [len(b[b >= 3000].unique()) for b in batches]
+        assert sum(distinct) / len(distinct) > 31.5  # of 32
+        # And both parts of a batch are of about one length.
+        spread = lengths[batches].amax(1) - lengths[batches].float().mean(1)
+        assert spread.mean() < 5
+    # No number comes twice, so no noise does.
+    assert len(torch.cat(numbers).unique()) == 12_000
 
 
 def test_two_processes_share_each_batch_of_one():
