@@ -102,6 +102,18 @@ def test_a_sample_depends_on_its_text_and_number_alone():
     assert sample(model, sources, 5, max_new=10, seed=1) != whole
 
 
+def test_a_long_text_does_not_shorten_the_targets_of_others():
+    """Learned positions give each text a limit of its own."""
+    model = tiny(positions="learned", max_positions=12)
+    with torch.no_grad():
+        model.net.head_bias[model.tokenizer.sep] -= 2
+    sources = model.tokenizer.encode(["甲乙丙丁戊己庚辛", "甲乙", "丙丁戊"], 20)
+    whole = sample(model, sources, 8, max_new=9)
+    assert sample(model, sources, 8, max_new=9, batch_size=1) == whole
+    longest = [max(len(target.tokens) for target in targets) for targets in whole]
+    assert longest == [12 - 10, 12 - 4, 12 - 5]
+
+
 @torch.no_grad()
 def log_probabilities(model, source, longest):
     """log p of every target of at most `longest` tokens with its [SEP], by full passes."""
@@ -166,6 +178,10 @@ def test_unfinished_sentences_are_dropped_or_marked():
     assert len(marked) > 1
     assert not any(one.finished for one in marked)
     assert all(len(one.text) == 4 for one in marked)
+    assert model.paraphrase("甲乙", 4, beams=4, max_new=4) == []
+    cut = model.paraphrase("甲乙", 4, beams=4, max_new=4, unfinished="mark")
+    assert len(cut) == 4
+    assert not any(one.finished for one in cut)
 
 
 def test_masks_in_the_source_change_what_is_generated():
@@ -175,6 +191,30 @@ def test_masks_in_the_source_change_what_is_generated():
         for text in ("甲乙丙", "甲[MASK]丙")
     )
     assert set(plain) != set(masked)
+
+
+def test_beams_that_are_cut_come_after_the_finished_ones():
+    model = tiny()
+    source = model.tokenizer.encode(["甲丙"], 9)[0]
+    (made,) = beam_search(model, [source], 40, beams=40, max_new=2)
+    ends = [target.finished for target in made]
+    assert len(made) == 40
+    assert True in ends
+    assert False in ends
+    assert ends == sorted(ends, reverse=True)
+    cut = [target for target in made if not target.finished]
+    assert all(len(target.tokens) == 2 for target in cut)
+    scores = [target.log_probability for target in cut]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "option", [{"top_p": 0.5}, {"top_k": 3}, {"temperature": 0.5}, {"seed": 1}]
+)
+def test_what_beams_do_not_use_is_refused(option):
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=f"{name}={value} has no effect with beams=2"):
+        tiny().paraphrase("甲", beams=2, **option)
 
 
 def test_wrong_options_are_told():

@@ -102,7 +102,8 @@ class Decoder:
     Args:
         model: The model.
         sources: [CLS] ... [SEP] of each text.
-        max_new: Most tokens of a target, [SEP] included.
+        max_new: Most tokens of a target, [SEP] included; fewer for a text whose target would go
+            beyond the learned positions.
 
     Raises:
         ValueError: Learned positions leave no room for a target.
@@ -112,14 +113,16 @@ class Decoder:
         self.net, tokenizer = model.net, model.tokenizer
         tokens, lengths = (t.to(model.device) for t in padded(sources, tokenizer.pad))
         longest = tokens.shape[1]
+        self.limits = [max_new] * len(sources)
         if self.net.position_embeddings is not None:
-            max_new = min(max_new, self.net.max_positions - longest)
-        if max_new < 1:
+            room = self.net.max_positions
+            self.limits = [min(max_new, room - len(source)) for source in sources]
+        if min(self.limits) < 1:
             raise ValueError(
                 f"a source of {longest} tokens leaves no room in "
                 f"max_positions={self.net.max_positions}"
             )
-        self.max_new = max_new
+        self.max_new = max_new = max(self.limits)
         forbidden = [i for i, t in enumerate(tokenizer.tokens) if t[0] == "[" and t[-1] == "]"]
         forbidden = [i for i in forbidden if i != tokenizer.sep and len(tokenizer.tokens[i]) > 2]
         self.forbidden = torch.tensor(forbidden, device=model.device)
@@ -211,6 +214,7 @@ def _sample_rows(
     begun = rows.tolist()
     first = sorted(set(begun))
     decoder = start.select(torch.tensor(first, device=rows.device), len(begun))
+    limits = [start.limits[row] for row in begun]
     live = list(range(len(begun)))
     of = [first.index(row) for row in begun]  # the decoder's row of each live target
     written: list[list[int]] = [[] for _ in live]
@@ -227,8 +231,12 @@ def _sample_rows(
         ).tolist()
         for target, token in zip(live, tokens, strict=True):
             written[target].append(token)
-        going = [(i, (o, k)) for i, o, k in zip(live, of, tokens, strict=True) if k != sep]
-        if not going or t + 1 == decoder.max_new:
+        going = [
+            (i, (o, k))
+            for i, o, k in zip(live, of, tokens, strict=True)
+            if k != sep and t + 1 < limits[i]
+        ]
+        if not going:
             break
         live = [i for i, _ in going]
         distinct = list(dict.fromkeys(pair for _, pair in going))
@@ -294,7 +302,9 @@ def beam_search(
     max_new: int = MAX_LENGTH,
     length_penalty: float = 1.0,
 ) -> list[list[Generated]]:
-    """The n best finished targets that a beam search finds, by log p / length^penalty.
+    """The n best targets that a beam search finds, by log p / length^penalty.
+
+    Finished ones first; if there are fewer than n, those that reached the limit after them.
 
     Args:
         model: The model.
@@ -321,6 +331,7 @@ def _beams(decoder: Decoder, model: SimBERT, n: int, beams: int, penalty: float)
     written: list[list[int]] = [[]]
     scores = torch.zeros(1, device=decoder.logits.device)
     finished: list[tuple[float, Generated]] = []
+    cut: list[Generated] = []
     for t in range(max_new):
         total = scores[:, None] + decoder.logits.log_softmax(-1)
         V = total.shape[1]
@@ -340,7 +351,11 @@ def _beams(decoder: Decoder, model: SimBERT, n: int, beams: int, penalty: float)
                 tokens.append(token)
                 kept.append(score)
         finished = sorted(finished, key=lambda pair: -pair[0])[:n]
-        if not rows or t + 1 == max_new:
+        if not rows:
+            break
+        if t + 1 == max_new:
+            ends = zip(rows, tokens, kept, strict=True)  # the best first
+            cut = [Generated([*written[row], token], False, score) for row, token, score in ends]
             break
         # log p only falls, so this is the most that an unfinished target can come to.
         bound = kept[0] / (max_new if kept[0] < 0 else 1) ** penalty
@@ -350,4 +365,4 @@ def _beams(decoder: Decoder, model: SimBERT, n: int, beams: int, penalty: float)
         order = sorted(range(len(rows)), key=where.__getitem__)
         written = [[*written[rows[i]], tokens[i]] for i in order]
         scores = torch.tensor([kept[i] for i in order], device=scores.device)
-    return [target for _, target in finished]
+    return [*(target for _, target in finished), *cut][:n]

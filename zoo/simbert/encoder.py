@@ -242,10 +242,10 @@ class Encoder(nn.Module):
         x = x + (types.weight[0] if segments is None else types(segments))
         rotation: Rotation | None = None
         if self.position_embeddings is not None:
-            if max(L, cache.capacity if cache else 0) > self.max_positions:
+            if self.max_positions < L:
                 raise ValueError(
-                    f"a row of {max(L, cache.capacity if cache else 0)} tokens for a model of "
-                    f"max_positions={self.max_positions}: shorten the texts (max_length)"
+                    f"a row of {L} tokens for a model of max_positions={self.max_positions}: "
+                    "shorten the texts (max_length)"
                 )
             table = self.position_embeddings
             x = x + (table.weight[:L] if positions is None else table(positions))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zoo.simbert.module import SimBERT
 
 _EVALUATED = 10  # paraphrases a sentence that a test judges
+_SAMPLING = {"top_p": 0.95, "top_k": 0, "temperature": 1.0, "seed": 0}  # the defaults
 _SHOWN = 3  # sentences that a test shows, and paraphrases of each
 
 
@@ -58,7 +59,8 @@ def paraphrase(
         top_p: Nucleus sampling: least tokens with this probability; 1 for all.
         top_k: Most tokens to choose from; 0 for all.
         temperature: Of the sampling; 0 is greedy.
-        beams: Beam search of this width instead of sampling; 0 for sampling.
+        beams: Beam search of this width instead of sampling, without the arguments that are of
+            sampling; 0 for sampling.
         max_new: Most tokens of a sentence.
         seed: Of the draws.
         batch_size: Sentences at a time.
@@ -101,6 +103,10 @@ def paraphrases(
             f"top_p={top_p}, top_k={top_k}, temperature={temperature}, beams={beams}: need "
             "0 < top_p <= 1 and the others 0 or more"
         )
+    sampling = {"top_p": top_p, "top_k": top_k, "temperature": temperature, "seed": seed}
+    given = [name for name, value in sampling.items() if value != _SAMPLING[name]]
+    if beams and given:
+        raise ValueError(f"{given[0]}={sampling[given[0]]} has no effect with beams={beams}")
     if unfinished not in ("drop", "mark"):
         raise ValueError(f"unfinished={unfinished!r}: choose drop or mark")
     sources = [model.tokenizer.encode_masked(t, MAX_LENGTH) for t in texts]
