@@ -51,11 +51,15 @@ def test_paraphrase_prints_paraphrases(folder, zoo_cli):
     assert expected
 
 
-def test_mistakes_are_told(folder, lines, tmp_path, mistake):
+def test_mistakes_are_told(folder, lines, tmp_path, zoo_cli, mistake):
     (tmp_path / "gbk.txt").write_bytes("甲乙\n".encode() + "丙丁\n".encode("gbk"))
     assert "gbk.txt, line 2: not UTF-8" in mistake("embed", folder, "-i", "gbk.txt")
     short = ["-i", "lines.txt", "--max_length", 1]
     assert "max_length=1: need" in mistake("embed", folder, *short)
+    other = zoo.save_pretrained(tiny(seed=1), tmp_path / "other")
+    zoo_cli("similar", folder, "-i", "lines.txt", "--index", "x", "--query", "甲")
+    asked = ["--index", "x", "--query", "甲"]
+    assert "made by another model" in mistake("similar", other, *asked)
     assert "no such file: none.txt" in mistake("embed", folder, "-i", "none.txt")
     assert "which corpus?" in mistake("similar", folder, "--query", "甲")
     images = zoo.DDPM(image_size=8, channels=1, width=8, multipliers=[1, 2], groups=4)

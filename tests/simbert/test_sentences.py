@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+import zoo
 from datamodules import Sentences
-from tests.simbert.models import texts, tiny
+from tests.simbert.models import TOKENS, texts, tiny
 from zoo.simbert.batches import TextBatch
 from zoo.simbert.evaluation import (
     SentenceNumbers,
@@ -92,13 +93,29 @@ def test_similar_is_the_sorted_list_of_cosines(monkeypatch):
 def test_an_index_goes_to_disk_and_back(tmp_path):
     model = tiny()
     corpus = texts(12)
-    index = SentenceIndex(corpus, model.encode(corpus))
+    index = SentenceIndex.build(model, corpus)
+    assert torch.equal(index.vectors, model.encode(corpus))
     index.save(tmp_path / "index")
     again = SentenceIndex.load(tmp_path / "index")
     assert again.texts == corpus
     assert model.similar(["甲乙"], again, k=3) == model.similar(["甲乙"], index, k=3)
     with pytest.raises(ValueError, match="made by another model"):
         again.search(torch.zeros(1, 5), 3)
+
+
+def test_an_index_knows_its_model(tmp_path):
+    model, words = tiny(), tiny()
+    words.tokenizer.adopt([*TOKENS[:5], *reversed(TOKENS[5:])])
+    SentenceIndex.build(model, texts(5)).save(tmp_path / "index")
+    index = SentenceIndex.load(tmp_path / "index")
+    zoo.save_pretrained(model, tmp_path / "model")
+    same = zoo.load(tmp_path / "model")
+    assert same.similar(["甲乙"], index) == model.similar(["甲乙"], index)
+    for other in (tiny(seed=1), words):
+        with pytest.raises(ValueError, match="made by another model"):
+            other.similar(["甲乙"], index)
+    unknown = SentenceIndex(index.texts, index.vectors)
+    assert words.similar(["甲乙"], unknown)
 
 
 def test_faiss_finds_the_same():
@@ -108,6 +125,12 @@ def test_faiss_finds_the_same():
     a, b = (index.search(queries, 5, backend=backend) for backend in ("exact", "faiss"))
     torch.testing.assert_close(a[0], b[0])
     assert torch.equal(a[1], b[1])
+    model = tiny()
+    found, expected = (
+        model.similar(texts(3, 1), texts(20), k=4, backend=backend)
+        for backend in ("faiss", "exact")
+    )
+    assert [[t for t, _ in row] for row in found] == [[t for t, _ in row] for row in expected]
 
 
 def test_spearman_is_scipys_with_ties():

@@ -108,19 +108,19 @@ def similar(
     model = _model(ckpt, device, "encode")
     if input is not None:
         lines = list(dict.fromkeys(line for line in _lines(input) if line.strip()))
-        corpus = SentenceIndex(lines, model.encode(lines, batch_size=batch_size, progress=True))
+        corpus = SentenceIndex.build(model, lines, batch_size=batch_size, progress=True)
         if index is not None:
             corpus.save(index)
     else:
         assert index is not None
         corpus = SentenceIndex.load(index)
     queries = [query] if isinstance(query, str) else query
-    scores, found = corpus.search(model.encode(queries), k, backend=backend)
-    for text, row, cosines in zip(queries, found.tolist(), scores.tolist(), strict=True):
+    nearest = model.similar(queries, corpus, k=k, batch_size=batch_size, backend=backend)
+    for text, row in zip(queries, nearest, strict=True):
         if len(queries) > 1:
             print(text)
-        for i, cosine in zip(row, cosines, strict=True):
-            print(f"{cosine:.4f}  {corpus.texts[i]}")
+        for found, cosine in row:
+            print(f"{cosine:.4f}  {found}")
 
 
 def paraphrase(
@@ -149,7 +149,8 @@ def paraphrase(
         top_p: Nucleus sampling: least tokens with this probability; 1 for all.
         top_k: Most tokens to choose from; 0 for all.
         temperature: Of the sampling; 0 is greedy.
-        beams: Beam search of this width instead of sampling; 0 for sampling.
+        beams: Beam search of this width instead of sampling, without the arguments that are of
+            sampling; 0 for sampling.
         max_new: Most tokens of a sentence.
         seed: Of the draws.
         batch_size: Sentences at a time.

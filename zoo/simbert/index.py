@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from zoo.simbert.sentences import Model
+
 _BLOCK = 65_536  # sentences compared at a time
+
+
+def fingerprint(model: Model) -> str:
+    """A number of the encoder's weights and the vocabulary, which tells models apart."""
+    digest = blake2b(digest_size=16)
+    for key, value in sorted(model.net.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    digest.update(model.tokenizer.get_extra_state().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class SentenceIndex:
@@ -20,15 +35,38 @@ class SentenceIndex:
     Args:
         texts: The sentences.
         vectors: Their vectors, float32 (N, H), of length 1.
+        model: Fingerprint of the model that they are of, if it is known.
 
     Raises:
         ValueError: There are not as many vectors as sentences.
     """
 
-    def __init__(self, texts: list[str], vectors: Tensor) -> None:
+    def __init__(self, texts: list[str], vectors: Tensor, model: str | None = None) -> None:
         if len(texts) != len(vectors):
             raise ValueError(f"{len(texts)} sentences with {len(vectors)} vectors")
-        self.texts, self.vectors = texts, vectors
+        self.texts, self.vectors, self.model = texts, vectors, model
+
+    @classmethod
+    def build(
+        cls, model: Model, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
+    ) -> SentenceIndex:
+        """The index of sentences by a model.
+
+        Args:
+            model: The model.
+            texts: The sentences.
+            batch_size: Sentences at a time.
+            progress: Show a progress bar.
+        """
+        vectors = model.encode(texts, batch_size=batch_size, progress=progress)
+        return cls(list(texts), vectors, fingerprint(model))
+
+    def check(self, model: Model) -> None:
+        """Raises ValueError if the vectors are known to be another model's."""
+        if self.model not in (None, fingerprint(model)):
+            raise ValueError(
+                "the index was made by another model (other weights or vocabulary): make it anew"
+            )
 
     def search(
         self, queries: Tensor, k: int, *, backend: Literal["exact", "faiss"] = "exact"
@@ -78,12 +116,13 @@ class SentenceIndex:
         return torch.from_numpy(scores), torch.from_numpy(where)
 
     def save(self, folder: str | Path) -> None:
-        """Writes vectors.npy and texts.json into a folder, made if it is not there."""
+        """Writes vectors.npy, texts.json and model.json into a folder, made if it is not there."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "vectors.npy", self.vectors.numpy())
         text = json.dumps(self.texts, ensure_ascii=False, indent=0)
         (folder / "texts.json").write_text(text, encoding="utf-8")
+        (folder / "model.json").write_text(json.dumps({"fingerprint": self.model}), "utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> SentenceIndex:
@@ -95,4 +134,5 @@ class SentenceIndex:
         folder = Path(folder)
         texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
         vectors = np.load(folder / "vectors.npy", allow_pickle=False)
-        return cls(texts, torch.from_numpy(vectors))
+        model = json.loads((folder / "model.json").read_text(encoding="utf-8"))["fingerprint"]
+        return cls(texts, torch.from_numpy(vectors), model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -141,6 +141,7 @@ def similar(
     *,
     k: int = 10,
     batch_size: int = 64,
+    backend: Literal["exact", "faiss"] = "exact",
 ) -> list[list[tuple[str, float]]]:
     """The k sentences of a corpus nearest to each query, with their cosines, nearest first.
 
@@ -150,11 +151,18 @@ def similar(
         corpus: Sentences, or the index of them (`SentenceIndex.build`).
         k: How many.
         batch_size: Sentences at a time.
+        backend: exact, or faiss where it is installed.
+
+    Raises:
+        ValueError: The index is another model's, or a number is out of range.
     """
-    index = corpus
-    if not isinstance(index, SentenceIndex):
-        index = SentenceIndex(list(index), encode(model, index, batch_size=batch_size))
-    scores, found = index.search(encode(model, queries, batch_size=batch_size), k)
+    if isinstance(corpus, SentenceIndex):
+        index = corpus
+        index.check(model)
+    else:
+        index = SentenceIndex(list(corpus), encode(model, corpus, batch_size=batch_size))
+    vectors = encode(model, queries, batch_size=batch_size)
+    scores, found = index.search(vectors, k, backend=backend)
     return [
         [(index.texts[i], score) for i, score in zip(row, row_scores, strict=True)]
         for row, row_scores in zip(found.tolist(), scores.tolist(), strict=True)
