@@ -257,7 +257,10 @@ class Encoder(nn.Module):
         return x, rotation
 
     def _rotation(self, L: int, positions: Tensor | None, cache: KeyValueCache | None) -> Rotation:
-        """Queries and keys (..., B, h, L, d) rotated at their positions, in float32."""
+        """Queries and keys (..., B, h, L, d) rotated at their positions, at least in float32.
+
+        By tables of the model's precision, which a model that is bfloat16 throughout rounds.
+        """
         assert self.rotary is not None
         if positions is None:
             cos, sin = self.rotary.tables(L)
