@@ -99,17 +99,13 @@ class SimBERT(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_training(lr, weight_decay, lr_schedule)
+        check_training(self.hparams)
         if objective not in ("similar", "mlm", "simcse"):
             raise ValueError(f"objective={objective!r}: choose similar, mlm or simcse")
         if contrast not in ("infonce", "flatnce"):
             raise ValueError(f"contrast={contrast!r}: choose infonce or flatnce")
         if scale <= 0 or contrast_weight < 0:
             raise ValueError(f"scale={scale}, contrast_weight={contrast_weight}: too small")
-        if chunk < 0 or chunk % 2:
-            raise ValueError(f"chunk={chunk}: give an even number of rows, pairs stay together")
-        if any(not 0 < d <= hidden for d in matryoshka):
-            raise ValueError(f"matryoshka={matryoshka}: give numbers from 1 to hidden={hidden}")
         self.tokenizer = Tokenizer()
         self.net = make_encoder(self.hparams)
         # What an objective does not use must not wait for a gradient (DDP), nor decay.

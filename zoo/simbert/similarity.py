@@ -89,15 +89,11 @@ class SentenceSimilarity(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_training(lr, weight_decay, lr_schedule)
+        check_training(self.hparams)
         if head not in get_args(PairLoss):
             raise ValueError(f"head={head!r}: choose one of {', '.join(get_args(PairLoss))}")
         if scale <= 0:
             raise ValueError(f"scale={scale}: must be above 0")
-        if chunk < 0 or chunk % 2:
-            raise ValueError(f"chunk={chunk}: give an even number of rows, pairs stay together")
-        if any(not 0 < d <= hidden for d in matryoshka):
-            raise ValueError(f"matryoshka={matryoshka}: give numbers from 1 to hidden={hidden}")
         if matryoshka and head == "sbert":
             raise ValueError("matryoshka has no effect with head=sbert: use cosent")
         self.tokenizer = Tokenizer()

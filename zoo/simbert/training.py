@@ -47,12 +47,18 @@ def make_encoder(hparams: Any) -> Encoder:
     return Encoder(**{name: hparams[name] for name in ENCODER_ARGS})
 
 
-def check_training(lr: float, weight_decay: float, lr_schedule: dict[int, float] | None) -> None:
-    """Raises ValueError if these are out of range."""
+def check_training(own: Any) -> None:
+    """Raises ValueError if a model's arguments of the training are out of range."""
+    lr, weight_decay, lr_schedule = own["lr"], own["weight_decay"], own["lr_schedule"]
     if lr <= 0 or weight_decay < 0:
         raise ValueError(f"lr={lr}, weight_decay={weight_decay}: need lr > 0, weight_decay >= 0")
     if lr_schedule is not None:
         piecewise_linear({int(k): float(v) for k, v in lr_schedule.items()})
+    chunk, matryoshka, hidden = own["chunk"], own["matryoshka"], own["hidden"]
+    if chunk < 0 or chunk % 2:
+        raise ValueError(f"chunk={chunk}: give an even number of rows, pairs stay together")
+    if any(not 0 < d <= hidden for d in matryoshka):
+        raise ValueError(f"matryoshka={matryoshka}: give numbers from 1 to hidden={hidden}")
 
 
 def check_data(model: Model, stage: str) -> None:
