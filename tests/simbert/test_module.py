@@ -399,6 +399,38 @@ def test_weights_and_vocabulary_come_from_init_and_from_checkpoints(tmp_path, zo
         assert results["metrics"]["test/spearman_yes"] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("steps", [1, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_student_takes_the_cosines_of_texts_it_never_saw(steps, tmp_path):
+    """val/distil is the formula on held-out groups; it falls to a tenth, and val/loss falls too."""
+    teacher = tiny("SentenceSimilarity", pooler="mean", seed=3)
+    zoo.save_pretrained(teacher, tmp_path / "teacher")
+    rows = [{"text": a, "synonyms": [a[::-1]]} for a in texts(400, seed=5, shortest=4)]
+    lines = [
+        json.dumps(row, ensure_ascii=False) for row in rows if row["text"] != row["synonyms"][0]
+    ]
+    (tmp_path / "many.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    shared = {"root": str(tmp_path), "batch_size": 32, "val_batch_size": 200}
+    data = SimilarGroups(files=["many.jsonl"], val_share=0.2, test_share=0, **shared)
+    options = {"hidden": 32, "pooler": "mean", "std": 0.05, "lr": 0.003}
+    model = tiny(teacher=str(tmp_path / "teacher"), **options)
+
+    def distance():
+        held_out = [text for group in data.groups("val") for text in group]
+        difference = model.similarity(held_out, held_out) - teacher.similarity(held_out, held_out)
+        return 100 * difference.square().mean().item()
+
+    data.setup()
+    before = distance()
+    found = []
+    model.on_validation_end = lambda: found.append(dict(model.trainer.callback_metrics))
+    every = {"val_check_interval": max(steps // 2, 1), "check_val_every_n_epoch": None}
+    trainer(max_steps=steps, **every).fit(model.train(), data)
+    assert found[-1]["val/distil"].item() == pytest.approx(distance(), rel=1e-3)
+    if steps > 1:
+        assert distance() < before / 10
+        assert found[-1]["val/loss"] < found[0]["val/loss"]
+
+
 @pytest.mark.parametrize("objective", ["similar", "mlm"])
 def test_a_run_says_what_can_be_done_next(objective, tmp_path, zoo_cli):
     path = config(tmp_path, objective=objective)

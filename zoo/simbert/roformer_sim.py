@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from zoo.loading import load
-from zoo.simbert.batches import TextBatch
+from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Encoder, Pooler, Positions
 from zoo.simbert.losses import Contrast, cosine_matching, over_prefixes
 from zoo.simbert.module import Objective, SimBERT
-from zoo.simbert.sentences import MAX_LENGTH, rows_vectors
+from zoo.simbert.sentences import MAX_LENGTH, rows_vectors, source_vectors
+from zoo.training.averages import Averages
 from zoo.training.distributed import gather_with_grad
 
 
@@ -121,6 +122,7 @@ class RoFormerSim(SimBERT):
             raise ValueError(f"teacher={teacher} has no effect with objective={objective}")
         # In a list, so that the teacher is no part of this module: neither trained nor saved.
         self._teacher: list[Any] = []
+        self._distil = Averages("val/distil")
 
     def setup(self, stage: str) -> None:
         """Loads first weights and the teacher, and agrees with the data on a vocabulary.
@@ -159,3 +161,21 @@ class RoFormerSim(SimBERT):
 
         value = over_prefixes(loss, self.hparams["matryoshka"], vectors, columns)
         return {"distil": self.hparams["distillation_weight"] * value}
+
+    # Evaluation
+
+    def validation_step(
+        self, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Adds a batch to the numbers, with a teacher also its distillation loss."""
+        super().validation_step(batch, batch_idx, dataloader_idx)
+        if self._teacher and isinstance(batch, TextBatch):
+            own, theirs = source_vectors(self.net, batch), self._teach(batch.texts)
+            loss = self.hparams["distillation_weight"] * cosine_matching(own, own, theirs, theirs)
+            self._distil.add({"val/distil": loss.expand(len(own))})
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs what SimBERT logs, and in a fit with a teacher val/distil, the mean over batches."""
+        super().on_validation_epoch_end()
+        if self._teacher:
+            self._distil.log(self)
