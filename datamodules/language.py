@@ -71,6 +71,11 @@ class Windows:
     def __len__(self) -> int:
         return -(-max(len(self.symbols) - 1, 0) // self.stride)
 
+    def inside(self, skip: int = 0) -> NDArray[np.integer]:
+        """The documents' symbols without the first `skip` of each, and without what aligns them."""
+        pairs = zip(self.starts, self.stops, strict=True)
+        return np.concatenate([self.symbols[start + skip : stop] for start, stop in pairs])
+
     def of_length(self, length: int) -> "Windows":
         """The same text in windows of another length, without overlap."""
         other = copy.copy(self)
@@ -118,8 +123,8 @@ class Text(TextData):
             `sequence_length` if not given.
         stride: Symbols from one training window to the next; `sequence_length` if not given.
         documents: What a document is: a file, a paragraph (parted by empty lines) or a line.
-        align: Begin documents at multiples of this: at those of a model's chunk its documents are
-            what each is alone; 1 wastes no space.
+        align: Begin documents at multiples of this, of which the windows must be multiples too: at
+            those of a model's chunk its documents are what each is alone; 1 wastes no space.
         vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
             given.
         min_count: Least count of a symbol of the vocabulary in the training split.
@@ -130,7 +135,8 @@ class Text(TextData):
 
     Raises:
         FileNotFoundError: There is no text at `root`.
-        ValueError: A count is not positive, or a split has less than two symbols.
+        ValueError: A count is not positive, a length is no multiple of `align`, or a split has less
+            than two symbols.
     """
 
     def __init__(
@@ -156,6 +162,16 @@ class Text(TextData):
         self.test_lengths = list(test_lengths or [sequence_length])
         if min(self.test_lengths) < 1:
             raise ValueError(f"--data.test_lengths={test_lengths}: lengths are at least 1")
+        for name, length in (
+            ("sequence_length", sequence_length),
+            ("stride", stride or sequence_length),
+            *(("test_lengths", length) for length in self.test_lengths),
+        ):
+            if length % align:
+                raise ValueError(
+                    f"--data.{name}={length}: must be a multiple of --data.align={align}, as "
+                    "documents would not begin at multiples of it in every window"
+                )
         if documents not in get_args(Documents):
             known = ", ".join(get_args(Documents))
             raise ValueError(f"--data.documents={documents!r}: choose one of {known}")
@@ -188,10 +204,10 @@ class Text(TextData):
         )
 
     def unigram(self) -> float:
-        """Nats a symbol of the test split, coded by counts in the training split, from 1."""
-        train, test = (self.split(s).symbols for s in ("train", "test"))
+        """Nats a predicted symbol of the test split, by counts in the training split, from 1."""
+        train, test = self.split("train").inside(), self.split("test").inside(skip=1)
         counts = np.bincount(train, minlength=len(self.vocabulary)) + 1
-        return float(math.log(counts.sum()) - np.log(counts[test[1:]]).mean())
+        return float(math.log(counts.sum()) - np.log(counts[test]).mean())
 
     def _test_loader(self, length: int) -> EpochLoader:
         trainer, own = self.trainer, self.hparams

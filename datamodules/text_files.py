@@ -19,7 +19,7 @@ def read_documents(root: str | None, split: Split, *, lines: bool) -> list[bytes
 
     * No root: tiny Shakespeare (40,000 lines of the plays, public domain), which the zoo embeds.
     * A folder with a file of each split (train, valid or val, test; `ptb.train.txt` and
-      `wiki.train.tokens` are such names too): those, a document each.
+      `wiki.train.tokens` are such names too): those, a document each. None of the three may lack.
     * Any other folder: its .txt files at any depth, by name. A file: itself. The document that
       these make together is cut at 90 % and 95 % of its bytes, which of enwik8 makes the usual
       90, 5 and 5 million.
@@ -30,7 +30,8 @@ def read_documents(root: str | None, split: Split, *, lines: bool) -> list[bytes
         lines: Move a cut to the end of its line.
 
     Raises:
-        FileNotFoundError: There is no such file or folder, or no text in it.
+        FileNotFoundError: There is no such file or folder, or no text in it, or some splits have a
+            file and others have none.
     """
     if root is None:
         packed = files("datamodules") / "assets" / "tinyshakespeare.txt.gz"
@@ -45,6 +46,10 @@ def read_documents(root: str | None, split: Split, *, lines: bool) -> list[bytes
         file = own[split]
         assert file is not None
         return [_read(file)]
+    missing = [_NAMES[name] for name, file in own.items() if file is None]
+    if len(missing) < len(own):  # to cut all files anew would train on what was kept for the test
+        names = " and ".join("/".join(sorted(part)) for part in missing)
+        raise FileNotFoundError(f"{root} has files of some splits, but none named {names}")
     texts = [file for pattern in ("*.txt", "*.txt.gz") for file in path.rglob(pattern)]
     if not texts:
         raise FileNotFoundError(

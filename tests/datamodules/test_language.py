@@ -154,9 +154,26 @@ def test_unigram_codes_by_counts(tmp_path):
     assert nats == pytest.approx(-(np.log(3 / 7) + 2 * np.log(2 / 7)) / 3)
 
 
+def test_unigram_is_of_what_is_predicted_however_documents_are_aligned(tmp_path):
+    for name, lines in (("train", ["aab", "ba", "b"]), ("valid", ["ab"]), ("test", ["ab", "bba"])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    for align in (1, 4):
+        text = Text(root=str(tmp_path), documents="line", align=align, sequence_length=8)
+        nats = text.unigram()
+        # Training: a, a, b, end, b, a, end, b. Predicted: b, end, b, a. From 1, with <unk>.
+        p = {"a": 4 / 12, "b": 4 / 12, "end": 3 / 12}
+        assert nats == pytest.approx(-np.log([p["b"], p["end"], p["b"], p["a"]]).mean())
+        targets = everything(text.test_dataloader())[1]
+        names = text.vocabulary.symbols
+        assert [names[t] for t in targets[targets != NO_TARGET]] == ["b", "</s>", "b", "a"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"align": 64, "sequence_length": 96}, "--data.sequence_length=96: .*--data.align=64"),
+        ({"align": 64, "sequence_length": 128, "stride": 32}, "--data.stride=32: "),
+        ({"align": 4, "sequence_length": 8, "test_lengths": [8, 9]}, "--data.test_lengths=9: "),
         ({"test_lengths": [0]}, r"--data.test_lengths=\[0\]"),
         ({"documents": "page"}, "--data.documents='page'"),
         ({"sequence_length": 0}, "--data.sequence_length must be at least 1"),
