@@ -162,7 +162,7 @@ def test_a_prefix_does_not_know_what_follows(name, m):
 def test_many_chunks_take_the_cumulative_sum(monkeypatch):
     x, options = inputs(300), {"chunk": 2, "causal": True, "score": Score("relu2", 2)}
     summed = mixed_chunk_attention(*x, **options)  # 150 chunks
-    monkeypatch.setattr(attention, "_GEMM_CHUNKS", 200)
+    monkeypatch.setattr(attention, "GEMM_CHUNKS", 200)
     multiplied = mixed_chunk_attention(*x, **options)
     torch.testing.assert_close(summed, multiplied, rtol=0, atol=1e-12)
 
@@ -297,3 +297,24 @@ def test_state_refuses_what_it_cannot_continue():
     options = {"chunk": C, "score": Score("relu2", C), "state": state}
     with pytest.raises(ValueError, match="without masks"):
         mixed_chunk_attention(*x, causal=False, **options)
+    with pytest.raises(ValueError, match="chunk=4 cannot go on with chunks of 8"):
+        mixed_chunk_attention(*x, causal=True, **{**options, "chunk": 4})
+
+
+def test_documents_are_not_divided_by_the_length_of_all():
+    docs = torch.zeros(B, 9, dtype=torch.int64)
+    with pytest.raises(ValueError, match="global_norm=chunk"):
+        mixed_chunk_attention(
+            *inputs(9), chunk=C, causal=False, score=Score("relu2", C), doc_ids=docs,
+            global_norm="chunk",
+        )  # fmt: skip
+
+
+def test_autocast_does_not_round_the_number_of_tokens():
+    """The mean of equal values is their value, also of 2,088, which is no bfloat16."""
+    n, value = 2096, 255 / 128  # a bfloat16, beside which a mean of 0.4 % more is 2
+    q, k, v = torch.zeros(1, n, S), torch.ones(1, n, S), torch.full((1, n, 1), value)
+    q_lin = torch.eye(S)[:1].expand(1, n, S)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = mixed_chunk_attention(q, q, q_lin, k, v, chunk=C, causal=True, score=Score("relu2", C))
+    assert (y[0, C:] == value).all()

@@ -19,7 +19,7 @@ from zoo.flash.chunk_state import ChunkState, prepend, wide
 from zoo.flash.scores import Score, attend
 
 GlobalNorm = Literal["tokens", "chunk"]
-_GEMM_CHUNKS = 128  # up to here one product with a triangle costs less than a cumulative sum
+GEMM_CHUNKS = 128  # up to here one product with a triangle costs less than a cumulative sum
 
 
 def mixed_chunk_attention(
@@ -39,6 +39,10 @@ def mixed_chunk_attention(
     global_norm: GlobalNorm = "tokens",
 ) -> Tensor:
     """Attention of all tokens at once, in time and memory linear in n.
+
+    But the states of a causal text of up to 128 chunks, and of documents at any length, are one
+    product with a triangle of the G = n / c chunks, G s e / c multiplications a token more: with
+    documents the cost of a token grows with n.
 
     Exact with padding (masked tokens change nothing, however many there are) and with packed
     documents (no token sees another document, wherever in a chunk it begins).
@@ -63,10 +67,15 @@ def mixed_chunk_attention(
         Shape (B, n, e).
 
     Raises:
-        ValueError: A state comes with masks, with documents, without causality, or is ragged.
+        ValueError: A state comes with masks, with documents, without causality, is ragged or of
+            another chunk; or documents are to be divided by n.
     """
+    if doc_ids is not None and not causal and global_norm == "chunk":
+        raise ValueError("global_norm=chunk divides by the length of all documents: use tokens")
     before = 0
     if state is not None:
+        if state.v.shape[1] != chunk:
+            raise ValueError(f"chunk={chunk} cannot go on with chunks of {state.v.shape[1]}")
         if not causal or key_mask is not None or doc_ids is not None:
             raise ValueError("a state continues causal sequences without masks and documents")
         (k_quad, k_lin, v), opened = prepend(state, k_quad, k_lin, v)
@@ -163,17 +172,24 @@ def _add_past(
         counts = summaries.new_full((1, G), float(c), dtype=wide(summaries))
     else:
         counts = kept.sum(-1).to(wide(summaries))  # (B, G)
-    earlier = torch.ones(G, G, dtype=torch.bool, device=v.device).tril(-1)
-    if runs is not None:
-        earlier = earlier & (last[:, None, :] == first[:, :, None])  # (B, G, G)
-    triangle = earlier.to(counts)
-    seen = (triangle @ counts[..., None])[..., 0]  # tokens in the state, (1 or B, G)
+    triangle = None
+    if G <= GEMM_CHUNKS or runs is not None:
+        earlier = torch.ones(G, G, dtype=torch.bool, device=v.device).tril(-1)
+        if runs is not None:
+            earlier = earlier & (last[:, None, :] == first[:, :, None])  # (B, G, G)
+        triangle = earlier.to(counts)
+    # Tokens in the state, (1 or B, G): by no product, which autocast would round.
+    if runs is None:
+        seen = F.pad(counts.cumsum(-1)[:, :-1], (1, 0))
+    else:
+        assert triangle is not None
+        seen = (triangle * counts[:, None]).sum(-1)
     if state is not None:
         seen = seen + state.lengths[0] // c * c
     scale = (
         seen.clamp(min=1) if global_norm == "tokens" else torch.full_like(seen, c)
     ).reciprocal()
-    if G <= _GEMM_CHUNKS or runs is not None:
+    if triangle is not None:
         weights = (triangle * scale[..., None]).to(summaries.dtype)
         states = torch.matmul(weights, summaries)
     else:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from zoo.flash.attention import GEMM_CHUNKS
 from zoo.flash.block import GAUBlock, NormName, make_norm
 from zoo.flash.gau import GAUConfig
 from zoo.flash.transformer import TransformerBlock, swiglu_width
@@ -112,7 +113,7 @@ class Network(nn.Module):
                     f"dim={dim} a multiple of heads={heads}, without token_shift and post_norm"
                 )
             for _ in range(depth // 2):
-                hidden = swiglu_width(dim, head)
+                hidden = swiglu_width(dim, expanded, head)
                 block = TransformerBlock(
                     dim, heads, hidden, causal=unit.causal, pairing=unit.pairing, eps=eps,
                     dropout=dropout,
@@ -131,7 +132,8 @@ class Network(nn.Module):
             size = head
         if rotary_dim is not None and rotary_dim > size:
             raise ValueError(f"rotary_dim={rotary_dim} is more than the {size} features of a head")
-        self.rotary = RotaryEmbedding(rotary_dim or size, pairing=unit.pairing)
+        rotary_dim = size if rotary_dim is None else rotary_dim
+        self.rotary = RotaryEmbedding(rotary_dim, pairing=unit.pairing)
         self.final_norm = make_norm(final_norm, dim, eps) if final_norm else None
         self.head = None if tied else nn.Linear(dim, vocabulary, bias=head_bias)
         self.head_bias = nn.Parameter(torch.zeros(vocabulary)) if tied and head_bias else None
@@ -150,7 +152,7 @@ class Network(nn.Module):
         for layer in self.layers:
             layer.compile(dynamic=False)
 
-    def shard(self, device: str, processes: int) -> None:
+    def shard(self, device: str, processes: int, *others: nn.Module) -> None:
         """Spreads weights, gradients and optimiser state over all processes (FSDP2).
 
         Over a mesh of its own: Lightning's has a dimension for tensors cut across processes.
@@ -158,17 +160,27 @@ class Network(nn.Module):
         Args:
             device: cuda or cpu.
             processes: Number of processes.
+            others: Modules beside the network that learn with it.
         """
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
         mesh = init_device_mesh(device, (processes,))
-        for layer in self.layers:
-            fully_shard(layer, mesh=mesh)
-        fully_shard(self, mesh=mesh)
+        for module in (*self.layers, self, *others):
+            fully_shard(module, mesh=mesh)
+        register_fsdp_forward_method(self, "features")
 
-    def embed(self, tokens: Tensor, segments: Tensor | None, starts: list[int]) -> Tensor:
-        """Embeddings (B, n, d) of tokens (B, n) that begin at `starts`, one or one a row."""
+    def embed(
+        self,
+        tokens: Tensor,
+        segments: Tensor | None,
+        starts: list[int],
+        doc_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings (B, n, d) of tokens (B, n) that begin at `starts`, one or one a row.
+
+        Documents count their positions from 0 each.
+        """
         x: Tensor = self.embedding(tokens)
         if self.segments is not None:
             x = x + self.segments(torch.zeros_like(tokens) if segments is None else segments)
@@ -176,6 +188,9 @@ class Network(nn.Module):
             n, dim = tokens.shape[1], x.shape[-1]
             i = torch.arange(0, dim, 2, dtype=torch.float64)
             positions = torch.tensor(starts)[:, None] + torch.arange(n)
+            if doc_ids is not None:
+                new = F.pad(doc_ids[:, 1:] != doc_ids[:, :-1], (1, 0)).cpu()
+                positions = positions - positions.where(new, 0).cummax(1).values
             angles = positions.double()[..., None] * 10000 ** (-i / dim)
             waves = torch.cat([angles.sin(), angles.cos()], -1)[..., :dim]
             x = x + waves.to(x.device, x.dtype) * self.position_scale.to(x.dtype)
@@ -190,7 +205,7 @@ class Network(nn.Module):
         segments: Tensor | None = None,
     ) -> Tensor:
         """The last block's normalised output, (B, n, d)."""
-        x = self.embed(tokens, segments, [0])
+        x = self.embed(tokens, segments, [0], doc_ids)
         rotary = self.rotary.tables(tokens.shape[1])
         for layer in self.layers:
             if self.checkpointing and torch.is_grad_enabled():
@@ -271,8 +286,9 @@ class Network(nn.Module):
 def macs_per_token(network: Network, n: int) -> float:
     """Multiplications a token of the forward pass at length n, without the head.
 
-    The weights' once, and those of attention: c (s + e) + 2 s e for flash, n (s + e) for
-    flash_quad, 2 n d for a transformer, half of these where no token sees a later one.
+    The weights' once, and those of attention: c (s + e) + 2 s e for flash, and where its states are
+    a product with a triangle of the chunks n s e / c^2 more; n (s + e) for flash_quad, 2 n d for a
+    transformer, half of these two where no token sees a later one.
     """
     linears = (m for m in network.layers.modules() if isinstance(m, nn.Linear))
     total = float(sum(m.weight.numel() for m in linears))
@@ -284,7 +300,10 @@ def macs_per_token(network: Network, n: int) -> float:
         s, e, config = layer.gau.head, layer.gau.expanded, layer.gau.config
         if config.kind == "flash":
             c = min(config.chunk, n)
-            total += c * (s + e) + 2 * s * e + math.ceil(n / c) * s * e / c
+            chunks = math.ceil(n / c)
+            total += c * (s + e) + 2 * s * e
+            if config.causal and chunks <= GEMM_CHUNKS:
+                total += chunks * s * e / c
         else:
             total += n * (s + e) / (1 + config.causal)
     return total

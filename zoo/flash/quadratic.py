@@ -66,7 +66,7 @@ def quadratic_attention(
         # PyTorch's own, which chooses a kernel by the sizes of keys and values.
         mask = None
         if causal and start:
-            mask = torch.ones(total, total, dtype=torch.bool, device=q.device).tril()[start:]
+            mask = torch.ones(total - start, total, dtype=torch.bool, device=q.device).tril(start)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal and not start
         )

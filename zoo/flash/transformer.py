@@ -10,12 +10,21 @@ from zoo.layers.rms_norm import RMSNorm
 from zoo.layers.rotary import Pairing, rotate
 
 
-def swiglu_width(dim: int, head: int) -> int:
+def swiglu_width(dim: int, expanded: int, head: int) -> int:
     """Hidden units that give a block the parameters of two gated attention units.
 
-    Two units with e = 2 d have 12 d^2 + 2 d s weights, attention has 4 d^2, and SwiGLU 3 d h.
+    Two units have 6 d e + 2 d s weights, attention has 4 d^2, and SwiGLU 3 d h.
+
+    Raises:
+        ValueError: Attention alone has as many.
     """
-    return max(round((8 * dim + 2 * head) / 3 / 4) * 4, 4)
+    room = 6 * expanded + 2 * head - 4 * dim
+    if room <= 0:
+        raise ValueError(
+            f"kind=transformer: two units of e={expanded}, s={head} have no more weights than "
+            f"attention of d={dim}: give them a larger expansion"
+        )
+    return max(round(room / 3 / 4) * 4, 4)
 
 
 class Attention(nn.Module):
@@ -63,8 +72,8 @@ class Attention(nn.Module):
             k, v = state.k[:, :, : start + n], state.v[:, :, : start + n]
         mask = None
         if key_mask is not None or doc_ids is not None or (start and n > 1):
-            mask = torch.ones(start + n, start + n, dtype=torch.bool, device=x.device)
-            mask = mask.tril()[None, start:] if self.causal else mask[None]
+            mask = torch.ones(1, n, start + n, dtype=torch.bool, device=x.device)
+            mask = mask.tril(start) if self.causal else mask
             if doc_ids is not None:
                 mask = mask & (doc_ids[:, :, None] == doc_ids[:, None, :])
             if key_mask is not None:
