@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules.image_data import Split
 from datamodules.sentences import SentenceSet, TextLines
-from datamodules.vocabulary import Vocabulary
+from datamodules.vocabulary import Level, Vocabulary
 
 Segmenter = Literal["none", "spaces", "jieba"]
 
@@ -137,12 +137,20 @@ class MaskedSentences(TextLines):
         if segmenter != "none" and level != "char":
             raise ValueError(f"--data.segmenter={segmenter} finds words of characters: level=char")
         self._classes: dict[Split, list[int]] = {}
-        if vocabulary_of is not None:
-            from zoo.loading import load
 
-            self._vocabulary = getattr(load(vocabulary_of), "vocabulary", None)
-            if not isinstance(self._vocabulary, Vocabulary):
-                raise ValueError(f"--data.vocabulary_of={vocabulary_of}: that model has no symbols")
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols of the training split, or of the model that `vocabulary_of` names."""
+        if self._vocabulary is None and self.hparams["vocabulary_of"] is not None:
+            self._vocabulary = _vocabulary_of(self.hparams["vocabulary_of"], self.hparams["level"])
+        return super().vocabulary
+
+    @property
+    def classes(self) -> int:
+        """Classes that the labels of the loaded splits need, by the greatest; 0 without labels."""
+        if not self.hparams["labels"]:
+            return 0
+        return 1 + max(label for labels in self._classes.values() for label in labels)
 
     def texts(self, split: Split) -> list[str]:
         """The sentences of a split; two of a row are parted by a line's end."""
@@ -180,10 +188,10 @@ class MaskedSentences(TextLines):
                 if not self.hparams["labels"]:
                     yield from ((text, 0) for text in texts if text)
                     continue
-                try:
-                    yield "\n".join(texts), int(row["label"])
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"{table}: label {row['label']!r} is no class") from error
+                label = (row["label"] or "").strip()
+                if not label.isdecimal():
+                    raise ValueError(f"{table}: label {label!r} is no class: they are 0, 1, ...")
+                yield "\n".join(texts), int(label)
 
     def load_split(self, split: Split) -> MaskedSet:
         """Encodes the sentences of a split."""
@@ -209,6 +217,11 @@ class MaskedSentences(TextLines):
         counts[self.vocabulary.end] = 0
         return torch.from_numpy((counts + 1) / (counts + 1).sum())
 
+    def majority(self, classes: int) -> Tensor:
+        """Probability of each class by its count in the training split, from 1."""
+        counts = np.bincount(self.split("train").labels, minlength=classes)
+        return torch.from_numpy((counts + 1) / (counts + 1).sum())
+
     def _encode(self, words: Vocabulary, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         parts = [words.encode(part) for part in text.split("\n")]
         tokens = np.concatenate([x for p in parts for x in (p, np.array([words.end]))][:-1])
@@ -218,6 +231,25 @@ class MaskedSentences(TextLines):
             assert sum(lengths) == len(tokens), text
             starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
         return tokens, starts
+
+
+def _vocabulary_of(path: str, level: Level) -> Vocabulary:
+    """The symbols that a checkpoint of a language model holds.
+
+    Raises:
+        ValueError: It holds none, or those of another level.
+    """
+    from zoo.loading import find_checkpoint, read_checkpoint, read_exported
+
+    file = find_checkpoint(path)
+    weights = read_exported(file)[2] if file.is_dir() else read_checkpoint(file)["state_dict"]
+    packed = weights.get("words.symbols")
+    if packed is None or not len(packed):
+        raise ValueError(f"--data.vocabulary_of={path}: that model has no symbols")
+    words = Vocabulary.unpack(bytes(packed.tolist()))
+    if words.level != level:
+        raise ValueError(f"--data.vocabulary_of={path}: set --data.level {words.level} as there")
+    return words
 
 
 def _segment(text: str, segmenter: Segmenter) -> list[str]:

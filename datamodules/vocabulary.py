@@ -1,5 +1,6 @@
 """What the symbols of a text are, and their numbers: words, characters or bytes."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -89,6 +90,17 @@ class Vocabulary:
         kept = sorted((-count, symbol) for symbol, count in counts.items() if count >= min_count)
         room = None if size is None else max(size - 2, 0)
         return cls(level, [END, UNKNOWN, *(symbol for _, symbol in kept[:room])])
+
+    def pack(self) -> bytes:
+        """The symbols as they are kept with a model's weights."""
+        symbols = [] if self.level == "byte" else self.symbols
+        return json.dumps([self.level, *symbols]).encode()
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Vocabulary":
+        """The vocabulary that `pack` wrote."""
+        level, *symbols = json.loads(packed)
+        return cls(level, symbols)
 
     @cached_property
     def _by_code(self) -> NDArray[np.int64]:

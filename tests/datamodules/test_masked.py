@@ -72,6 +72,7 @@ def test_batches_are_of_about_one_length(table):
         ("a\tb\n1\t2\n", {}, "must name sentence1"),
         ("sentence1\nx\n", {"labels": True}, "must name sentence1"),
         ("sentence1\tlabel\nx\tyes\n", {"labels": True}, "label 'yes' is no class"),
+        ("sentence1\tlabel\nx\t-1\n", {"labels": True}, "label '-1' is no class"),
     ],
 )
 def test_bad_tables_are_named(tmp_path, content, options, message):

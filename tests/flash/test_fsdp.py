@@ -1,4 +1,4 @@
-"""Weights spread over two processes learn what one process learns."""
+"""Weights spread over two processes learn what they learn otherwise."""
 
 import os
 import subprocess
@@ -7,15 +7,33 @@ import sys
 import pytest
 import torch
 
-CONFIG = """\
-seed_everything: 3
+NETWORK = "dim: 16, depth: 2, head_size: 16, chunk: 16, lr: 0.01, position_bias: true"
+LM = f"""\
 model:
   class_path: zoo.FlashLM
-  init_args:
-    {vocab_size: 67, dim: 16, depth: 2, head_size: 16, chunk: 16, lr: 0.01, position_bias: true}
+  init_args: {{vocab_size: 67, {NETWORK}}}
 data:
   class_path: datamodules.Text
-  init_args: {sequence_length: 32, batch_size: 8, limit: 20000, val_batch_size: 64}
+  init_args: {{sequence_length: 32, limit: 20000, batch_size: 4, val_batch_size: 32}}
+"""
+MLM = f"""\
+model:
+  class_path: zoo.FlashMLM
+  init_args: {{vocab_size: 29, {NETWORK}}}
+data:
+  class_path: datamodules.MaskedSentences
+  init_args: {{root: pairs.tsv, batch_size: 4, val_batch_size: 32, pool: 1}}
+"""
+CLASSES = f"""\
+model:
+  class_path: zoo.FlashMLM
+  init_args: {{vocab_size: 30, num_classes: 2, tied: false, {NETWORK}}}
+data:
+  class_path: datamodules.MaskedSentences
+  init_args: {{root: pairs.tsv, labels: true, batch_size: 4, val_batch_size: 32, pool: 1}}
+"""
+TRAINER = """\
+seed_everything: 3
 trainer:
   accelerator: cpu
   devices: 1
@@ -27,13 +45,28 @@ trainer:
   enable_progress_bar: false
   enable_model_summary: false
 """
+ON_TWO = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+ALONE = ["--data.batch_size", "8", "--data.val_batch_size", "64"]
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path):
-    (tmp_path / "c.yaml").write_text(CONFIG)
-    more = ["-c", "fsdp", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
-    runs = {"one": [], "two": [*more, "--data.batch_size", "4", "--data.val_batch_size", "32"]}
+@pytest.mark.parametrize(
+    ("config", "other"),
+    [
+        (LM, ALONE),
+        (MLM, ["-c", "ddp", *ON_TWO]),  # the masks are each process's own: DDP draws the same
+        (CLASSES, ALONE),
+        (CLASSES, ["-c", "ddp", *ON_TWO]),
+    ],
+    ids=["lm", "mlm", "classes", "classes-ddp"],
+)
+def test_two_processes_with_a_share_each_learn_the_same(config, other, tmp_path):
+    rows = [
+        f"{chr(97 + i % 26)}bc\t{chr(97 + i % 7)}{chr(97 + i // 7)}\t{i % 2}" for i in range(150)
+    ]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]))
+    (tmp_path / "c.yaml").write_text(TRAINER + config)
+    runs = {"other": other, "fsdp": ["-c", "fsdp", *ON_TWO]}
     environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "ZOO_RUN_DIR")}
     weights = {}
     for name, options in runs.items():
@@ -45,6 +78,6 @@ def test_two_processes_equal_one(tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
         checkpoint = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
         weights[name] = checkpoint["state_dict"]
-    assert weights["one"].keys() == weights["two"].keys()
-    for key, tensor in weights["one"].items():
-        torch.testing.assert_close(weights["two"][key], tensor, rtol=1e-3, atol=2e-5)
+    assert weights["other"].keys() == weights["fsdp"].keys()
+    for key, tensor in weights["other"].items():
+        torch.testing.assert_close(weights["fsdp"][key], tensor, rtol=1e-3, atol=2e-5)

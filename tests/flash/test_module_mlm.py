@@ -1,3 +1,4 @@
+import json
 import math
 
 import lightning.pytorch as L
@@ -143,8 +144,96 @@ def test_finetuning_begins_with_the_pretrained_network(table, tmp_path):
     for name, weight in model.net.state_dict().items():
         assert torch.equal(other.net.state_dict()[name], weight)
     third = FlashMLM(vocab_size=size, **{**TINY, "dim": 16})
-    with pytest.raises(ValueError, match="network is another"):
+    with pytest.raises(ValueError, match="network is another: dim=32 there, 16 here"):
         third._begin_with(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"score": "laplace"},
+        {"pairing": "interleaved"},
+        {"chunk": 8},
+        {"global_norm": "chunk"},
+        {"min_length": 3},
+        {"rotary_dim": 8},
+        {"norm_eps": 1e-3},
+    ],
+)
+def test_another_function_of_the_same_weights_is_refused(other, tmp_path):
+    zoo.save_pretrained(FlashMLM(vocab_size=9, **TINY), tmp_path / "out")
+    FlashMLM(vocab_size=9, **{**TINY, "norm_length": 7})._begin_with(str(tmp_path / "out"))
+    (name,) = other
+    with pytest.raises(ValueError, match=f"out: the network is another: {name}="):
+        FlashMLM(vocab_size=9, **{**TINY, **other})._begin_with(str(tmp_path / "out"))
+
+
+CONFIG = """\
+seed_everything: 0
+model:
+  class_path: zoo.FlashMLM
+  init_args: {vocab_size: SIZE, dim: 16, depth: 2, head_size: 16, chunk: 16, lr: 0.005}
+data:
+  class_path: datamodules.MaskedSentences
+  init_args: {root: pairs.tsv, batch_size: 16}
+trainer:
+  accelerator: cpu
+  max_steps: 6
+  log_every_n_steps: 2
+  enable_progress_bar: false
+  enable_model_summary: false
+"""
+
+
+def test_command_line_from_pretraining_to_classes(table, zoo_cli, mistake, tmp_path):
+    size = len(MaskedSentences(root=table).vocabulary) + 1
+    (tmp_path / "c.yaml").write_text(CONFIG.replace("SIZE", str(size)))
+    code, _, err = zoo_cli("fit", "-c", "c.yaml", "--run_dir", "mlm")
+    assert code == 0, err
+    fit = ["fit", "-c", "c.yaml", "--data.labels", "true", "--data.vocabulary_of", "mlm"]
+    fit += ["--model.pretrained", "mlm", "--model.num_classes", 3]
+    for run, flags, message in (
+        ("a", ["--model.num_classes", 2], "label 2, beyond --model.num_classes=2: set 3"),
+        ("b", ["--data.labels", "false"], "--data.labels true"),
+        ("c", ["--data.level", "word"], "--data.level char as there"),
+    ):
+        assert message in mistake(*fit, "--run_dir", run, *flags)
+    code, _, err = zoo_cli(*fit, "--run_dir", "pairs")
+    assert code == 0, err
+    one, two = (zoo.load(run) for run in ("mlm", "pairs"))
+    assert one.vocabulary == two.vocabulary
+    assert two.classifier.out_features == 3
+    code, _, err = zoo_cli("test", "--ckpt_path", "pairs")
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "pairs" / "results.json").read_text())["metrics"]
+    assert metrics.keys() == {
+        f"{where}/{what}" for where in ("test", "baseline") for what in ("loss", "accuracy")
+    }
+    labels = MaskedSentences(root=table, labels=True)
+    test = labels.split("test").labels
+    most = torch.from_numpy(labels.split("train").labels).bincount().argmax().item()
+    assert metrics["baseline/accuracy"] == pytest.approx((test == most).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_weight_of_a_classifier_that_learns_has_a_gradient(tied):
+    """Else DDP would wait for it."""
+    model = FlashMLM(vocab_size=9, num_classes=2, tied=tied, head_bias=True, **TINY)
+    tokens, lengths = torch.randint(0, 8, (2, 40)), torch.tensor([40, 7])
+    batch = MaskedBatch(tokens, lengths, torch.arange(2), tokens, torch.tensor([0, 1]))
+    model.training_step(batch, 0).backward()
+    for name, p in model.named_parameters():
+        assert (p.grad is not None) == p.requires_grad, name
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == ({"net.head_bias"} if tied else {"net.head.weight", "net.head.bias"})
+
+
+@pytest.mark.parametrize("k", [0, 10, 50])
+def test_more_or_fewer_guesses_than_there_are_symbols_are_refused(k):
+    model = FlashMLM(vocab_size=9, **TINY)
+    with pytest.raises(ValueError, match=f"k={k}: from 1 to the 9"):
+        model.fill_mask(torch.tensor([[1, 8]]), k=k)
+    assert len(model.fill_mask(torch.tensor([[1, 8]]), k=9)[0][0]) == 9
 
 
 @torch.no_grad()

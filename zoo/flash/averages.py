@@ -12,11 +12,12 @@ class PredictionAverages:
 
     Args:
         prefix: val or test.
-        unit: What is predicted, for the name of the bits.
+        unit: What is predicted, for the name of the bits; None for classes, of which neither bits
+            nor perplexity are told.
         suffix: Ends the names, such as "@1024".
     """
 
-    def __init__(self, prefix: str, unit: str = "symbol", suffix: str = "") -> None:
+    def __init__(self, prefix: str, unit: str | None = "symbol", suffix: str = "") -> None:
         self.prefix, self.unit, self.suffix = prefix, unit, suffix
         self._sums: Tensor | None = None
 
@@ -41,10 +42,9 @@ class PredictionAverages:
         self._sums = None
         nats, right, count = module.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         mean = nats / max(count, 1.0)
-        means = {
-            "loss": mean,
-            f"bits_per_{self.unit}": mean / math.log(2),
-            "perplexity": math.exp(min(mean, 700.0)),
-            "accuracy": right / max(count, 1.0),
-        }
+        means = {"loss": mean}
+        if self.unit is not None:
+            means[f"bits_per_{self.unit}"] = mean / math.log(2)
+            means["perplexity"] = math.exp(min(mean, 700.0))
+        means["accuracy"] = right / max(count, 1.0)
         return {f"{self.prefix}/{k}{self.suffix}": v for k, v in means.items()}, int(count)

@@ -11,6 +11,45 @@ from zoo.flash.network import Network
 from zoo.flash.scores import Score
 from zoo.training.optim import piecewise_linear
 
+# What the units have and a kind has not, with the values at which it says nothing. The recipes'
+# chunk and position bias mean nothing to a transformer, so that `--model.kind` alone changes it.
+_MEANINGLESS: dict[str, dict[str, Any]] = {
+    "flash": {},
+    "flash_quad": {"global_norm": "tokens", "global_part": True},
+    "transformer": {
+        "score": "relu2_paper",
+        "norm": "rms",
+        "bias": False,
+        "offsets": True,
+        "global_norm": "tokens",
+        "global_part": True,
+    },
+}
+_UNUSED: dict[str, set[str]] = {
+    "flash": {"heads", "norm_length"},
+    "flash_quad": {"heads", "chunk"},
+    "transformer": {"chunk", "norm_length", "min_length", "position_bias"},
+}
+# What decides the function that given weights compute.
+_FUNCTION = (
+    "kind", "dim", "depth", "expansion", "head_size", "heads", "chunk", "score", "norm_length",
+    "min_length", "position_bias", "sinusoidal", "rotary_dim", "pairing", "token_shift", "norm",
+    "final_norm", "norm_eps", "post_norm", "bias", "offsets", "global_norm", "global_part",
+    "segments", "tied", "head_bias",
+)  # fmt: skip
+
+
+def check_same_function(own: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Raises ValueError if networks of these hyper-parameters differ, naming the first that does.
+
+    Weights that fit are not enough: the score, the chunk or the pairing have none.
+    """
+    for name in _FUNCTION:
+        if name not in _UNUSED[own["kind"]] and own[name] != other[name]:
+            raise ValueError(
+                f"the network is another: {name}={other[name]} there, {own[name]} here"
+            )
+
 
 def build_network(own: Mapping[str, Any], *, causal: bool) -> Network:
     """The network of a module's hyper-parameters.
@@ -21,6 +60,9 @@ def build_network(own: Mapping[str, Any], *, causal: bool) -> Network:
     kind, dim = own["kind"], own["dim"]
     if own["expansion"] <= 0:
         raise ValueError(f"expansion={own['expansion']}: the width e is a positive multiple of dim")
+    for name, value in _MEANINGLESS.get(kind, {}).items():
+        if own[name] != value:
+            raise ValueError(f"{name}={own[name]} means nothing with kind={kind}")
     flash = kind != "flash_quad"
     size = own["chunk"] if flash else own["norm_length"]
     unit = GAUConfig(

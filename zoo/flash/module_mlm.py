@@ -12,7 +12,7 @@ from datamodules.vocabulary import Vocabulary
 from zoo.flash.attention import GlobalNorm
 from zoo.flash.averages import PredictionAverages
 from zoo.flash.block import NormName
-from zoo.flash.build import build_network, build_optimizer, check_optimizer
+from zoo.flash.build import build_network, build_optimizer, check_optimizer, check_same_function
 from zoo.flash.masking import mask_tokens
 from zoo.flash.network import Kind
 from zoo.flash.scores import ScoreName
@@ -45,7 +45,7 @@ class FlashMLM(LightningModule):
         score: Attention weights: relu2_paper, relu2, relu2_row, softmax, softmax_plus or laplace.
         norm_length: What stands for the length of the text in the scores of flash_quad.
         min_length: Least number of keys in softmax_plus.
-        position_bias: Learn a bias of the distance between tokens of a chunk.
+        position_bias: Learn a bias of the distance between tokens of a chunk; not of a transformer.
         sinusoidal: Add sines of the position to the embedding.
         rotary_dim: Features of a head that rotate; all if not given.
         pairing: Which of them rotate together: interleaved or half.
@@ -138,9 +138,15 @@ class FlashMLM(LightningModule):
         self.classifier = nn.Linear(dim, num_classes) if num_classes else None
         self.words = Words(vocab_size, extra=1)
         self.compiled = self.sharded = False
-        self._validation, self._test = PredictionAverages("val"), PredictionAverages("test")
-        self._counted = PredictionAverages("baseline")
-        self._unigram: Tensor | None = None  # log probabilities, while testing
+        if self.classifier is not None:
+            for unused in (self.net.head, self.net.head_bias):
+                if unused is not None:
+                    unused.requires_grad_(False)
+        unit = None if num_classes else "symbol"
+        self._validation, self._test, self._counted = (
+            PredictionAverages(prefix, unit) for prefix in ("val", "test", "baseline")
+        )
+        self._counts: Tensor | None = None  # log probabilities, while testing
         self._tested = 0
 
     @property
@@ -158,10 +164,10 @@ class FlashMLM(LightningModule):
             key_mask: True where there is a token, bool, shape (B, n).
             segments: Type of each token, shape (B, n).
         """
-        features = self.net.features(tokens, key_mask, segments=segments)
         if self.classifier is None:
-            logits: Tensor = self.net.logits(features)
+            logits: Tensor = self.net(tokens, key_mask, segments=segments)
             return logits
+        features = self.net.features(tokens, key_mask, segments=segments)
         if key_mask is None:
             mean = features.mean(1)
         else:
@@ -225,23 +231,38 @@ class FlashMLM(LightningModule):
         """Shards the network where the strategy does (`-c fsdp`)."""
         if self.device_mesh is not None and not self.sharded:
             device = self.trainer.strategy.root_device.type
-            self.net.shard(device, self.trainer.world_size)
+            others = () if self.classifier is None else (self.classifier,)
+            self.net.shard(device, self.trainer.world_size, *others)
             self.sharded = True
 
     def setup(self, stage: str) -> None:
         """Takes the data's symbols, the pretrained weights, and compiles.
 
         Raises:
-            ValueError: The data has other symbols than the model, or the network is another.
+            ValueError: The data has other symbols or classes than the model, or the network is
+                another.
         """
+        data = getattr(self.trainer, "datamodule", None)
+        if self.classifier is not None and isinstance(data, MaskedSentences):
+            self._check_classes(data.classes)
         if stage == "fit" and self.hparams["pretrained"] is not None:
             self._begin_with(self.hparams["pretrained"])
-        words = getattr(getattr(self.trainer, "datamodule", None), "vocabulary", None)
+        words = getattr(data, "vocabulary", None)
         if isinstance(words, Vocabulary):
             self.words.use(words)
         if self.hparams["compile"] and stage == "fit" and not self.compiled:
             self.net.compile_layers()
             self.compiled = True
+
+    def _check_classes(self, needed: int) -> None:
+        have = self.hparams["num_classes"]
+        if not needed:
+            raise ValueError(f"--model.num_classes={have} learns from labels: --data.labels true")
+        if needed > have:
+            raise ValueError(
+                f"the data has the label {needed - 1}, beyond --model.num_classes={have}: set "
+                f"{needed}, or choose another table"
+            )
 
     def _begin_with(self, path: str) -> None:
         from zoo.loading import load
@@ -250,7 +271,10 @@ class FlashMLM(LightningModule):
         if not isinstance(other, FlashMLM):
             raise ValueError(f"--model.pretrained={path} holds a {type(other).__name__}")
         try:
+            check_same_function(self.hparams, other.hparams)
             self.net.load_state_dict(other.net.state_dict())
+        except ValueError as error:
+            raise ValueError(f"--model.pretrained={path}: {error}") from error
         except RuntimeError as error:
             raise ValueError(
                 f"--model.pretrained={path}: the network is another: {str(error).splitlines()[1]}"
@@ -277,24 +301,26 @@ class FlashMLM(LightningModule):
         self.log_dict(self._validation.reduce(self)[0], sync_dist=True)
 
     def on_test_start(self) -> None:
-        """Counts the symbols of the training split, once: a guess to stand beside the model's."""
+        """Counts the training split, once: a guess to stand beside the model's."""
         data = getattr(self.trainer, "datamodule", None)
-        self._unigram = None
-        if self.classifier is None and isinstance(data, MaskedSentences):
-            self._unigram = data.unigram().log().to(self.device)
+        self._counts = None
+        if isinstance(data, MaskedSentences):
+            classes = self.hparams["num_classes"]
+            counts = data.majority(classes) if classes else data.unigram()
+            self._counts = counts.log().to(self.device)
 
     def test_step(self, batch: MaskedBatch, batch_idx: int) -> None:
-        """Adds to the numbers of the test, and to those of counting symbols."""
+        """Adds to the numbers of the test, and to those of counting."""
         u = uniform(EVALUATION_SEED, batch.index, 0, (batch.tokens.shape[1], 3))
         logits, targets, scored = self.losses(batch, u)
         self._test.add(logits, targets, scored)
-        if self._unigram is not None:
+        if self._counts is not None:
             guessed = targets[scored]
-            counted = self._unigram.expand(len(guessed), -1)
+            counted = self._counts.expand(len(guessed), -1)
             self._counted.add(counted, guessed, torch.ones_like(guessed, dtype=torch.bool))
 
     def on_test_epoch_end(self) -> None:
-        """Logs accuracy, loss and perplexity, beside counting symbols."""
+        """Logs accuracy and loss, and perplexity of symbols, beside counting."""
         means, self._tested = self._test.reduce(self)
         counted, number = self._counted.reduce(self)
         self.log_dict(means | (counted if number else {}), sync_dist=True)
@@ -302,7 +328,10 @@ class FlashMLM(LightningModule):
     def protocol(self) -> dict[str, str]:
         """How the numbers of a test were made."""
         if self.classifier is not None:
-            return {"test/accuracy": f"test split, {self._tested} items"}
+            return {
+                "test/accuracy": f"test split, {self._tested} items",
+                "baseline/accuracy": "the training split's largest class; loss: its counts",
+            }
         how = (
             f"test split, {self.hparams['mask_rate']:.0%} chosen by item (seed {EVALUATION_SEED}), "
             f"8 of 10 masked, 1 replaced, 1 left; {self._tested} guesses"
@@ -327,8 +356,10 @@ class FlashMLM(LightningModule):
             key_mask: Of tokens: True where there is one, bool, shape (B, n).
 
         Raises:
-            ValueError: The model is a classifier, or has no symbols.
+            ValueError: The model is a classifier or has no symbols, or k is out of range.
         """
+        if not 1 <= k <= self.hparams["vocab_size"]:
+            raise ValueError(f"k={k}: from 1 to the {self.hparams['vocab_size']} symbols")
         if self.classifier is not None:
             raise ValueError("a classifier guesses no symbols: use the pretrained model")
         if isinstance(texts, Tensor):

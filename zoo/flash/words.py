@@ -1,6 +1,5 @@
 """The symbols of the training text, kept with the weights."""
 
-import json
 from typing import Any
 
 import torch
@@ -35,8 +34,7 @@ class Words(nn.Module):
         if not len(self.symbols):
             raise ValueError("this model has no symbols yet: train it on text, or give numbers")
         if self._vocabulary is None:
-            level, *symbols = json.loads(bytes(self.symbols.tolist()))
-            self._vocabulary = Vocabulary(level, () if level == "byte" else symbols)
+            self._vocabulary = Vocabulary.unpack(bytes(self.symbols.tolist()))
         return self._vocabulary
 
     def use(self, vocabulary: Vocabulary) -> None:
@@ -54,9 +52,8 @@ class Words(nn.Module):
             )
         if len(self.symbols) and self.vocabulary != vocabulary:
             raise ValueError("the data has other symbols than the model was trained on")
-        symbols = [] if vocabulary.level == "byte" else vocabulary.symbols
-        packed = json.dumps([vocabulary.level, *symbols]).encode()
-        self.symbols = torch.tensor(list(packed), dtype=torch.uint8, device=self.symbols.device)
+        packed = list(vocabulary.pack())
+        self.symbols = torch.tensor(packed, dtype=torch.uint8, device=self.symbols.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         symbols = state_dict.get(f"{prefix}symbols")
