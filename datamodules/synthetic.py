@@ -160,6 +160,7 @@ class Synthetic(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        self.symbols = symbols
         if task not in get_args(Task):
             raise ValueError(f"--data.task={task!r}: choose one of {', '.join(get_args(Task))}")
         needed = {"copy": 3, "induction": 4, "recall": 4 * pairs + gap}[task]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import zoo
-from datamodules import StreamBatch, Text
+from datamodules import StreamBatch, Synthetic, Text
 from tests.processes import in_new_process
 from zoo.flash.module_lm import FlashLM
 
@@ -155,6 +155,8 @@ def test_prefill_and_step_are_the_logits():
 
 
 def test_data_with_other_symbols_names_the_flag(trained, tmp_path):
+    with pytest.raises(ValueError, match=r"65 symbols, but the model 33: .*vocab_size=65"):
+        trainer(max_steps=1).fit(tiny(vocab_size=33), Synthetic(symbols=65))
     data = Text(sequence_length=64, batch_size=8)
     with pytest.raises(ValueError, match=r"--model\.vocab_size=67"):
         trainer(max_steps=1).fit(tiny(vocab_size=50), data)
@@ -184,6 +186,8 @@ def test_bad_options_are_named(options, message):
     ("options", "message"),
     [
         ({"temperature": -1.0}, "temperature=-1"),
+        ({"temperature": math.nan}, "temperature=nan"),
+        ({"temperature": math.inf}, "temperature=inf"),
         ({"top_k": 0}, "top_k=0"),
         ({"top_p": 0.0}, "top_p=0"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
@@ -193,6 +197,8 @@ def test_bad_options_are_named(options, message):
 def test_bad_requests_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         tiny().generate(**{"prompt": [torch.tensor([1])], **options})
+    with pytest.raises(ValueError, match=message):
+        tiny().stream(**{"prompt": [torch.tensor([1])], **options})  # before a token is asked for
 
 
 def test_command_line_from_training_to_text(tmp_path, zoo_cli, mistake):
@@ -208,6 +214,8 @@ def test_command_line_from_training_to_text(tmp_path, zoo_cli, mistake):
     expected = zoo.load("run").generate("ROMEO:", 40, 0.8, seed=1, stop_at_end=False)[0]
     assert out == f"ROMEO:{expected}\n"
     assert "40 symbols" in err
+    code, out, err = zoo_cli("generate", "run", "-p", "ROMEO:", "--top_p", 2)
+    assert (code, out) == (2, "")
     assert "top_p=2.0" in mistake("generate", "run", "--top_p", 2)
 
 

@@ -1,5 +1,6 @@
 """Writing text: the choice of the next token, and the loop over tokens."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -13,7 +14,7 @@ def check_choice(
     temperature: float, top_k: int | None, top_p: float | None, max_new_tokens: int
 ) -> None:
     """Raises ValueError if no token could be chosen."""
-    if temperature < 0:
+    if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature={temperature}: 0 takes the likeliest token, 1 samples")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k={top_k}: keep at least one token")

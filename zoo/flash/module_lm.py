@@ -44,7 +44,7 @@ class FlashLM(LightningModule):
             or laplace.
         norm_length: What stands for the length of the text in the scores of flash_quad.
         min_length: Least number of keys in softmax_plus.
-        position_bias: Learn a bias of the distance between tokens of a chunk.
+        position_bias: Learn a bias of the distance between tokens of a chunk; not of a transformer.
         sinusoidal: Add sines of the position to the embedding, as the paper.
         rotary_dim: Features of a head that rotate; all if not given.
         pairing: Which of them rotate together: interleaved or half.
@@ -181,6 +181,12 @@ class FlashLM(LightningModule):
         if isinstance(words, Vocabulary):
             self.words.use(words)
             self._unit = words.level.removesuffix("punct")
+        symbols, have = getattr(data, "symbols", 0), self.hparams["vocab_size"]
+        if symbols > have:
+            raise ValueError(
+                f"the data has {symbols} symbols, but the model {have}: set --model.vocab_size="
+                f"{symbols}"
+            )
         lengths = getattr(data, "test_lengths", None) or [0]
         suffixes = ["", *(f"@{length}" for length in lengths[1:])]
         self._validation.unit = self._unit
@@ -278,7 +284,11 @@ class FlashLM(LightningModule):
         first: int = 0,
         stop_at_end: bool = True,
     ) -> Iterator[Tensor]:
-        """New tokens as they are chosen, one a row at a time, (B,); arguments as `generate`."""
+        """New tokens as they are chosen, one a row at a time, (B,); arguments as `generate`.
+
+        Raises:
+            ValueError: A value is out of range; at once, before the first token.
+        """
         check_choice(temperature, top_k, top_p, max_new_tokens)
         texts: list[Any] = [prompt] if isinstance(prompt, str) else list(prompt)
         if not texts:
@@ -290,20 +300,25 @@ class FlashLM(LightningModule):
         ]
         # A text begins where another has ended.
         rows = [r if len(r) else torch.tensor([end or 0]) for r in rows]
+        tokens = continuations(
+            self.net,
+            rows,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            index=torch.arange(first, first + len(rows), device=self.device),
+            end=end if stop_at_end else None,
+        )
+        return self._evaluating(tokens)
+
+    def _evaluating(self, tokens: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The same tokens, written in eval mode."""
         training = self.training
         self.eval()
         try:
-            yield from continuations(
-                self.net,
-                rows,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                seed=seed,
-                index=torch.arange(first, first + len(rows), device=self.device),
-                end=end if stop_at_end else None,
-            )
+            yield from tokens
         finally:
             self.train(training)
 
