@@ -149,14 +149,17 @@ def test_causality_is_bitwise(name, dtype):
     assert not torch.equal(after[:, t:], before[:, t:])
 
 
+@pytest.mark.parametrize("summed", [False, True])
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize("m", [1, 8, 30, 47])
-def test_a_prefix_does_not_know_what_follows(name, m):
+def test_a_prefix_does_not_know_what_follows(name, m, summed, monkeypatch):
+    if summed:
+        monkeypatch.setattr(attention, "GEMM_CHUNKS", 0)
     x, score = inputs(61), Score(name, C)
     whole = mixed_chunk_attention(*x, chunk=C, causal=True, score=score)
     prefix = mixed_chunk_attention(*(f[:, :m] for f in x), chunk=C, causal=True, score=score)
-    # Not bitwise: a product with a larger triangle adds its zeros in another order.
-    torch.testing.assert_close(prefix, whole[:, :m], rtol=0, atol=1e-13)
+    # Bitwise by sums; a product with a larger triangle adds its zeros in another order.
+    torch.testing.assert_close(prefix, whole[:, :m], rtol=0, atol=0 if summed else 1e-13)
 
 
 def test_many_chunks_take_the_cumulative_sum(monkeypatch):
@@ -310,11 +313,16 @@ def test_documents_are_not_divided_by_the_length_of_all():
         )  # fmt: skip
 
 
-def test_autocast_does_not_round_the_number_of_tokens():
+@pytest.mark.parametrize("autocast", [True, False])
+def test_bfloat16_does_not_round_the_number_of_tokens_and_their_sum(autocast):
     """The mean of equal values is their value, also of 2,088, which is no bfloat16."""
     n, value = 2096, 255 / 128  # a bfloat16, beside which a mean of 0.4 % more is 2
     q, k, v = torch.zeros(1, n, S), torch.ones(1, n, S), torch.full((1, n, 1), value)
     q_lin = torch.eye(S)[:1].expand(1, n, S)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = mixed_chunk_attention(q, q, q_lin, k, v, chunk=C, causal=True, score=Score("relu2", C))
+    x = [q, q, q_lin, k, v]
+    x = x if autocast else [f.bfloat16() for f in x]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = mixed_chunk_attention(*x, chunk=C, causal=True, score=Score("relu2", C))
     assert (y[0, C:] == value).all()
+    state = advance(ChunkState.empty(1, C, S, 1, x[0]), x[1], x[3], x[4], [n])
+    assert (state.summary == n * value).all()

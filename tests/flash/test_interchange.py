@@ -61,6 +61,26 @@ def test_flash_pytorch(causal, laplace, shift, norm, tmp_path):
         assert (got - whole).abs().max() / whole.abs().max() < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("causal", [True, False])
+@torch.no_grad()
+def test_flash_pytorch_with_distances_that_share_a_bucket(causal, tmp_path):
+    flash_pytorch = pytest.importorskip("flash_pytorch")
+    torch.manual_seed(0)
+    theirs = flash_pytorch.FLASHTransformer(
+        dim=32, num_tokens=19, depth=2, query_key_dim=32, causal=causal, group_size=200
+    ).eval()
+    for p in theirs.parameters():
+        if p.requires_grad:
+            torch.nn.init.normal_(p, std=0.2)
+    torch.save(theirs.state_dict(), tmp_path / "model.pt")
+    read = read_flash_pytorch(tmp_path, causal=causal, group_size=200)
+    model = ours(FlashLM if causal else FlashMLM, *read).double()
+    tokens = torch.randint(0, 19, (1, 250))
+    expected = theirs.double()(tokens)
+    assert (model(tokens) - expected).abs().max() / expected.abs().max() < 1e-6
+
+
 def gau_alpha_weights(layout, vocabulary=30, dim=24, depth=2, head=8, seed=0):
     """Random weights with the names of GAU-alpha-pytorch or of bert4torch."""
     g = torch.Generator().manual_seed(seed)
@@ -179,6 +199,9 @@ def test_command_line(tmp_path, zoo_cli, mistake):
     assert (tmp_path / "theirs" / "config.json").is_file()
     assert "no weights of FLASH-pytorch" in mistake(
         "import", "a.bin", "x", "--format", "flash-pytorch"
+    )
+    assert "group_size='abc': the model's" in mistake(
+        "import", "a.bin", "x", "--format", "flash-pytorch", "--options.group_size", "abc"
     )
 
 

@@ -3,11 +3,15 @@ import math
 import lightning.pytorch as L
 import pytest
 import torch
+import yaml
 
 import zoo
 from datamodules import StreamBatch, Synthetic, Text
 from tests.processes import in_new_process
+from tests.test_resume import compare_metrics, differences
+from zoo.flash.averages import PredictionAverages
 from zoo.flash.module_lm import FlashLM
+from zoo.registry import config_root, list_configs
 
 TINY = {
     "vocab_size": 67, "dim": 32, "depth": 2, "head_size": 16, "chunk": 16, "expansion": 2.0,
@@ -174,6 +178,10 @@ def test_data_with_other_symbols_names_the_flag(trained, tmp_path):
         ({"betas": [0.9]}, r"betas=\[0.9\]"),
         ({"expansion": 0.0}, "expansion=0"),
         ({"score": "relu"}, "score='relu'"),
+        ({"kind": "transformer", "score": "laplace"}, "score=laplace means nothing with kind=tr"),
+        ({"kind": "transformer", "norm": "scale"}, "norm=scale means nothing"),
+        ({"kind": "transformer", "offsets": False}, "offsets=False means nothing"),
+        ({"kind": "flash_quad", "global_part": False}, "global_part=False means nothing with kind"),
         ({"lr_schedule": {-1: 1.0}}, "lr_schedule"),
     ],
 )
@@ -199,6 +207,27 @@ def test_bad_requests_are_named(options, message):
         tiny().generate(**{"prompt": [torch.tensor([1])], **options})
     with pytest.raises(ValueError, match=message):
         tiny().stream(**{"prompt": [torch.tensor([1])], **options})  # before a token is asked for
+
+
+@pytest.mark.parametrize("kind", ["flash", "flash_quad", "transformer"])
+@pytest.mark.parametrize("recipe", [c for c in list_configs() if c.startswith("flash/")])
+def test_the_kind_alone_makes_a_recipe_a_baseline(recipe, kind):
+    model = yaml.safe_load((config_root() / f"{recipe}.yaml").read_text())["model"]
+    sizes = {"vocab_size": 9, "dim": 32, "depth": 2, "head_size": 16, "kind": kind}
+    cls = getattr(zoo, model["class_path"].removeprefix("zoo."))
+    assert cls(**{**model["init_args"], **sizes}).net.kind == kind
+
+
+def test_evaluation_keeps_documents_apart_if_asked():
+    tokens, docs = torch.randint(0, 67, (1, 40)), (torch.arange(40) >= 13).long()[None]
+    targets = tokens.where(docs == 1, -100)
+    for asked in (True, False):
+        model, sums = tiny(separate_documents=asked), []
+        for x in (tokens, tokens.where(docs == 1, 5)):
+            averages = PredictionAverages("val")
+            model._evaluate(StreamBatch(x, targets, docs, torch.arange(1)), averages)
+            sums.append(averages._sums[0].item())
+        assert (sums[0] == sums[1]) == asked
 
 
 def test_command_line_from_training_to_text(tmp_path, zoo_cli, mistake):
@@ -247,3 +276,75 @@ def compile_the_model():
         results.append(model.state_dict())
     for name, weight in results[0].items():
         torch.testing.assert_close(results[1][name], weight, rtol=1e-3, atol=1e-5)
+    eager, compiled = tiny().train(), tiny().train()
+    compiled.net.compile_layers()
+    x = torch.randint(0, 67, (2, 100))
+    torch.testing.assert_close(compiled(x), eager(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, zoo_cli):
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    for run, stops in (("whole", [20]), ("parts", [5, 13, 20])):
+        for stop in stops:
+            command = ["fit", "-c", "c.yaml", "--run_dir", run, "--ckpt_path", "last"]
+            code, _, err = zoo_cli(*command, "--trainer.max_steps", stop)
+            assert code == 0, err
+    whole, parts = (
+        torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)
+        for run in ("whole", "parts")
+    )
+    assert whole["global_step"] == 20
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert differences(whole[part], parts[part]) == []
+    compare_metrics(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_two_processes_learn_and_count_as_one():
+    trained, numbers = [], []
+    for processes in (1, 2):
+        model = tiny(lr=3e-3)
+        data = Text(sequence_length=32, batch_size=8 // processes, limit=5000, val_batch_size=30)
+        options = {"devices": processes, "strategy": "ddp_fork" if processes > 1 else "auto"}
+        trainer(max_steps=4, limit_val_batches=0, **options).fit(model, data)
+        trained.append(model.state_dict())
+        tester = trainer(**options)
+        tester.validate(model, data, verbose=False)
+        numbers.append(dict(tester.callback_metrics))
+    for name, weight in trained[0].items():
+        torch.testing.assert_close(trained[1][name], weight, rtol=1e-3, atol=2e-5)
+    for name, number in numbers[0].items():
+        assert numbers[1][name] == pytest.approx(number, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_what_is_learnt_holds_beyond_the_trained_length():
+    torch.manual_seed(0)
+    model = FlashLM(
+        vocab_size=67, dim=64, depth=4, head_size=64, chunk=64, position_bias=True, init_std=0.05,
+        lr=3e-3,
+    )  # fmt: skip
+    data = Text(sequence_length=256, batch_size=4, test_lengths=[256, 1024, 4096])
+    trainer(max_steps=200, limit_val_batches=0).fit(model, data)
+    numbers = {}
+    for metrics in trainer().test(model, data, verbose=False):
+        numbers |= metrics
+    bits = [numbers[f"test/bits_per_char{suffix}"] for suffix in ("", "@1024", "@4096")]
+    assert bits[0] < 4.0 < numbers["baseline/bits_per_char"]
+    assert max(bits) < bits[0] + 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("global_part", [True, False])
+def test_recall_across_chunks_is_the_global_parts(global_part):
+    config = yaml.safe_load((config_root() / "flash/recall-64.yaml").read_text())
+    torch.manual_seed(0)
+    model = FlashLM(**{**config["model"]["init_args"], "global_part": global_part})
+    data = Synthetic(**config["data"]["init_args"])
+    trainer(max_steps=600, limit_val_batches=0, gradient_clip_val=1.0).fit(model, data)
+    (numbers,) = trainer().test(model, data, verbose=False)
+    if global_part:
+        assert numbers["test/accuracy"] > 0.9
+    else:  # one of 16 values
+        assert numbers["test/accuracy"] == pytest.approx(1 / 16, abs=0.05)

@@ -7,6 +7,7 @@ import torch
 
 import zoo
 from datamodules import MaskedBatch, MaskedSentences
+from tests.processes import in_new_process
 from zoo.flash.masking import mask_tokens
 from zoo.flash.module_mlm import FlashMLM
 from zoo.layers.counter_rng import uniform
@@ -78,6 +79,18 @@ def test_words_are_masked_as_a_whole():
         assert not row[7]
     assert 0.4 < chosen[:, 0].float().mean() < 0.6
     assert (chosen[:, 0] != chosen[:, 2]).any()
+
+
+def test_the_words_of_a_batch_are_masked_as_a_whole():
+    model = FlashMLM(vocab_size=9, mask_rate=0.5, **TINY)
+    words = torch.tensor([[0, 0, 0, 3, 3, 3, 6]]).repeat(40, 1)
+    batch = MaskedBatch(
+        torch.randint(0, 8, (40, 7)), torch.full((40,), 7), torch.arange(40), words, words[:, 0]
+    )
+    _, _, chosen = model.losses(batch, torch.rand(40, 7, 3))
+    assert (chosen[:, :3] == chosen[:, :1]).all()
+    assert (chosen[:, 3:6] == chosen[:, 3:4]).all()
+    assert 0 < chosen[:, 0].sum() < 40
 
 
 @pytest.mark.parametrize("kind", ["flash", "flash_quad", "transformer"])
@@ -234,6 +247,26 @@ def test_more_or_fewer_guesses_than_there_are_symbols_are_refused(k):
     with pytest.raises(ValueError, match=f"k={k}: from 1 to the 9"):
         model.fill_mask(torch.tensor([[1, 8]]), k=k)
     assert len(model.fill_mask(torch.tensor([[1, 8]]), k=9)[0][0]) == 9
+
+
+@pytest.mark.slow
+def test_one_program_serves_the_lengths_of_all_batches():
+    in_new_process(compile_for_many_lengths)
+
+
+def compile_for_many_lengths():
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it goes on without
+    compile = torch.nn.Module.compile
+    torch.nn.Module.compile = lambda self, **options: compile(self, backend="eager", **options)
+    eager, compiled = FlashMLM(vocab_size=9, **TINY), FlashMLM(vocab_size=9, compile=True, **TINY)
+    compiled.load_state_dict(eager.state_dict())
+    compiled.trainer = trainer()
+    compiled.setup("fit")
+    for n in (20, 33, 64, 7, 16, 41, 50, 12, 90, 17, 23, 35, 48, 31, 5, 100, 128):
+        tokens, lengths = torch.randint(0, 8, (4, n)), torch.randint(2, n + 1, (4,))
+        mask = torch.arange(n) < lengths[:, None]
+        torch.testing.assert_close(compiled(tokens, mask), eager(tokens, mask), rtol=0, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] < 9
 
 
 @torch.no_grad()

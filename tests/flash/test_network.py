@@ -256,6 +256,17 @@ def test_bfloat16_keeps_positions():
     assert torch.equal(cos, full.bfloat16())
 
 
+@torch.no_grad()
+def test_sines_of_positions_are_exact_in_bfloat16():
+    exact, narrow = (small(sinusoidal=True).to(dtype) for dtype in (torch.float32, torch.bfloat16))
+    for network in (exact, narrow):
+        network.embedding.weight.zero_()
+        network.position_scale.fill_(1.0)
+    x = tokens(1, 3000)
+    expected = exact.embed(x, None, [0])
+    assert torch.equal(narrow.embed(x, None, [0]), expected.bfloat16())
+
+
 @pytest.mark.parametrize("kind", ["flash", "flash_quad", "transformer"])
 def test_checkpointing_gives_the_same_gradients(kind):
     x = tokens(2, 29)
@@ -289,23 +300,38 @@ def test_blocks_of_queries_are_the_whole():
 # Initial statistics, kexue.fm/archives/8990
 
 
-def test_silu_of_noise():
-    x = torch.nn.functional.silu(torch.randn(2_000_000, dtype=torch.float64))
-    assert x.mean().item() == pytest.approx(0.2066, rel=0.01)
-    assert x.square().mean().item() == pytest.approx(0.3557, rel=0.01)
+@torch.no_grad()
+def test_all_of_a_unit_goes_through_silu():
+    """U, V and Z of unit inputs have SiLU's moments."""
+    torch.manual_seed(0)
+    unit = GatedAttentionUnit(768, 1536, 128, GAUConfig())
+    torch.nn.init.normal_(unit.to_hidden.weight, std=768**-0.5)
+    still = torch.ones(512, 64), torch.zeros(512, 64)
+    u, v, copies = unit.project(torch.randn(1, 512, 768), still)
+    for part in (u, v, *copies):
+        assert part.mean().item() == pytest.approx(0.2066, rel=0.05)
+        assert part.square().mean().item() == pytest.approx(0.3557, rel=0.05)
 
 
 @pytest.mark.parametrize(
-    ("score", "rms"), [("relu2", 0.057), ("relu2_paper", 0.0137), ("softmax", 0.131)]
+    ("score", "gain", "rms"),
+    [
+        ("relu2", 1.0, 0.057),
+        ("relu2_paper", 1.0, 0.0137),
+        ("softmax", 1.0, 0.131),
+        ("relu2", 0.5, 8.9e-5),
+        ("relu2_paper", 0.5, 2.2e-5),
+        ("softmax", 0.5, 0.0081),
+    ],
 )
 @torch.no_grad()
-def test_branch_of_unit_input(score, rms):
-    """LeCun's initialisation, d = 768, n = 512: the branch is small beside the residual."""
+def test_branch_of_unit_input(score, gain, rms):
+    """LeCun's initialisation times a gain, d = 768, n = 512: the branch is small."""
     torch.manual_seed(0)
     config = GAUConfig(kind="flash_quad", causal=False, score=Score(score, 512), offsets=False)
     unit = GatedAttentionUnit(768, 1536, 128, config)
     for linear in (unit.to_hidden, unit.to_out):
-        torch.nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+        torch.nn.init.normal_(linear.weight, std=gain * linear.in_features**-0.5)
     one = torch.ones(512, 64), torch.zeros(512, 64)  # no rotation, as in the post
     y, _ = unit(torch.randn(1, 512, 768), one)
     assert y.square().mean().sqrt().item() == pytest.approx(rms, rel=0.15)
