@@ -42,6 +42,8 @@ def read_flash_pytorch(
     What differs from ours, all of it in the result: the values come before the gate, and the
     copies of Z in the order q, q, k, k; 32 features rotate, in interleaved pairs; the bias is T5's
     times sqrt(s), not divided by the chunk; the state is divided by the chunk, not by its tokens.
+    What the weights do not tell is asked for. A bidirectional model must have been made with
+    `reduce_group_non_causal_attn=True`, the default: without it no token sees another chunk.
 
     Args:
         source: File or folder.
@@ -51,8 +53,10 @@ def read_flash_pytorch(
         shift_tokens: Likewise.
 
     Raises:
-        ValueError: The weights are not those of a FLASHTransformer.
+        ValueError: The weights are not those of a FLASHTransformer, or the group has no size.
     """
+    if not isinstance(group_size, int) or group_size < 1:
+        raise ValueError(f"group_size={group_size!r}: the model's, a positive integer")
     given = Taken(read_weights(source), "FLASH-pytorch")
     ours: dict[str, Tensor] = {"words.symbols": torch.zeros(0, dtype=torch.uint8)}
     ours["net.embedding.weight"] = given.take("token_emb.weight")

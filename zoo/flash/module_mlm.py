@@ -251,7 +251,7 @@ class FlashMLM(LightningModule):
         if isinstance(words, Vocabulary):
             self.words.use(words)
         if self.hparams["compile"] and stage == "fit" and not self.compiled:
-            self.net.compile_layers()
+            self.net.compile_layers(lengths_vary=True)  # a bucket's longest sentence
             self.compiled = True
 
     def _check_classes(self, needed: int) -> None:

@@ -147,10 +147,14 @@ class Network(nn.Module):
                 if bias is not None:
                     nn.init.zeros_(bias)
 
-    def compile_layers(self) -> None:
-        """Compiles each layer for training, all into one program, as they are alike."""
+    def compile_layers(self, *, lengths_vary: bool = False) -> None:
+        """Compiles each layer for training, all into one program, as they are alike.
+
+        Args:
+            lengths_vary: Make one program for all lengths, not one for each.
+        """
         for layer in self.layers:
-            layer.compile(dynamic=False)
+            layer.compile(dynamic=lengths_vary)
 
     def shard(self, device: str, processes: int, *others: nn.Module) -> None:
         """Spreads weights, gradients and optimiser state over all processes (FSDP2).
