@@ -311,7 +311,7 @@ def test_two_processes_learn_and_count_as_one():
         trained.append(model.state_dict())
         tester = trainer(**options)
         tester.validate(model, data, verbose=False)
-        numbers.append(dict(tester.callback_metrics))
+        numbers.append({name: float(value) for name, value in tester.callback_metrics.items()})
     for name, weight in trained[0].items():
         torch.testing.assert_close(trained[1][name], weight, rtol=1e-3, atol=2e-5)
     for name, number in numbers[0].items():

@@ -266,7 +266,13 @@ def compile_for_many_lengths():
         tokens, lengths = torch.randint(0, 8, (4, n)), torch.randint(2, n + 1, (4,))
         mask = torch.arange(n) < lengths[:, None]
         torch.testing.assert_close(compiled(tokens, mask), eager(tokens, mask), rtol=0, atol=1e-5)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] < 9
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 0 < graphs < 9
+    for model in (eager, compiled):
+        model.eval()
+    tokens = torch.randint(0, 8, (3, 29), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(compiled(tokens), eager(tokens))  # evaluation does not compile
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Tokens in, logits out: embedding, blocks of one of three kinds, head."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -99,6 +100,7 @@ class Network(nn.Module):
                 f"head={head}, dropout={dropout}: sizes are positive, dropout below 1"
             )
         self.kind, self.post_norm, self.checkpointing = kind, post_norm, checkpointing
+        self.compiled = False
         self.embedding = nn.Embedding(vocabulary, dim)
         self.segments = nn.Embedding(segments, dim) if segments else None
         self.position_scale = nn.Parameter(torch.tensor(dim**-0.5)) if sinusoidal else None
@@ -153,6 +155,7 @@ class Network(nn.Module):
         Args:
             lengths_vary: Make one program for all lengths, not one for each.
         """
+        self.compiled = True
         for layer in self.layers:
             layer.compile(dynamic=lengths_vary)
 
@@ -211,13 +214,14 @@ class Network(nn.Module):
         """The last block's normalised output, (B, n, d)."""
         x = self.embed(tokens, segments, [0], doc_ids)
         rotary = self.rotary.tables(tokens.shape[1])
-        for layer in self.layers:
-            if self.checkpointing and torch.is_grad_enabled():
-                x, _ = checkpoint(layer, x, rotary, key_mask, doc_ids, use_reentrant=False)
-            else:
-                # Evaluation meets batches of many shapes: compiling for each would take longer.
-                call: Any = layer if self.training else layer._call_impl
-                x, _ = call(x, rotary, key_mask, doc_ids)
+        # Evaluation meets batches of many shapes: compiling for each would take longer.
+        eager = self.compiled and not self.training
+        with torch.compiler.set_stance("force_eager") if eager else contextlib.nullcontext():
+            for layer in self.layers:
+                if self.checkpointing and torch.is_grad_enabled():
+                    x, _ = checkpoint(layer, x, rotary, key_mask, doc_ids, use_reentrant=False)
+                else:
+                    x, _ = layer(x, rotary, key_mask, doc_ids)
         return x if self.final_norm is None else self.final_norm(x)
 
     def logits(self, x: Tensor) -> Tensor:
