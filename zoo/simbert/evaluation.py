@@ -152,7 +152,8 @@ class SentenceNumbers:
         if self.groups:
             lines["test/top1"] = (
                 f"second sentence of a group found by its first among {self.groups} held-out "
-                f"groups; low_overlap: those with a character Jaccard below {LOW_OVERLAP}"
+                "groups, or that of a group with a sentence in common; low_overlap: those with a "
+                f"character Jaccard below {LOW_OVERLAP}"
             )
         lines["baseline"] = "cosine of TF-IDF vectors of characters, fitted on the same sentences"
         return lines
