@@ -72,10 +72,14 @@ class Zoo(Contender):
         for network in (self.generator, self.critic):
             replace(network, self.instead)
 
+    def fakes(self) -> Tensor:
+        """Of a critic step."""
+        (fake,) = self.model._fakes([None])
+        return fake
+
     def critic_step(self) -> None:
         """As WGAN.training_step."""
-        model = self.model
-        (fake,) = model._fakes([None])
+        model, fake = self.model, self.fakes()
         noise = model.draw_noise(self.real)
         loss, _ = model._critic_loss(self.critic, self.real, fake, None, noise)
         parameters = list(self.critic.parameters())
@@ -172,14 +176,9 @@ class ZooNotFrozen(Zoo):
 class ZooGraphOfFakes(Zoo):
     """With a graph of the fakes in the critic's step, which is thrown away."""
 
-    def critic_step(self) -> None:
-        """As ours, but for the fakes."""
-        model = self.model
-        fake = model(model.draw_latent(self.B)).detach()
-        noise = model.draw_noise(self.real)
-        loss, _ = model._critic_loss(self.critic, self.real, fake, None, noise)
-        parameters = list(self.critic.parameters())
-        model._update(self.optimizers[1], parameters, torch.autograd.grad(loss, parameters))
+    def fakes(self) -> Tensor:
+        """By a forward pass that could be differentiated."""
+        return self.model(self.model.draw_latent(self.B)).detach()
 
 
 class ZooThreeForwards(Zoo):

@@ -215,12 +215,11 @@ class MaskedSentences(TextLines):
         """Probability of each symbol by its count in the training split, from 1; of no end."""
         counts = np.bincount(self.split("train").symbols, minlength=len(self.vocabulary))
         counts[self.vocabulary.end] = 0
-        return torch.from_numpy((counts + 1) / (counts + 1).sum())
+        return _from_one(counts)
 
     def majority(self, classes: int) -> Tensor:
         """Probability of each class by its count in the training split, from 1."""
-        counts = np.bincount(self.split("train").labels, minlength=classes)
-        return torch.from_numpy((counts + 1) / (counts + 1).sum())
+        return _from_one(np.bincount(self.split("train").labels, minlength=classes))
 
     def _encode(self, words: Vocabulary, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         parts = [words.encode(part) for part in text.split("\n")]
@@ -231,6 +230,11 @@ class MaskedSentences(TextLines):
             assert sum(lengths) == len(tokens), text
             starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
         return tokens, starts
+
+
+def _from_one(counts: NDArray[np.int64]) -> Tensor:
+    """Probabilities by counts that begin at 1."""
+    return torch.from_numpy((counts + 1) / (counts + 1).sum())
 
 
 def _vocabulary_of(path: str, level: Level) -> Vocabulary:

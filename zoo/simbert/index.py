@@ -63,7 +63,7 @@ class SentenceIndex:
 
     def check(self, model: Model) -> None:
         """Raises ValueError if the vectors are known to be another model's."""
-        if self.model not in (None, fingerprint(model)):
+        if self.model is not None and self.model != fingerprint(model):
             raise ValueError(
                 "the index was made by another model (other weights or vocabulary): make it anew"
             )

@@ -211,16 +211,20 @@ class SimBERT(LightningModule):
 
     # Evaluation
 
-    def _evaluate(self, batch: TextBatch | LabelledBatch, averages: Averages) -> None:
+    def _evaluate(self, batch: TextBatch | LabelledBatch, averages: Averages) -> Tensor | None:
+        """Adds a batch to the numbers; returns the sources' vectors (n, H) if it needed them."""
         if isinstance(batch, LabelledBatch):
             self._numbers.add_labelled(self.net, batch)
-            return
+            return None
         segments, lengths = batch.segments, batch.lengths
         hidden = self.net(batch.tokens, segments, unilm_mask(segments, lengths))
         losses = token_losses(self.net, hidden, batch.places, batch.labels)
         averages.add({averages.names[0]: losses})
-        if self.hparams["objective"] == "similar":
-            self._numbers.add_groups(self.net.pool(hidden, lengths - segments.sum(1)), batch)
+        if self.hparams["objective"] != "similar":
+            return None
+        vectors = self.net.pool(hidden, lengths - segments.sum(1))
+        self._numbers.add_groups(vectors, batch)
+        return vectors
 
     def _log(self, stage: Literal["val", "test"], averages: Averages) -> None:
         if self.hparams["objective"] != "simcse":  # which predicts no token

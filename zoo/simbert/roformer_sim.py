@@ -10,7 +10,7 @@ from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Encoder, Pooler, Positions
 from zoo.simbert.losses import Contrast, cosine_matching, over_prefixes
 from zoo.simbert.module import Objective, SimBERT
-from zoo.simbert.sentences import MAX_LENGTH, rows_vectors, source_vectors
+from zoo.simbert.sentences import MAX_LENGTH, rows_vectors
 from zoo.training.averages import Averages
 from zoo.training.distributed import gather_with_grad
 
@@ -168,9 +168,10 @@ class RoFormerSim(SimBERT):
         self, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Adds a batch to the numbers, with a teacher also its distillation loss."""
-        super().validation_step(batch, batch_idx, dataloader_idx)
-        if self._teacher and isinstance(batch, TextBatch):
-            own, theirs = source_vectors(self.net, batch), self._teach(batch.texts)
+        own = self._evaluate(batch, self._validation)
+        if self._teacher and own is not None:
+            assert isinstance(batch, TextBatch)
+            theirs = self._teach(batch.texts)
             loss = self.hparams["distillation_weight"] * cosine_matching(own, own, theirs, theirs)
             self._distil.add({"val/distil": loss.expand(len(own))})
 

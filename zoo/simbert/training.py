@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from zoo.layers.precision import at_least_float32
 from zoo.loading import load
 from zoo.simbert.encoder import Encoder
+from zoo.training.distributed import processes
 from zoo.training.optim import may_fuse, piecewise_linear
 
 if TYPE_CHECKING:
@@ -140,11 +141,11 @@ def token_mean(total: Tensor, count: int) -> Tensor:
         total: Sum of the tokens' losses.
         count: Number of this process's tokens.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if processes() == 1:
         return total / max(count, 1)
     everywhere = torch.tensor(float(count), device=total.device)
     dist.all_reduce(everywhere)
-    return total * dist.get_world_size() / everywhere.clamp(min=1)
+    return total * processes() / everywhere.clamp(min=1)
 
 
 def token_losses(net: Encoder, hidden: Tensor, places: Tensor, labels: Tensor) -> Tensor:

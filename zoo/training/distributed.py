@@ -37,9 +37,9 @@ def gather_with_grad(x: Tensor) -> Tensor:
         x: (B, ...), the same shape on every process.
 
     Returns:
-        (world_size * B, ...), in the order of the ranks; `x` itself outside a process group.
+        (world_size * B, ...), in the order of the ranks; `x` itself where there is one process.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if processes() == 1:
         return x
     gathered: Tensor = _Gather.apply(x)
     return gathered
