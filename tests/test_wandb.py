@@ -32,6 +32,7 @@ def records(path):
 
 def read_run(folder):
     """Run id, history rows and config of one offline run."""
+    wandb.teardown()  # `finish` does not wait until the service has closed its file
     (file,) = Path(folder).glob("*.wandb")
     run, rows, config = None, [], {}
     for record in records(file):
@@ -56,7 +57,7 @@ def read_run(folder):
 @pytest.fixture(autouse=True)
 def _finish():
     yield
-    wandb.finish()
+    wandb.teardown()
 
 
 def offline_runs(run_dir="run"):
@@ -98,7 +99,6 @@ def test_two_processes_make_one_run(tiny, zoo_cli):
     flags = ["--trainer.devices", 2, "--trainer.strategy", "ddp_fork", "--trainer.max_steps", 5]
     code, _, err = zoo_cli("fit", "-c", tiny, "-c", "wandb", "--run_dir", "run", *flags)
     assert code == 0, err
-    wandb.finish()
     assert len(offline_runs()) == 1
 
 
@@ -113,3 +113,12 @@ def test_without_a_key_it_goes_offline_and_says_how_to_sync(tiny, zoo_cli, monke
     assert code == 0, err
     assert "wandb sync run/wandb" in err
     assert len(offline_runs()) == 1
+
+
+def test_a_bad_key_is_one_line_that_says_how_to_go_without(tiny, mistake, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "abc")
+    flags = ["--trainer.max_steps", 1, "--run_dir", "run"]
+    line = mistake("fit", "-c", tiny, "-c", "wandb", *flags)
+    assert "WANDB_API_KEY invalid" in line
+    assert "WANDB_MODE=offline" in line

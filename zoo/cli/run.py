@@ -64,9 +64,22 @@ def guarded(verb: str, arguments: list[str]) -> int:
             raise
         sys.stderr.write(f"zoo: error: the checkpoint does not fit the model: {one_line(error)}\n")
         return 2
+    except _wandb_errors() as error:  # a bad key, no network: no bug of the run's
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        sys.stderr.write(
+            f"zoo: error: W&B: {one_line(error)} (WANDB_MODE=offline logs to files alone)\n"
+        )
+        return 2
     except SystemExit as stop:  # --help and --print_config; Lightning's own ways out
         return stop.code if isinstance(stop.code, int) else 0
     return 0
+
+
+def _wandb_errors() -> tuple[type[BaseException], ...]:
+    """W&B's own errors, if the run has loaded it: its import takes a second."""
+    wandb = sys.modules.get("wandb")
+    return () if wandb is None else (wandb.Error,)
 
 
 def one_line(error: BaseException) -> str:

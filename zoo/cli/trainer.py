@@ -142,8 +142,10 @@ class ZooCLI(LightningCLI):
             init_args.name = self.prepared.run_dir.name
         import wandb
 
-        if "WANDB_MODE" not in os.environ and not wandb.api.api_key and not init_args.offline:
-            os.environ["WANDB_MODE"] = "offline"
+        if "WANDB_MODE" in os.environ or init_args.offline or init_args.get("mode"):
+            return
+        if not wandb.login(prompt=False, verify=False):  # no request is sent
+            init_args.mode = "offline"  # the variable would come too late: login has read it
             rank_zero_info(
                 "no W&B key: this run is logged offline; send it later with "
                 f"`wandb sync {self.prepared.run_dir / 'wandb'}/offline-run-*`"
