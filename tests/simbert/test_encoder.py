@@ -182,7 +182,7 @@ def test_a_selected_cache_goes_on_as_the_rows_did():
     with torch.no_grad():
         model(tokens, cache=cache)
         chosen = cache.select(rows[:2], 4)
-        chosen.copy(torch.tensor([0]), torch.tensor([2]))
+        chosen.copy([0], [2])
         now, new = torch.full((3, 1), 6), torch.tensor([[4], [5], [6]])
         hidden = model(new, positions=now, cache=chosen)
         causal_source = torch.ones(7, 7, dtype=torch.bool)
@@ -207,6 +207,17 @@ def test_vectors_do_not_depend_on_padding(pooler, options):
         first = model(tokens[:1])[:, 0]
         expected = first @ model.pooler.weight.T + model.pooler.bias  # no tanh
         torch.testing.assert_close(vectors[:1], expected, rtol=0, atol=2e-6)
+
+
+def test_the_one_query_of_the_last_layer_has_its_attention_dropout():
+    """Its kernel in evaluation is one of its own, and has none."""
+    tokens, lengths = ragged()
+    net = Encoder(**SIZES | {"layers": 1}, dropout=0.0, attention_dropout=0.5)
+    torch.manual_seed(0)
+    first, second = net.vectors(tokens, lengths), net.vectors(tokens, lengths)
+    assert (first - second).abs().max() > 1e-3
+    net.eval()
+    torch.testing.assert_close(net.vectors(tokens, lengths), net.vectors(tokens, lengths))
 
 
 def test_wrong_sizes_are_told():

@@ -125,7 +125,8 @@ class Decoder:
         self.max_new = max_new = max(self.limits)
         forbidden = [i for i, t in enumerate(tokenizer.tokens) if t[0] == "[" and t[-1] == "]"]
         forbidden = [i for i in forbidden if i != tokenizer.sep and len(tokenizer.tokens[i]) > 2]
-        self.forbidden = torch.tensor(forbidden, device=model.device)
+        self.bias = self.net.head_bias.detach().clone()
+        self.bias[forbidden] = -torch.inf
         weight = self.net.word_embeddings.weight
         self.cache = KeyValueCache(
             self.net.shape, len(tokens), longest + max_new, weight.device, self._dtype(weight)
@@ -147,9 +148,7 @@ class Decoder:
         return under if torch.is_autocast_enabled(kind) else weight.dtype
 
     def _scores(self, hidden: Tensor) -> Tensor:
-        logits = self.net.logits(hidden).float()
-        logits[:, self.forbidden] = -torch.inf
-        return logits
+        return self.net.logits(hidden, self.bias).float()
 
     def _mask(self, end: int) -> Tensor | None:
         return None if self.seen is None else self.seen[..., :end]
@@ -157,7 +156,7 @@ class Decoder:
     def select(self, rows: Tensor, room: int) -> Decoder:
         """These rows alone, int64, which may come to `room` rows by `branch`."""
         chosen = Decoder.__new__(Decoder)
-        chosen.net, chosen.max_new, chosen.forbidden = self.net, self.max_new, self.forbidden
+        chosen.net, chosen.max_new, chosen.bias = self.net, self.max_new, self.bias
         chosen.cache = self.cache.select(rows, room)
         chosen.lengths = self.lengths[rows]
         chosen.seen = None if self.seen is None else self.seen[rows]
@@ -183,9 +182,7 @@ class Decoder:
         moved = {next(free): new for new in range(len(rows)) if new not in settled}
         device = self.logits.device
         order = [new for _, new in sorted((place | moved).items())]
-        if moved:
-            target = torch.tensor(list(moved), device=device)
-            self.cache.copy(torch.tensor([rows[new] for new in moved.values()]).to(device), target)
+        self.cache.copy([rows[new] for new in moved.values()], list(moved))
         parents = torch.tensor([rows[new] for new in order], device=device)
         now = self.lengths[parents][:, None]
         self.lengths = now[:, 0] + 1
