@@ -6,7 +6,6 @@ names must be one of the zoo's.
 
 import importlib
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from zoo.files import replacing
 from zoo.registry import MODELS, nearest
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -172,14 +172,11 @@ def write_pretrained(
     import zoo
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = {"zoo_class": path, "zoo_version": zoo.__version__, "hyper_parameters": hparams}
-    temporary = folder / f".{WEIGHTS}.tmp"
-    save_file({key: value.contiguous() for key, value in state_dict.items()}, temporary)
-    os.replace(temporary, folder / WEIGHTS)
-    temporary = folder / f".{CONFIG}.tmp"
-    temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / CONFIG)
+    with replacing(folder / WEIGHTS) as file:
+        save_file({key: value.contiguous() for key, value in state_dict.items()}, file)
+    with replacing(folder / CONFIG) as file:
+        file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
 
 

@@ -48,7 +48,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     before = path.read_bytes()
 
     def fail(self: Any, file: Any, kind: str) -> None:
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(Image.Image, "save", fail)

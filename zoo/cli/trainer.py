@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from zoo.cli.arguments import Prepared, prepare
 from zoo.cli.parser import ZooParser, restrict_imports
 from zoo.cli.run import check_names
+from zoo.files import replacing
 from zoo.loading import read_exported
 from zoo.registry import MODELS
 from zoo.training import (
@@ -207,7 +208,7 @@ class ZooCLI(LightningCLI):
         for logger in self.trainer.loggers:
             # Where processes were forked the run is theirs; asking for it would begin another.
             if isinstance(logger, WandbLogger) and logger._experiment is not None:
-                logger.experiment.finish()  # waits until everything is written or sent
+                logger.experiment.finish()  # waits until everything is sent
 
     def predict(self, **kwargs: Any) -> None:
         """Writes what the model predicts to run_dir/predictions.pt, a file a rank."""
@@ -216,8 +217,8 @@ class ZooCLI(LightningCLI):
         name = "predictions.pt"
         if self.trainer.world_size > 1:
             name = f"predictions-{self.trainer.global_rank}.pt"
-        self.prepared.run_dir.mkdir(parents=True, exist_ok=True)
-        torch.save(predictions, self.prepared.run_dir / name)
+        with replacing(self.prepared.run_dir / name) as file:
+            torch.save(predictions, file)
         rank_zero_info(f"written to {self.prepared.run_dir / name}")
 
     def test(self, **kwargs: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.cli.commands import device_of
+from zoo.files import replacing
 from zoo.loading import load
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
@@ -73,11 +74,9 @@ def embed(
         normalize=normalize,
         progress=True,
     )
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:  # np.save would add .npy to another name
-        np.save(file, vectors.numpy())
-    print(f"{len(lines)} vectors of {vectors.shape[1]} features in {path}")
+    with replacing(output) as temporary, temporary.open("wb") as file:
+        np.save(file, vectors.numpy())  # to a path it would add .npy
+    print(f"{len(lines)} vectors of {vectors.shape[1]} features in {output}")
 
 
 def similar(

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.files import replacing
+
 if TYPE_CHECKING:
     from zoo.simbert.sentences import Model
 
@@ -118,11 +120,12 @@ class SentenceIndex:
     def save(self, folder: str | Path) -> None:
         """Writes vectors.npy, texts.json and model.json into a folder, made if it is not there."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "vectors.npy", self.vectors.numpy())
-        text = json.dumps(self.texts, ensure_ascii=False, indent=0)
-        (folder / "texts.json").write_text(text, encoding="utf-8")
-        (folder / "model.json").write_text(json.dumps({"fingerprint": self.model}), "utf-8")
+        with replacing(folder / "vectors.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, self.vectors.numpy())
+        with replacing(folder / "texts.json") as temporary:
+            temporary.write_text(json.dumps(self.texts, ensure_ascii=False, indent=0), "utf-8")
+        with replacing(folder / "model.json") as temporary:
+            temporary.write_text(json.dumps({"fingerprint": self.model}), "utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> SentenceIndex:

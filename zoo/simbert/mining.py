@@ -7,7 +7,6 @@ here it is that of multisets of characters, sum min / sum max.
 
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
+from zoo.files import replacing
 from zoo.simbert.catalogues import catalogue_files, catalogue_groups
 from zoo.simbert.rows import Problems, numbered_lines
 
@@ -165,22 +165,15 @@ def mine(
         groups = (g for g in catalogue_groups(sources, shortest) if max(map(len, g)) <= longest)
     else:
         groups = _mined(kind, files, threshold, shortest, longest, processes)
-    output.parent.mkdir(parents=True, exist_ok=True)
     seen: set[bytes] = set()
-    # What stops half-way leaves an earlier output as it was.
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for group in groups:
-                # Digests are remembered, and not the texts: corpora are large.
-                key = blake2b("\0".join(sorted(group)).encode(), digest_size=16).digest()
-                if key not in seen:
-                    seen.add(key)
-                    row = {"text": group[0], "synonyms": list(group[1:])}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(output) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for group in groups:
+            # Digests are remembered, and not the texts: corpora are large.
+            key = blake2b("\0".join(sorted(group)).encode(), digest_size=16).digest()
+            if key not in seen:
+                seen.add(key)
+                row = {"text": group[0], "synonyms": list(group[1:])}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return len(seen)
 
 

@@ -1,7 +1,6 @@
 """metrics.csv: one row a step, kept across resumes."""
 
 import csv
-import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from zoo.files import replacing
 
 
 class MetricsCSV(Logger):
@@ -89,10 +90,10 @@ class MetricsCSV(Logger):
 
     def _replace(self, rows: list[dict[str, str]]) -> None:
         assert self._columns is not None
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(self.path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, self.path)

@@ -1,14 +1,13 @@
 """A grid of images as a PNG file."""
 
 import math
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from datamodules.pixels import to_uint8
+from zoo.files import replacing
 
 _GAP = 2  # pixels of grey between images
 _GREY = 128
@@ -61,17 +60,9 @@ def make_grid_png(
         grid[:, top : top + height, left : left + width] = tile
     array = grid.permute(1, 2, 0).numpy()
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
-        try:
-            Image.fromarray(array[..., 0] if channels == 1 else array).save(file, "PNG")
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o644)  # a temporary file is its owner's only
-    os.replace(file.name, path)
-    return path
+    with replacing(path) as file:
+        Image.fromarray(array[..., 0] if channels == 1 else array).save(file, "PNG")
+    return Path(path)
 
 
 def picture_of_points(points_N2: Tensor, side: int = 256) -> Tensor:

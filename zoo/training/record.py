@@ -1,7 +1,6 @@
 """The run directory's memory: config.yaml, what a checkpoint must know, and results.json."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 import zoo
+from zoo.files import replacing
 
 # What a checkpoint brings back when no config names it; paths and devices are the command's own.
 KEPT = ("seed_everything", "model", "data", "ema", "quality")
@@ -39,11 +39,8 @@ class RunRecord(SaveConfigCallback):
         """Saves the whole config where the run is, and sends it to the loggers."""
         if stage != "fit":
             return
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".config.yaml.tmp"
-        self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
-        os.replace(temporary, folder / "config.yaml")
+        with replacing(Path(trainer.default_root_dir, "config.yaml")) as file:
+            self.parser.save(self.config, file, skip_none=False, overwrite=True, multifile=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):  # the model's hparams are there; add all the rest
                 logger.experiment.config.update({"zoo": self._primitives()}, allow_val_change=True)
@@ -90,11 +87,9 @@ class RunRecord(SaveConfigCallback):
         lists = getattr(pl_module, "arrays", None)
         if callable(lists) and (found := lists()):
             result["arrays"] = found  # spectra and histograms, which are no scalars
-        path = Path(trainer.default_root_dir) / "results.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(".results.json.tmp")
-        temporary.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(temporary, path)
+        path = Path(trainer.default_root_dir, "results.json")
+        with replacing(path) as file:
+            file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
         rank_zero_info(f"{results_table(metrics, protocol)}\n\nwritten to {path}")
 
 

@@ -1,7 +1,6 @@
 """The file that compressed images are in: what a decoder must know, the message, a checksum."""
 
 import hashlib
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+
+from zoo.files import replacing
 
 _MAGIC = b"ZBB1"
 # Little-endian: channels, height, width, levels, images, chains, heads, seed, the codec's check,
@@ -50,10 +51,8 @@ class Archive(NamedTuple):
     def write(self, path: Path) -> int:
         """Writes the file whole or not at all; returns its size in bytes."""
         content = self.to_bytes()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            file.write_bytes(content)
         return len(content)
 
     @classmethod

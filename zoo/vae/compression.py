@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from zoo.files import replacing
 from zoo.loading import load
 from zoo.vae.ans import Integers, Message
 from zoo.vae.archive import Archive, weights_hash
@@ -84,8 +85,8 @@ def decompress(file: str, *, ckpt: str, out: str = "images") -> None:
     images = to_uint8(decode(archive, load(ckpt), file), archive.levels)
     images = images.reshape(-1, *archive.shape)
     if as_array:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        np.save(target, images)
+        with replacing(target) as temporary, temporary.open("wb") as opened:
+            np.save(opened, images)
     else:
         target.mkdir(parents=True, exist_ok=True)
         width = len(str(len(images) - 1))

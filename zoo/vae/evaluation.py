@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zoo.files import replacing
 from zoo.training.averages import Averages
 from zoo.vae.baselines import PixelFrequencies
 from zoo.vae.density import DensityEstimate, estimate_log_density, evaluating, sample_noise
@@ -293,9 +293,6 @@ def on_predict_epoch_end(model: ImageVAE) -> None:
         name: torch.cat([p[name] for p in parts]).numpy() for name in parts[0]
     }
     rank = "" if model.trainer.world_size == 1 else f"-{model.trainer.global_rank}"
-    path = Path(model.trainer.default_root_dir) / f"embeddings{rank}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    path = Path(model.trainer.default_root_dir, f"embeddings{rank}.npz")
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(temporary, path)

@@ -5,11 +5,11 @@ does a critic estimate?) and `training` (does the better estimate make the bette
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from zoo.files import replacing
 from zoo.wgan.study_data import Population, load_population
 from zoo.wgan.study_report import Part
 from zoo.wgan.study_training import CONFIGS, study_training
@@ -142,7 +142,8 @@ def write_part(folder: Path, name: str, part: Part, *, figures: bool) -> None:
     parts = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     parts[name] = part._asdict()
     parts = {key: parts[key] for key in FIGURES if key in parts}
-    _replace(path, json.dumps(parts, indent=1, ensure_ascii=False) + "\n")
+    with replacing(path) as file:
+        file.write_text(json.dumps(parts, indent=1, ensure_ascii=False) + "\n", "utf-8")
     if figures:
         from zoo.wgan import figures as draw
 
@@ -152,10 +153,5 @@ def write_part(folder: Path, name: str, part: Part, *, figures: bool) -> None:
         pieces.append(Part(**value).markdown())
         if (folder / FIGURES[key]).is_file():
             pieces.append(f"![{value['title']}]({FIGURES[key]})\n")
-    _replace(folder / "study.md", "\n".join(pieces))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    with replacing(folder / "study.md") as file:
+        file.write_text("\n".join(pieces), "utf-8")
