@@ -4,10 +4,12 @@ Every run has the same windows in the same order, the same loss, AdamW, schedule
 number of steps, in the Trainer that `zoo fit` has. Each contender's learning rate is the one of
 --lrs whose validation loss is least with the first seed; the other seeds and the test have that
 rate. A curve's points are the validation losses beside the tokens seen and the CPU seconds of
-training so far, without evaluation.
+training so far, without evaluation. With --recall they are accuracies, of values whose keys were
+told --gap symbols before.
 
-    python benchmarks/flash_training.py [--root FOLDER --level word] [--lrs 1e-3,3e-3,1e-2]
-        [--seeds 0,1,2] [--steps 300] [--contenders 'flash;transformer;...'] [--json FILE]
+    python benchmarks/flash_training.py [--root FOLDER --level word] [--recall PAIRS --gap 48]
+        [--lrs 1e-3,3e-3,1e-2] [--seeds 0,1,2] [--steps 300] [--contenders 'flash;transformer;...']
+        [--json FILE]
 """
 
 import argparse
@@ -23,11 +25,13 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 
 from datamodules.language import Text
+from datamodules.synthetic import Synthetic
 from zoo.flash.module_lm import FlashLM
 
 CONTENDERS = {
     "flash": {"kind": "flash"},
     "flash, token shift": {"kind": "flash", "token_shift": True},
+    "flash, no global part": {"kind": "flash", "global_part": False},
     "flash_quad": {"kind": "flash_quad"},
     "transformer": {"kind": "transformer"},
     "FLASH-pytorch": {"shift_tokens": True},
@@ -87,10 +91,10 @@ def build(name: str, vocabulary: int, lr: float, options: argparse.Namespace) ->
 
 
 class Curve(pl.Callback):
-    """Validation losses beside the tokens and the CPU seconds of training."""
+    """Validation numbers beside the tokens and the CPU seconds of training."""
 
-    def __init__(self, tokens: int) -> None:
-        self.tokens, self.points = tokens, []
+    def __init__(self, tokens: int, metric: str) -> None:
+        self.tokens, self.metric, self.points = tokens, metric, []
         self.spent = self.since = 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -103,27 +107,42 @@ class Curve(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Adds a point."""
-        loss = trainer.callback_metrics["val/loss"].item()
-        self.points.append((trainer.global_step * self.tokens, self.spent, loss))
+        value = trainer.callback_metrics[f"val/{self.metric}"].item()
+        self.points.append((trainer.global_step * self.tokens, self.spent, value))
 
 
-def train(
-    name: str, lr: float, seed: int, options: argparse.Namespace
-) -> tuple[dict[str, Any], FlashLM, pl.Trainer, Text]:
-    """One run; its row, and what a test needs."""
-    pl.seed_everything(seed, verbose=False)
-    data = Text(
+def load(seed: int, options: argparse.Namespace) -> Text | Synthetic:
+    """The data, in an order of the seed's."""
+    batches = {"batch_size": options.batch, "val_batch_size": 16384 // options.length}
+    if options.recall:
+        return Synthetic(
+            task="recall",
+            sequence_length=options.length,
+            pairs=options.recall,
+            gap=options.gap,
+            seed=seed,
+            **batches,
+        )
+    return Text(
         root=options.root,
         level=options.level,
         sequence_length=options.length,
         stride=options.length // 2,
         test_lengths=options.test_lengths,
-        batch_size=options.batch,
-        val_batch_size=16384 // options.length,
         seed=seed,
+        **batches,
     )
-    module = build(name, len(data.vocabulary), lr, options)
-    curve = Curve(options.batch * options.length)
+
+
+def train(
+    name: str, lr: float, seed: int, options: argparse.Namespace
+) -> tuple[dict[str, Any], FlashLM, pl.Trainer, Text | Synthetic]:
+    """One run; its row, and what a test needs."""
+    pl.seed_everything(seed, verbose=False)
+    data = load(seed, options)
+    symbols = data.symbols if isinstance(data, Synthetic) else len(data.vocabulary)
+    module = build(name, symbols, lr, options)
+    curve = Curve(options.batch * options.length, options.metric)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=options.steps,
@@ -149,11 +168,12 @@ def tune(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) -> 
     """A contender's runs: each rate with the first seed, the best of them with the others."""
     first, *others = options.seeds
     runs = [train(name, lr, first, options) for lr in options.lrs]
-    losses = [run[0]["curve"][-1][2] for run in runs]
-    best = runs[min(range(len(runs)), key=lambda i: losses[i] if losses[i] == losses[i] else 1e9)]
+    ends = [run[0]["curve"][-1][2] for run in runs]
+    losses = [-end if options.recall else end if end == end else math.inf for end in ends]
+    best = runs[min(range(len(runs)), key=losses.__getitem__)]
     lr = best[0]["lr"]
     print(
-        f"{name}: " + ", ".join(f"{a:g}: {b:.4f}" for a, b in zip(options.lrs, losses, strict=True))
+        f"{name}: " + ", ".join(f"{a:g}: {b:.4f}" for a, b in zip(options.lrs, ends, strict=True))
     )
     rows += [run[0] for run in runs if run is not best]
     for seed in (first, *others):
@@ -161,7 +181,8 @@ def tune(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) -> 
         [*tests] = trainer.test(module, data, verbose=False)
         merged = {k: v for test in tests for k, v in test.items()}
         row["test"] = [
-            merged["test/loss" + (f"@{n}" if i else "")] for i, n in enumerate(options.test_lengths)
+            merged[f"test/{options.metric}" + (f"@{n}" if i else "")]
+            for i, n in enumerate(options.test_lengths)
         ]
         rows.append(row)
         show(name, [row], options)
@@ -171,11 +192,14 @@ def tune(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) -> 
 
 
 def show(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Mean and deviation over the seeds of the losses, in the unit of the data."""
-    unit = math.exp if options.level.startswith("word") else lambda nats: nats / math.log(2)
+    """Mean and deviation over the seeds of the losses in the unit of the data, or accuracies."""
+    if options.recall:
+        unit = float
+    else:
+        unit = math.exp if options.level.startswith("word") else lambda nats: nats / math.log(2)
 
-    def cell(nats: list[float]) -> str:
-        each = [unit(x) for x in nats]
+    def cell(values: list[float]) -> str:
+        each = [unit(x) for x in values]
         spread = f" ± {statistics.stdev(each):.3f}" if len(each) > 1 else ""
         return f"{statistics.mean(each):.3f}{spread}"
 
@@ -183,8 +207,8 @@ def show(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -> 
     print(f"{name}, lr {rows[0]['lr']:g}, {rows[0]['weights']} weights, {seeds}")
     for i, (tokens, *_) in enumerate(rows[0]["curve"]):
         spent = statistics.mean(r["curve"][i][1] for r in rows)
-        losses = cell([r["curve"][i][2] for r in rows])
-        print(f"  {tokens:>9} tokens  {spent:7.1f} CPU s  val {losses}")
+        values = cell([r["curve"][i][2] for r in rows])
+        print(f"  {tokens:>9} tokens  {spent:7.1f} CPU s  val {values}")
     for i, n in enumerate(options.test_lengths):
         print(f"  test at {n:>6}: {cell([r['test'][i] for r in rows])}", flush=True)
 
@@ -195,6 +219,8 @@ def main() -> None:
     numbers = lambda text: [int(x) for x in text.split(",")]  # noqa: E731
     parser.add_argument("--root", help="of the text; tiny Shakespeare if not given")
     parser.add_argument("--level", default="char")
+    parser.add_argument("--recall", type=int, default=0, help="pairs to recall, instead of text")
+    parser.add_argument("--gap", type=int, default=0, help="symbols between pairs and questions")
     parser.add_argument("--contenders", type=lambda t: t.split(";"), default=list(CONTENDERS))
     parser.add_argument(
         "--lrs", type=lambda t: [float(x) for x in t.split(",")], default=[1e-3, 3e-3, 1e-2]
@@ -216,6 +242,9 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.contenders) - set(CONTENDERS):
         parser.error(f"--contenders {'; '.join(unknown)}: choose from {'; '.join(CONTENDERS)}")
+    options.metric = "accuracy" if options.recall else "loss"
+    if options.recall:
+        options.test_lengths = [options.length]
     warnings.filterwarnings("ignore")
     rows: list[dict[str, Any]] = []
     for name in options.contenders:
