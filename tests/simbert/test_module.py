@@ -171,7 +171,7 @@ def test_distillation_is_the_posts_and_the_teacher_stays_outside(tmp_path):
         ("SentenceSimilarity", {"head": "hinge", "chunk": 4}),
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_trained_parameter_gets_a_finite_gradient(name, options, dtype, tmp_path):
     model = tiny(name, **options).train()
     root = files(tmp_path)
@@ -187,7 +187,8 @@ def test_every_trained_parameter_gets_a_finite_gradient(name, options, dtype, tm
     torch.manual_seed(0)
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         loss = model.training_step(next(iter(data.train_dataloader())), 0)
-    loss.backward()
+    scale = 2.0**10 if dtype == torch.float16 else 1.0  # as a loss scaler's
+    (scale * loss).backward()
     assert loss.dtype == torch.float32
     for key, p in model.named_parameters():
         if p.requires_grad and "position" not in key:
