@@ -208,6 +208,29 @@ def test_beams_that_are_cut_come_after_the_finished_ones():
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_texts_in_one_beam_search_are_searched_as_alone(positions):
+    """Ragged sources; with learned positions the longest has the least room for a target."""
+    model = tiny(positions=positions, max_positions=14, std=0.3)
+    sources = model.tokenizer.encode(["甲乙丙丁戊己庚辛", "甲乙", "丙丁戊", "己"], 20)
+    options = {"beams": 5, "max_new": 8}
+    together = beam_search(model, sources, 4, **options)
+    ends = set()
+    for batch_size in (1, 10, 15):
+        assert [[t.tokens for t in targets] for targets in together] == [
+            [t.tokens for t in targets]
+            for targets in beam_search(model, sources, 4, batch_size=batch_size, **options)
+        ]
+    for source, targets in zip(sources, together, strict=True):
+        (alone,) = beam_search(model, [source], 4, **options)
+        assert [(t.tokens, t.finished) for t in targets] == [(t.tokens, t.finished) for t in alone]
+        for a, b in zip(targets, alone, strict=True):
+            assert a.log_probability == pytest.approx(b.log_probability, abs=1e-4)
+        ends |= {t.finished for t in targets}
+    assert len({len(t.tokens) for targets in together for t in targets}) > 2
+    assert True in ends
+
+
 @pytest.mark.parametrize(
     "option", [{"top_p": 0.5}, {"top_k": 3}, {"temperature": 0.5}, {"seed": 1}]
 )

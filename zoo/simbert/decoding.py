@@ -298,6 +298,7 @@ def beam_search(
     beams: int,
     max_new: int = MAX_LENGTH,
     length_penalty: float = 1.0,
+    batch_size: int = 256,
 ) -> list[list[Generated]]:
     """The n best targets that a beam search finds, by log p / length^penalty.
 
@@ -310,56 +311,86 @@ def beam_search(
         beams: Unfinished targets kept at each step.
         max_new: Most tokens of a target, [SEP] included.
         length_penalty: Exponent of the length; 0 compares log p itself.
+        batch_size: Rows at a time.
     """
+    out: list[list[Generated]] = []
     with evaluating(model):
-        return [
-            _beams(_begin(model, source, beams, max_new), model, n, beams, length_penalty)
-            for source in sources
-        ]
+        for texts in _blocks(len(sources), max(batch_size // beams, 1)):
+            start = Decoder(model, sources[texts.start : texts.stop], max_new)
+            decoder = start.select(
+                torch.arange(len(texts), device=start.logits.device), len(texts) * beams
+            )
+            searches = [
+                _Search(row, limit, n, beams, length_penalty, model.tokenizer.sep)
+                for row, limit in enumerate(start.limits)
+            ]
+            live = searches
+            while live := [one for one in live if one.extend(decoder.logits)]:
+                rows = [row for one in live for row in one.rows]
+                tokens = [written[-1] for one in live for written in one.written]
+                where = iter(decoder.branch(rows, tokens))
+                for one in live:
+                    one.rows = [next(where) for _ in one.rows]
+            out += [one.best() for one in searches]
+    return out
 
 
-def _begin(model: SimBERT, source: Sequence[int], beams: int, max_new: int) -> Decoder:
-    start = Decoder(model, [source], max_new)
-    return start.select(torch.zeros(1, dtype=torch.int64, device=start.logits.device), beams)
+class _Search:
+    """The targets of one text in a beam search.
 
+    Args:
+        row: The decoder's row of the text.
+        limit: Most tokens of a target.
+        n: As for `beam_search`.
+        beams: As for `beam_search`.
+        penalty: Its `length_penalty`.
+        sep: The token that ends a target.
+    """
 
-def _beams(decoder: Decoder, model: SimBERT, n: int, beams: int, penalty: float) -> list[Generated]:
-    sep, max_new = model.tokenizer.sep, decoder.max_new
-    written: list[list[int]] = [[]]
-    scores = torch.zeros(1, device=decoder.logits.device)
-    finished: list[tuple[float, Generated]] = []
-    cut: list[Generated] = []
-    for t in range(max_new):
-        total = scores[:, None] + decoder.logits.log_softmax(-1)
-        V = total.shape[1]
-        best, at = total.flatten().topk(min(2 * beams, total.numel()))
-        rows: list[int] = []
-        tokens: list[int] = []
-        kept: list[float] = []
+    def __init__(self, row: int, limit: int, n: int, beams: int, penalty: float, sep: int) -> None:
+        self.limit, self.n, self.beams, self.penalty, self.sep = limit, n, beams, penalty, sep
+        # The unfinished targets, the best first: rows of the decoder, tokens, log p.
+        self.rows = [row]
+        self.written: list[list[int]] = [[]]
+        self.scores = [0.0]
+        self.finished: list[tuple[float, Generated]] = []
+
+    def extend(self, logits: Tensor) -> bool:
+        """Takes the best next tokens; whether the search goes on.
+
+        Args:
+            logits: Of all the decoder's rows, float (R, V).
+        """
+        length = len(self.written[0]) + 1
+        so_far = torch.tensor(self.scores, device=logits.device)[:, None]
+        total = so_far + logits[self.rows].log_softmax(-1)
+        best, at = total.flatten().topk(min(2 * self.beams, total.numel()))
+        grown: list[tuple[float, int, int]] = []
         for score, place in zip(best.tolist(), at.tolist(), strict=True):
-            row, token = divmod(place, V)
+            parent, token = divmod(place, total.shape[1])
             if score == -float("inf"):
                 continue
-            if token == sep:
-                target = Generated(written[row], True, score)
-                finished.append((score / (t + 1) ** penalty, target))
-            elif len(rows) < beams:
-                rows.append(row)
-                tokens.append(token)
-                kept.append(score)
-        finished = sorted(finished, key=lambda pair: -pair[0])[:n]
-        if not rows:
-            break
-        if t + 1 == max_new:
-            ends = zip(rows, tokens, kept, strict=True)  # the best first
-            cut = [Generated([*written[row], token], False, score) for row, token, score in ends]
-            break
+            if token == self.sep:
+                target = Generated(self.written[parent], True, score)
+                self.finished.append((score / length**self.penalty, target))
+            elif len(grown) < self.beams:
+                grown.append((score, parent, token))
+        self.finished = sorted(self.finished, key=lambda pair: -pair[0])[: self.n]
+        self.scores = [score for score, _, _ in grown]
+        self.rows = [self.rows[parent] for _, parent, _ in grown]
+        self.written = [[*self.written[parent], token] for _, parent, token in grown]
+        if not grown or length == self.limit:
+            return False
         # log p only falls, so this is the most that an unfinished target can come to.
-        bound = kept[0] / (max_new if kept[0] < 0 else 1) ** penalty
-        if len(finished) == n and finished[-1][0] >= bound:
-            break
-        where = decoder.branch(rows, tokens)
-        order = sorted(range(len(rows)), key=where.__getitem__)
-        written = [[*written[rows[i]], tokens[i]] for i in order]
-        scores = torch.tensor([kept[i] for i in order], device=scores.device)
-    return [*(target for _, target in finished), *cut][:n]
+        bound = self.scores[0] / (self.limit if self.scores[0] < 0 else 1) ** self.penalty
+        return len(self.finished) < self.n or self.finished[-1][0] < bound
+
+    def best(self) -> list[Generated]:
+        """The finished targets, and after them those that reached the limit."""
+        targets = [target for _, target in self.finished]
+        cut = [
+            Generated(written, False, score)
+            for written, score in zip(self.written, self.scores, strict=True)
+            if len(written) == self.limit
+        ]
+        return [*targets, *cut][: self.n]

@@ -111,7 +111,8 @@ def paraphrases(
         raise ValueError(f"unfinished={unfinished!r}: choose drop or mark")
     sources = [model.tokenizer.encode_masked(t, MAX_LENGTH) for t in texts]
     if beams:
-        made = beam_search(model, sources, min(n, beams), beams=beams, max_new=max_new)
+        n = min(n, beams)
+        made = beam_search(model, sources, n, beams=beams, max_new=max_new, batch_size=batch_size)
     else:
         made = sample(
             model,
