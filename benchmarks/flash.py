@@ -67,7 +67,9 @@ class Zoo:
     def decoder(self, prefix: Tensor, dtype: torch.dtype) -> tuple[Callable[[], Any], int]:
         """A call that writes one token, and the bytes of the state."""
         self.model.eval().to(dtype)
-        _, state = self.model.net.prefill(prefix, self.model.init_state(len(prefix)))
+        state = self.model.init_state(len(prefix))
+        for piece in prefix.split(4096, 1):  # FLASH-Quad has scores of all pairs
+            _, state = self.model.net.prefill(piece, state)
         return lambda: self.model.step(prefix[:, -1], state), state.nbytes()
 
 
