@@ -216,8 +216,7 @@ def training_figure(rows: Sequence[dict[str, Any]], path: Path) -> Path:
         real = of_data[0]["curves"]["baseline_frechet_distance"][-1]
         quality.axhline(real, color="0.5", ls=":", label="real images")
         quality.set(title=f"{name}, samples", xlabel="generator iterations")
-        quality.set(ylabel="Fréchet distance (lower is better)")
-        quality.set_ylim(bottom=0)
+        quality.set(ylabel="Fréchet distance (lower is better)", yscale="log")
         place = empty[0] if empty else quality
         place.legend(*quality.get_legend_handles_labels(), frameon=False, loc="center left")
     return _save(figure, path)
