@@ -273,7 +273,10 @@ def test_the_command_writes_numbers_table_and_figure(zoo_cli, tmp_path):
             ["--part", "static", "--data", "gaussian-4"],
             "--data gaussian-4: the static part takes sets of images",
         ),
-        (["--data", "mnist", "--root", "nowhere"], "no MNIST in nowhere"),
+        (
+            ["--data", "mnist", "--root", "nowhere"],
+            "set --root to the folder that holds MNIST/raw, or fetch it with zoo fit's --data.",
+        ),
     ],
 )
 def test_mistakes_are_one_line(mistake, arguments, message):
