@@ -147,7 +147,7 @@ class _OnDisk(ImageData):
             looked = [str(Path(self.root) / self._subfolder), *self._other_folders]
             raise FileNotFoundError(
                 f"no {type(self).__name__} in {' or '.join(looked)}: set --data.root to the folder "
-                f"that holds {self._subfolder}, or fetch it with --data.download true"
+                f"that holds {self._subfolder}, or fetch it with zoo fit's --data.download true"
             )
         images, labels = self.read(folder, train=split != "test")
         if split == "test":

@@ -171,7 +171,7 @@ def test_a_missing_set_says_where_it_looked_and_what_to_do(
             cls(root=str(tmp_path)).setup("fit")
         message = str(error.value)
         assert f"no {cls.__name__} in {tmp_path}/{folder}" in message
-        assert "--data.download true" in message
+        assert "fetch it with zoo fit's --data.download true" in message
         assert "\n" not in message
     with pytest.raises(FileNotFoundError, match=rf"FashionMNIST/raw or {tmp_path}/deb: set"):
         FashionMNIST(root=str(tmp_path)).setup("test")

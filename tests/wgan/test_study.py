@@ -275,7 +275,8 @@ def test_the_command_writes_numbers_table_and_figure(zoo_cli, tmp_path):
         ),
         (
             ["--data", "mnist", "--root", "nowhere"],
-            "set --root to the folder that holds MNIST/raw, or fetch it with zoo fit's --data.",
+            "no MNIST in nowhere/MNIST/raw: set --root to the folder that holds MNIST/raw, or "
+            "fetch it with zoo fit's --data.download true",
         ),
     ],
 )

@@ -98,9 +98,8 @@ def load_population(
         )
     try:
         train = data.reference_images("train", limit)
-    except FileNotFoundError as error:  # it names the options of `zoo fit`
-        text = str(error).replace("--data.root", "--root").replace("--data.d", "zoo fit's --data.d")
-        raise FileNotFoundError(text) from None
+    except FileNotFoundError as error:  # it names the option of `zoo fit`
+        raise FileNotFoundError(str(error).replace("--data.root", "--root")) from None
     held_out = data.reference_images("test", limit)
     if name == "digits":
         held_out = torch.cat([held_out, data.reference_images("val")])
