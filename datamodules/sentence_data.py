@@ -89,10 +89,6 @@ class SentenceData(LightningDataModule, ABC):
         limit: int | None,
     ) -> None:
         super().__init__()
-        counts = {"batch_size": batch_size, "val_batch_size": val_batch_size, "limit": limit}
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"--data.{name} must be at least 1, got {value}")
         if max_length < 4:
             raise ValueError(f"--data.max_length={max_length}: [CLS] and [SEP] leave no room")
         self.root, self.evaluate = root, evaluate or {}

@@ -1,7 +1,7 @@
 """Sentences to train sentence models on: groups of similar ones, labelled pairs, single ones."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 from datamodules.loader import EpochLoader
 from datamodules.sentence_data import (
@@ -13,6 +13,7 @@ from datamodules.sentence_data import (
 )
 from datamodules.sentence_files import Labelled, read_groups, read_labelled, read_sentences
 from datamodules.sentence_sets import GroupSet, LabelledSet, SentenceSet
+from zoo.ranges import BelowOne, Count, Range, Seed, Share, Whole, check_ranges
 from zoo.simbert.losses import TASKS
 
 
@@ -66,20 +67,20 @@ class SimilarGroups(SentenceData):
         *,
         files: list[str] = [EMBEDDED],  # noqa: B006  # never changed; a list, as YAML has it
         general: list[str] = [],  # noqa: B006
-        noise: float = 0.0,
+        noise: Share = 0.0,
         segmenter: str | None = None,
-        val_share: float = 0.1,
-        test_share: float = 0.1,
+        val_share: BelowOne = 0.1,
+        test_share: BelowOne = 0.1,
         root: str = "data",
         evaluate: dict[str, str] | None = None,
-        batch_size: int = 64,
-        val_batch_size: int | None = None,
-        max_length: int = 32,
+        batch_size: Count = 64,
+        val_batch_size: Count | None = None,
+        max_length: Annotated[int, Range(4)] = 32,
         vocab: str | None = None,
         lower: bool = True,
-        seed: int = 0,
-        num_workers: int = 0,
-        limit: int | None = None,
+        seed: Seed = 0,
+        num_workers: Whole = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -94,6 +95,7 @@ class SimilarGroups(SentenceData):
             limit=limit,
         )
         self.save_hyperparameters(logger=False)
+        check_ranges(type(self), self.hparams, "--data.")
         if not 0 <= noise <= 1:
             raise ValueError(f"--data.noise must be a probability, got {noise}")
         _check_shares(val_share, test_share)
@@ -211,18 +213,18 @@ class LabelledPairs(SentenceData):
         self,
         *,
         files: list[str] = [EMBEDDED],  # noqa: B006
-        val_share: float = 0.0,
-        test_share: float = 0.0,
+        val_share: BelowOne = 0.0,
+        test_share: BelowOne = 0.0,
         root: str = "data",
         evaluate: dict[str, str] | None = None,
-        batch_size: int = 96,
-        val_batch_size: int | None = None,
-        max_length: int = 64,
+        batch_size: Count = 96,
+        val_batch_size: Count | None = None,
+        max_length: Annotated[int, Range(4)] = 64,
         vocab: str | None = None,
         lower: bool = True,
-        seed: int = 0,
-        num_workers: int = 0,
-        limit: int | None = None,
+        seed: Seed = 0,
+        num_workers: Whole = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -237,6 +239,7 @@ class LabelledPairs(SentenceData):
             limit=limit,
         )
         self.save_hyperparameters(logger=False)
+        check_ranges(type(self), self.hparams, "--data.")
         _check_shares(val_share, test_share)
         self.files, self.shares = files, (val_share, test_share)
         self._pairs: list[Labelled] = []
@@ -309,17 +312,17 @@ class Sentences(SentenceData):
         files: list[str] = [EMBEDDED],  # noqa: B006
         purpose: Literal["mlm", "simcse"] = "mlm",
         segmenter: str | None = None,
-        val_share: float = 0.01,
+        val_share: BelowOne = 0.01,
         root: str = "data",
         evaluate: dict[str, str] | None = None,
-        batch_size: int = 64,
-        val_batch_size: int | None = None,
-        max_length: int = 64,
+        batch_size: Count = 64,
+        val_batch_size: Count | None = None,
+        max_length: Annotated[int, Range(4)] = 64,
         vocab: str | None = None,
         lower: bool = True,
-        seed: int = 0,
-        num_workers: int = 0,
-        limit: int | None = None,
+        seed: Seed = 0,
+        num_workers: Whole = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -334,6 +337,7 @@ class Sentences(SentenceData):
             limit=limit,
         )
         self.save_hyperparameters(logger=False)
+        check_ranges(type(self), self.hparams, "--data.")
         _check_shares(val_share, 0)
         self.files, self.purpose, self.val_share = files, purpose, val_share
         self.cut = self.segmenter(segmenter)

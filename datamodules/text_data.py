@@ -11,6 +11,7 @@ from datamodules.image_data import Split
 from datamodules.loader import Batches, EpochLoader, epoch_loader
 from datamodules.text_files import read_documents
 from datamodules.vocabulary import Vocabulary, check_level
+from zoo.ranges import check_ranges
 
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "val"),
@@ -30,18 +31,14 @@ class TextData(LightningDataModule, ABC):
     by_line: ClassVar[bool] = False
     """Whether items are lines, which no split may cut."""
 
-    def check(self, *more: str) -> None:
-        """Checks the hyper-parameters, and the counts named in `more`.
+    def check(self) -> None:
+        """Checks the hyper-parameters.
 
         Raises:
-            ValueError: There is no such level, or a count is not positive.
+            ValueError: There is no such level, or a number is out of its range.
         """
         check_level(self.hparams["level"])
-        shared = ("vocabulary_size", "min_count", "batch_size", "val_batch_size", "limit")
-        for name in (*shared, *more):
-            value = self.hparams[name]
-            if value is not None and value < 1:
-                raise ValueError(f"--data.{name} must be at least 1, got {value}")
+        check_ranges(type(self), self.hparams, "--data.")
         self._splits: dict[Split, Any] = {}
         self._vocabulary: Vocabulary | None = None
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 import jsonargparse
 from lightning.pytorch.cli import LightningArgumentParser
 
+from zoo.cli.words import synonym
 from zoo.registry import MODELS, nearest
 
 TRUSTED = ("zoo", "datamodules", "lightning", "torch")
@@ -38,6 +39,10 @@ class ZooParser(LightningArgumentParser):
             argparse.ArgumentError: Always.
         """
         raise argparse.ArgumentError(None, explain(message, self)) from ex
+
+    def format_help(self) -> str:
+        """The help, in which a number's type is its range: int (1 or more)."""
+        return re.sub(r"Annotated\[(\w+),\s([^\]]*)\]", r"\1 (\2)", super().format_help())
 
     def options(self) -> list[str]:
         """Names of all options, those of subcommands too, without dashes."""
@@ -103,6 +108,8 @@ def _suggest(name: str, options: list[str]) -> str:
     """The nearest option: of the same group if there is such a group, else by the first part."""
     group, dot, last = name.rpartition(".")
     siblings = [o.rpartition(".")[2] for o in options if o.rpartition(".")[0] == group]
+    if known := synonym(last, siblings):
+        return f"did you mean {group}{dot}{known}?"
     if siblings:
         near = difflib.get_close_matches(last, siblings, n=1, cutoff=0.5)
         return f"did you mean {group}{dot}{near[0]}?" if near else "see --help"

@@ -12,8 +12,9 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.cli.arguments import Prepared, prepare
+from zoo.cli.numbers import check_numbers
 from zoo.cli.parser import ZooParser, restrict_imports
-from zoo.cli.run import check_names
+from zoo.cli.words import meant
 from zoo.files import replacing
 from zoo.loading import read_exported
 from zoo.registry import MODELS
@@ -28,6 +29,8 @@ from zoo.training import (
     StepProgressBar,
     StepRNG,
 )
+from zoo.training.finish import FoundRate, why_stopped
+from zoo.training.pace import Pace
 from zoo.training.quality import SampleQuality
 from zoo.training.samples import SampleGrid
 
@@ -39,8 +42,7 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
         ValueError: Something asked for cannot be done; the message says what to do instead.
     """
     restrict_imports()
-    check_names(arguments)
-    prepared = prepare(verb, arguments)
+    prepared = prepare(verb, meant(verb, arguments))
     os.environ["ZOO_RUN_DIR"] = str(prepared.run_dir)  # for the processes that a strategy launches
     for model in MODELS.values():
         importlib.import_module(model.module)
@@ -94,8 +96,9 @@ class ZooCLI(LightningCLI):
             parser.add_lightning_class_args(callback, key)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses; the stock method warns when the process has arguments of its own."""
+        """Parses, and checks numbers; the stock method warns of the process's own arguments."""
         self.config = parser.parse_args(args)
+        check_numbers(self.config[self.config.subcommand])
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the checkpoint's config was the first --config.
@@ -162,11 +165,12 @@ class ZooCLI(LightningCLI):
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
         settings = self._get(self.config_init, "trainer")
         fit = self.subcommand == "fit"
-        callbacks: list[Callback] = [StepRNG(), FiniteLoss()]
+        callbacks: list[Callback] = [StepRNG(), FiniteLoss(), Pace()]
         if settings.enable_progress_bar is not False:
             callbacks.append(StepProgressBar())
         own = settings.callbacks or []
-        kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, list) else [own])]
+        own = own if isinstance(own, list) else [own]
+        kwargs["callbacks"] = [*callbacks, *own, FoundRate(self.prepared.checkpoint is not None)]
         kwargs["logger"] = self._loggers(settings.logger) if fit else False
         plugins = settings.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
@@ -196,6 +200,8 @@ class ZooCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Says what can be done next."""
+        if reason := why_stopped(self.trainer):
+            rank_zero_info(reason)
         run_dir = self.prepared.run_dir
         verbs = {"sample": "sample", "generate_text": "sample", "generate": "generate"}
         then = [f"zoo test --ckpt_path {run_dir}"]

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 
 from zoo.files import replacing
+from zoo.ranges import Whole, check_ranges
 from zoo.training.guard import TrainingDivergedError
 from zoo.training.stop import Stopped, StopRequest
 
@@ -43,17 +44,16 @@ class Checkpoint(lightning_callbacks.Checkpoint):
 
     def __init__(
         self,
-        every_n_train_steps: int = 1000,
-        keep_every_n_train_steps: int = 0,
+        every_n_train_steps: Whole = 1000,
+        keep_every_n_train_steps: Whole = 0,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
     ) -> None:
-        for name, value in (
-            ("every_n_train_steps", every_n_train_steps),
-            ("keep_every_n_train_steps", keep_every_n_train_steps),
-        ):
-            if value < 0:
-                raise ValueError(f"checkpoint.{name} must be 0 or more, not {value}")
+        steps = {
+            "every_n_train_steps": every_n_train_steps,
+            "keep_every_n_train_steps": keep_every_n_train_steps,
+        }
+        check_ranges(Checkpoint, steps, "--checkpoint.")
         self.every_n_train_steps = every_n_train_steps
         self.keep_every_n_train_steps = keep_every_n_train_steps
         self.monitor, self.mode = monitor, mode
