@@ -93,6 +93,8 @@ def innermost(text: str) -> str:
 
 
 def _value(text: str) -> str:
+    for kind, needed in (("int", "needs a whole number"), ("float", "needs a number")):
+        text = text.replace(f"Expected a <class '{kind}'>. Got value:", f"{needed}, got")
     match = _VALUE.fullmatch(text)
     if match is None:
         return text

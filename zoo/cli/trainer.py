@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from zoo.cli.arguments import Prepared, prepare
 from zoo.cli.numbers import check_numbers
 from zoo.cli.parser import ZooParser, restrict_imports
-from zoo.cli.words import meant
+from zoo.cli.words import meant, with_folder
 from zoo.files import replacing
 from zoo.loading import read_exported
 from zoo.registry import MODELS
@@ -47,7 +47,7 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
     for model in MODELS.values():
         importlib.import_module(model.module)
     importlib.import_module("datamodules")
-    ZooCLI(prepared, [verb, *prepared.arguments])
+    ZooCLI(prepared, [verb, *with_folder(prepared.arguments, prepared.run_dir)])
 
 
 class ZooCLI(LightningCLI):
