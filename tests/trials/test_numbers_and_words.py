@@ -38,7 +38,7 @@ def line(run):
 
 @pytest.fixture(autouse=True)
 def folders(tmp_path):
-    """Small models in m/ (DDPM), v/ (VAE), s/ (TextVAE's like are too slow to make) and a config."""
+    """Small models: a DDPM in m/ and a VAE in v/."""
     torch.manual_seed(0)
     small = {"image_size": 8, "channels": 1, "width": 8, "multipliers": [1], "groups": 4}
     zoo.save_pretrained(zoo.DDPM(timesteps=4, attention_levels=[], **small), tmp_path / "m")
@@ -70,9 +70,8 @@ def test_numbers_of_the_trainer(line):
         ("precision", "64-true"),
         ("precision", "16-true"),
     ):
-        assert f"--trainer.{flag}={value}: " in line(
-            "fit", "vae/digits", f"--trainer.{flag}={value}"
-        )
+        typed = f"--trainer.{flag}={value}"
+        assert f"{typed}: " in line("fit", "vae/digits", typed)
 
 
 def test_a_model_that_no_memory_holds(line):

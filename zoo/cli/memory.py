@@ -5,7 +5,14 @@ import re
 from pathlib import Path
 
 # What torch and the C++ library under it say of too large a request.
-_TOLD = ("allocate memory", "not enough memory", "out of memory", "overflow", "bad_alloc")
+_TOLD = (
+    "allocate memory",
+    "not enough memory",
+    "out of memory",
+    "calculation overflowed",
+    "multiplication overflow",
+    "bad_alloc",
+)
 
 
 def free_memory() -> int:
