@@ -13,7 +13,7 @@ from datamodules.sentence_data import (
 )
 from datamodules.sentence_files import Labelled, read_groups, read_labelled, read_sentences
 from datamodules.sentence_sets import GroupSet, LabelledSet, SentenceSet
-from zoo.ranges import BelowOne, Count, Range, Seed, Share, Whole, check_ranges
+from zoo.ranges import BelowOne, Count, Range, Seed, Share, Workers, check_ranges
 from zoo.simbert.losses import TASKS
 
 
@@ -79,7 +79,7 @@ class SimilarGroups(SentenceData):
         vocab: str | None = None,
         lower: bool = True,
         seed: Seed = 0,
-        num_workers: Whole = 0,
+        num_workers: Workers = 0,
         limit: Count | None = None,
     ) -> None:
         super().__init__(
@@ -223,7 +223,7 @@ class LabelledPairs(SentenceData):
         vocab: str | None = None,
         lower: bool = True,
         seed: Seed = 0,
-        num_workers: Whole = 0,
+        num_workers: Workers = 0,
         limit: Count | None = None,
     ) -> None:
         super().__init__(
@@ -321,7 +321,7 @@ class Sentences(SentenceData):
         vocab: str | None = None,
         lower: bool = True,
         seed: Seed = 0,
-        num_workers: Whole = 0,
+        num_workers: Workers = 0,
         limit: Count | None = None,
     ) -> None:
         super().__init__(
