@@ -24,6 +24,7 @@ from zoo.training import (
     FiniteLoss,
     MetricsCSV,
     NoProfiler,
+    Resume,
     RunRecord,
     StepProgressBar,
     StepRNG,
@@ -166,7 +167,7 @@ class ZooCLI(LightningCLI):
         if settings.enable_progress_bar is not False:
             callbacks.append(StepProgressBar())
         own = settings.callbacks or []
-        kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, list) else [own])]
+        kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, list) else [own]), Resume()]
         kwargs["logger"] = self._loggers(settings.logger) if fit else False
         plugins = settings.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]

@@ -9,6 +9,7 @@ from zoo.training.log import is_logging_step, log_every
 from zoo.training.overhead import NoProfiler, settle_missing_gpu
 from zoo.training.progress import StepProgressBar
 from zoo.training.record import RunRecord
+from zoo.training.resume import Resume
 from zoo.training.rng import StepRNG
 from zoo.training.seeds import mix
 from zoo.training.stop import Stopped
@@ -20,6 +21,7 @@ __all__ = [
     "FiniteLoss",
     "MetricsCSV",
     "NoProfiler",
+    "Resume",
     "RunRecord",
     "StepProgressBar",
     "StepRNG",
