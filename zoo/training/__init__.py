@@ -1,5 +1,6 @@
 """What a run needs around the model; the only package that touches the Trainer's internals."""
 
+from zoo.training.changes import Changes
 from zoo.training.checkpoint import AtomicCheckpointIO, Checkpoint
 from zoo.training.csv import MetricsCSV
 from zoo.training.distributed import gather_with_grad
@@ -17,6 +18,7 @@ from zoo.training.stop import Stopped
 __all__ = [
     "EMA",
     "AtomicCheckpointIO",
+    "Changes",
     "Checkpoint",
     "FiniteLoss",
     "MetricsCSV",

@@ -157,8 +157,6 @@ def go_on(schedule: LambdaLR, count: int | None) -> None:
         schedule.last_epoch, schedule._step_count = count, count + 1
     groups = schedule.optimizer.param_groups
     schedule.base_lrs = [group["initial_lr"] for group in groups]
-    for group, base, multiplier in zip(
-        groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
-    ):
+    for group, base, multiplier in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
         group["lr"] = base * multiplier(schedule.last_epoch)
     schedule._last_lr = [group["lr"] for group in groups]
