@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -158,17 +158,17 @@ class Changes(Callback):
             "kind of device": pl_module.device.type,
             "version of torch": str(torch.__version__),
         }
-        if dataset is not None and trainer.is_global_zero:
+        if isinstance(dataset, Sized) and trainer.is_global_zero:
             root = getattr(getattr(trainer, "datamodule", None), "root", None)
             self._now |= {"number of training items": len(dataset), "data": digest(dataset, root)}
         for name, old in self._before.items():
             new = self._now.get(name, old)
-            if old != new and name != "data":
+            if old == new:
+                continue
+            if name == "data":
+                rank_zero_info("the content of the training data is another than the checkpoint's")
+            else:
                 rank_zero_info(f"the {name} is {new}; the checkpoint was made with {old}")
-            elif old != new:
-                rank_zero_info(
-                    "the training data has other content than the checkpoint was made with"
-                )
         self._before = {}
 
 
@@ -180,7 +180,7 @@ def digest(dataset: Any, root: str | None = None) -> int:
         root: Folder of files that it reads as it goes, whose `names` it has: their sizes count.
     """
     total = 0
-    for name, value in sorted(vars(dataset).items()):
+    for name, value in sorted(getattr(dataset, "__dict__", {}).items()):
         if not name.startswith("_"):
             for part in _parts(value):
                 total = zlib.crc32(part, total)
