@@ -30,7 +30,7 @@ class Prepared:
         checkpoint: The .ckpt file or exported folder, if any.
         model: Class path of the model in it.
         wandb_id: W&B run to go on with.
-        hparams: Model arguments that the checkpoint was made with.
+        made_with: Config that the checkpoint was made with.
     """
 
     arguments: list[str]
@@ -38,7 +38,7 @@ class Prepared:
     checkpoint: Path | None = None
     model: str | None = None
     wandb_id: str | None = None
-    hparams: dict[str, Any] = field(default_factory=dict)
+    made_with: dict[str, Any] = field(default_factory=dict)
 
 
 def prepare(verb: str, arguments: list[str]) -> Prepared:
@@ -204,11 +204,11 @@ def _read(verb: str, prepared: Prepared, file: Path) -> None:
     if file.is_dir():
         name, hparams, _ = read_exported(file)
         config: dict[str, Any] = {"model": {"class_path": name, "init_args": hparams}}
-        prepared.model, prepared.hparams = name, hparams
+        prepared.model = name
     else:
         checkpoint = read_checkpoint(file)
         hparams = _own(checkpoint.get("hyper_parameters", {}))
-        prepared.model, prepared.hparams = checkpoint_class(checkpoint), hparams
+        prepared.model = checkpoint_class(checkpoint)
         if verb == "fit":
             prepared.wandb_id = checkpoint.get("wandb_run_id")
         kept = KEPT_FOR_FIT if verb == "fit" else KEPT
@@ -219,6 +219,7 @@ def _read(verb: str, prepared: Prepared, file: Path) -> None:
         data = checkpoint.get("datamodule_hyper_parameters", {})
         if "data" not in config and "_class_path" in data:
             config["data"] = {"class_path": data["_class_path"], "init_args": _own(data)}
+        prepared.made_with = {**config, "model": {"init_args": hparams}}
     prepared.arguments.insert(0, f"--config={json.dumps(config)}")
 
 

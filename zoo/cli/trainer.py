@@ -1,7 +1,6 @@
 """fit, validate, test and predict; the only file that touches LightningCLI's internals."""
 
 import importlib
-import json
 import os
 from typing import Any
 
@@ -15,19 +14,22 @@ from zoo.cli.arguments import Prepared, prepare
 from zoo.cli.parser import ZooParser, restrict_imports
 from zoo.cli.run import check_names
 from zoo.files import replacing
-from zoo.loading import read_exported
+from zoo.loading import read_checkpoint, read_exported
 from zoo.registry import MODELS
 from zoo.training import (
     EMA,
     AtomicCheckpointIO,
+    Changes,
     Checkpoint,
     FiniteLoss,
     MetricsCSV,
     NoProfiler,
+    Resume,
     RunRecord,
     StepProgressBar,
     StepRNG,
 )
+from zoo.training.changes import changed_options, check_options, check_weights, tell_options
 from zoo.training.quality import SampleQuality
 from zoo.training.samples import SampleGrid
 
@@ -117,6 +119,7 @@ class ZooCLI(LightningCLI):
         if not config.get("data"):
             raise ValueError("which data? give -c CONFIG or --data NAME (such as Digits)")
         trainer = config.trainer
+        self.changed = changed_options(self.prepared.made_with, config.as_dict())
         if self.subcommand == "fit":
             if (
                 trainer.max_steps == -1
@@ -126,7 +129,8 @@ class ZooCLI(LightningCLI):
                 raise ValueError(
                     "when does it end? give --trainer.max_steps N or --trainer.max_epochs N"
                 )
-            self._tell_changes(config.model.get("init_args", {}))
+            check_options(self.changed)
+            tell_options(self.changed)
         trainer.default_root_dir = str(self.prepared.run_dir)
         # Set here, not parsed: the stock verb would look for "last" in places of its own.
         file = self.prepared.checkpoint
@@ -152,12 +156,6 @@ class ZooCLI(LightningCLI):
                 f"`wandb sync {self.prepared.run_dir / 'wandb'}/offline-run-*`"
             )
 
-    def _tell_changes(self, arguments: Any) -> None:
-        for name, old in self.prepared.hparams.items():
-            new = arguments.get(name, old)
-            if json.dumps(new, default=str) != json.dumps(old, default=str):  # keys become text
-                rank_zero_info(f"model.{name} is {new}; the checkpoint was made with {old}")
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
         settings = self._get(self.config_init, "trainer")
@@ -167,6 +165,7 @@ class ZooCLI(LightningCLI):
             callbacks.append(StepProgressBar())
         own = settings.callbacks or []
         kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, list) else [own])]
+        kwargs["callbacks"] += [Changes(), Resume()]
         kwargs["logger"] = self._loggers(settings.logger) if fit else False
         plugins = settings.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
@@ -185,10 +184,13 @@ class ZooCLI(LightningCLI):
         return [csv, *(logger for logger in more if isinstance(logger, Logger))]
 
     def after_instantiate_classes(self) -> None:
-        """Loads an exported folder, which the Trainer cannot."""
+        """Loads an exported folder, which the Trainer cannot; looks at what the Trainer loads."""
         file = self.prepared.checkpoint
         if file is not None and file.is_dir():
             self.model.load_state_dict(read_exported(file)[2])
+        elif file is not None:
+            weights = read_checkpoint(file)["state_dict"]
+            check_weights(self.model, weights, self.changed, str(file))
 
     def before_fit(self) -> None:
         """Says where the run goes."""

@@ -20,6 +20,7 @@ from zoo.flash.network import DecodeState, Kind
 from zoo.flash.scores import ScoreName
 from zoo.flash.words import Words
 from zoo.layers.rotary import Pairing
+from zoo.training.distributed import token_mean
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip
 
@@ -144,7 +145,7 @@ class FlashLM(LightningModule):
         logits = self(batch[0], self._documents(batch))
         targets = batch[1].flatten()
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="sum")
-        loss = loss / (targets != NO_TARGET).sum().clamp(min=1)
+        loss = token_mean(loss, (targets != NO_TARGET).sum())
         if is_logging_step(self):
             log_every(self, {"train/loss": loss})
         return loss

@@ -19,6 +19,7 @@ from zoo.flash.scores import ScoreName
 from zoo.flash.words import Words
 from zoo.layers.counter_rng import uniform
 from zoo.layers.rotary import Pairing
+from zoo.training.distributed import token_mean
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip
 
@@ -208,7 +209,7 @@ class FlashMLM(LightningModule):
         logits, targets, scored = self.losses(batch, u)
         targets = targets.where(scored, -100)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
-        loss = loss / scored.sum().clamp(min=1)
+        loss = token_mean(loss, scored.sum())
         if is_logging_step(self):
             log_every(self, {"train/loss": loss})
         return loss

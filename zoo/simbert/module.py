@@ -20,10 +20,9 @@ from zoo.simbert.training import (
     make_encoder,
     prepare,
     token_losses,
-    token_mean,
 )
 from zoo.training.averages import Averages
-from zoo.training.distributed import gather_with_grad
+from zoo.training.distributed import gather_with_grad, token_mean
 from zoo.training.log import log_every
 from zoo.training.optim import clip
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.layers.precision import at_least_float32
 from zoo.loading import load
 from zoo.simbert.encoder import Encoder
-from zoo.training.distributed import processes
 from zoo.training.optim import may_fuse, piecewise_linear
 
 if TYPE_CHECKING:
@@ -132,20 +130,6 @@ def adamw(model: Model) -> Any:
     points = {int(k): float(v) for k, v in own["lr_schedule"].items()}
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, piecewise_linear(points))
     return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-
-def token_mean(total: Tensor, count: int) -> Tensor:
-    """A sum over this process's tokens, so scaled that DDP's mean is the mean over all tokens.
-
-    Args:
-        total: Sum of the tokens' losses.
-        count: Number of this process's tokens.
-    """
-    if processes() == 1:
-        return total / max(count, 1)
-    everywhere = torch.tensor(float(count), device=total.device)
-    dist.all_reduce(everywhere)
-    return total * processes() / everywhere.clamp(min=1)
 
 
 def token_losses(net: Encoder, hidden: Tensor, places: Tensor, labels: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class RunRecord(SaveConfigCallback):
         config["trainer"] = {
             key: value
             for key, value in config.get("trainer", {}).items()
-            if key not in _NOT_KEPT_TRAINER and value is not None
+            if key not in _NOT_KEPT_TRAINER
         }
         checkpoint["zoo_config"] = config
         checkpoint["zoo_version"] = zoo.__version__
