@@ -28,6 +28,7 @@ from zoo.training import (
     StepProgressBar,
     StepRNG,
 )
+from zoo.training.failure import told_in_one_line
 from zoo.training.quality import SampleQuality
 from zoo.training.samples import SampleGrid
 
@@ -45,7 +46,11 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
     for model in MODELS.values():
         importlib.import_module(model.module)
     importlib.import_module("datamodules")
-    ZooCLI(prepared, [verb, *prepared.arguments])
+    try:
+        ZooCLI(prepared, [verb, *prepared.arguments])
+    finally:
+        if prepared.claim is not None:
+            prepared.claim.release()
 
 
 class ZooCLI(LightningCLI):
@@ -126,6 +131,7 @@ class ZooCLI(LightningCLI):
                 raise ValueError(
                     "when does it end? give --trainer.max_steps N or --trainer.max_epochs N"
                 )
+            self._check_end(trainer)
             self._tell_changes(config.model.get("init_args", {}))
         trainer.default_root_dir = str(self.prepared.run_dir)
         # Set here, not parsed: the stock verb would look for "last" in places of its own.
@@ -134,6 +140,19 @@ class ZooCLI(LightningCLI):
         for logger in _specs(trainer.logger):
             if str(logger.get("class_path", "")).endswith("WandbLogger"):
                 self._place_wandb(logger.init_args)
+
+    def _check_end(self, trainer: Any) -> None:
+        """Refuses to train up to a step or an epoch that is behind."""
+        for name, done in (
+            ("max_steps", self.prepared.steps),
+            ("max_epochs", self.prepared.epochs),
+        ):
+            end = trainer[name]
+            if end is not None and 0 <= end < done:
+                raise ValueError(
+                    f"--trainer.{name} {end} is below the {done} that {self.prepared.checkpoint} "
+                    "has done: give more, or begin another run"
+                )
 
     def _place_wandb(self, init_args: Any) -> None:
         init_args.save_dir = str(self.prepared.run_dir)
@@ -190,8 +209,15 @@ class ZooCLI(LightningCLI):
         if file is not None and file.is_dir():
             self.model.load_state_dict(read_exported(file)[2])
 
+    def fit(self, **kwargs: Any) -> None:
+        """Trains."""
+        with told_in_one_line(self.trainer, self.prepared.steps):
+            self.trainer.fit(**kwargs)
+
     def before_fit(self) -> None:
         """Says where the run goes."""
+        if self.prepared.afresh:
+            rank_zero_info(self.prepared.afresh)
         rank_zero_info(f"run directory: {self.prepared.run_dir}")
 
     def after_fit(self) -> None:

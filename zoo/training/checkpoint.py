@@ -17,6 +17,8 @@ from zoo.training.guard import TrainingDivergedError
 from zoo.training.loops import use_exact_loops
 from zoo.training.stop import Stopped, StopRequest
 
+UNSAVED = ".unsaved"  # in a run directory: the run has begun, but written no checkpoint yet
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, syncs to disk and renames, so a cut-off write replaces nothing."""
@@ -175,6 +177,8 @@ class Checkpoint(lightning_callbacks.Checkpoint):
             temporary.unlink(missing_ok=True)
             os.link(folder / first, temporary)  # a second name: no second copy is written
             os.replace(temporary, folder / name)
+        if trainer.is_global_zero:
+            (folder.parent / UNSAVED).unlink(missing_ok=True)
         trainer.strategy.barrier()
         self._saved_step = trainer.global_step
 
