@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from zoo.cli.parser import ZooParser, innermost
 from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, nearest
+from zoo.training.failure import RunFailedError
 from zoo.training.guard import TrainingDivergedError
 from zoo.training.overhead import settle_missing_gpu
 from zoo.training.stop import Stopped
@@ -54,6 +55,12 @@ def guarded(verb: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("zoo: stopped\n")
         return 130
+    except RunFailedError as error:
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        if str(error):
+            sys.stderr.write(f"zoo: error: {one_line(error)}\n")
+        return 1
     except _MISTAKES as error:
         if os.environ.get("ZOO_DEBUG"):
             raise

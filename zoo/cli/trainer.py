@@ -30,6 +30,7 @@ from zoo.training import (
     StepRNG,
 )
 from zoo.training.changes import changed_options, check_options, check_weights, tell_options
+from zoo.training.failure import told_in_one_line
 from zoo.training.quality import SampleQuality
 from zoo.training.samples import SampleGrid
 
@@ -47,7 +48,11 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
     for model in MODELS.values():
         importlib.import_module(model.module)
     importlib.import_module("datamodules")
-    ZooCLI(prepared, [verb, *prepared.arguments])
+    try:
+        ZooCLI(prepared, [verb, *prepared.arguments])
+    finally:
+        if prepared.claim is not None:
+            prepared.claim.release()
 
 
 class ZooCLI(LightningCLI):
@@ -131,6 +136,7 @@ class ZooCLI(LightningCLI):
                 )
             check_options(self.changed)
             tell_options(self.changed)
+            self._check_end(trainer)
         trainer.default_root_dir = str(self.prepared.run_dir)
         # Set here, not parsed: the stock verb would look for "last" in places of its own.
         file = self.prepared.checkpoint
@@ -138,6 +144,19 @@ class ZooCLI(LightningCLI):
         for logger in _specs(trainer.logger):
             if str(logger.get("class_path", "")).endswith("WandbLogger"):
                 self._place_wandb(logger.init_args)
+
+    def _check_end(self, trainer: Any) -> None:
+        """Refuses to train up to a step or an epoch that is behind."""
+        for name, done in (
+            ("max_steps", self.prepared.steps),
+            ("max_epochs", self.prepared.epochs),
+        ):
+            end = trainer[name]
+            if end is not None and 0 <= end < done:
+                raise ValueError(
+                    f"--trainer.{name} {end} is below the {done} that {self.prepared.checkpoint} "
+                    "has done: give more, or begin another run"
+                )
 
     def _place_wandb(self, init_args: Any) -> None:
         init_args.save_dir = str(self.prepared.run_dir)
@@ -192,8 +211,15 @@ class ZooCLI(LightningCLI):
             weights = read_checkpoint(file)["state_dict"]
             check_weights(self.model, weights, self.changed, str(file))
 
+    def fit(self, **kwargs: Any) -> None:
+        """Trains."""
+        with told_in_one_line(self.trainer, self.prepared.steps):
+            self.trainer.fit(**kwargs)
+
     def before_fit(self) -> None:
         """Says where the run goes."""
+        if self.prepared.afresh:
+            rank_zero_info(self.prepared.afresh)
         rank_zero_info(f"run directory: {self.prepared.run_dir}")
 
     def after_fit(self) -> None:

@@ -270,10 +270,6 @@ class TextVAE(LightningModule):
         """Clips all gradients as `--trainer.gradient_clip_val` says; see `DDPM`."""
         clip(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
 
-    def on_train_start(self) -> None:
-        """Makes up for a validation that a killed run had not yet done."""
-        self.plateau.make_up(self.trainer)
-
     # Evaluation
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
@@ -359,7 +355,7 @@ class TextVAE(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`, and keeps what the learning rate waits for."""
         checkpoint["zoo_class"] = "zoo.TextVAE"
-        checkpoint["plateau"] = self.plateau.save(self.trainer)
+        checkpoint["plateau"] = self.plateau.save()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on with the learning rate's schedule.
