@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from zoo.cli.claim import Claim, InUseError, follow_rank_zero, rank
+from zoo.cli.config_files import read_config
+from zoo.cli.stored import check_model, check_state, own_arguments, stored_config
+from zoo.cli.trusted import check_config, check_stored_config
 from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint, read_exported
 from zoo.registry import config_root, list_configs, nearest
 from zoo.training.checkpoint import UNSAVED
-from zoo.training.record import KEPT, KEPT_FOR_FIT
 
 RUNS = Path("runs")
 
@@ -138,14 +138,13 @@ def _peek(configs: list[Path], key: str) -> str | None:
     """Top-level value of `key` in the configs; the last one counts."""
     found = None
     for path in configs:
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        if content is not None and not isinstance(content, dict):
-            raise ValueError(f"{path} is not a config: it holds no keys")
-        found = (content or {}).get(key) or found
-    return None if found is None else str(found)
+        content = read_config(path)
+        check_config(content, str(path))
+        value = content.get(key)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{path}: {key} must be text, not {value!r:.80}")
+        found = value or found
+    return found
 
 
 def _stem(configs: list[Path]) -> str:
@@ -267,36 +266,30 @@ def _why_afresh(run_dir: Path) -> str:
 def _read(verb: str, prepared: Prepared, file: Path) -> None:
     """Puts the checkpoint's config before all others."""
     if file.is_dir():
-        name, hparams, _ = read_exported(file)
+        name, hparams, weights = read_exported(file)
+        hparams = own_arguments(hparams)
         config: dict[str, Any] = {"model": {"class_path": name, "init_args": hparams}}
+        check_stored_config(config, str(file))
         prepared.model = name
     else:
         checkpoint = read_checkpoint(file)
-        hparams = _own(checkpoint.get("hyper_parameters", {}))
+        check_state(checkpoint, file)
+        weights = checkpoint["state_dict"]
+        hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
         prepared.model = checkpoint_class(checkpoint)
         if verb == "fit":
-            prepared.wandb_id = checkpoint.get("wandb_run_id")
-            prepared.steps, prepared.epochs = _done(checkpoint)
-        kept = KEPT_FOR_FIT if verb == "fit" else KEPT
-        stored = checkpoint.get("zoo_config", {})
-        config = {key: value for key, value in stored.items() if key in kept}
-        if "model" not in config and prepared.model is not None:
-            config["model"] = {"class_path": prepared.model, "init_args": hparams}
-        data = checkpoint.get("datamodule_hyper_parameters", {})
-        if "data" not in config and "_class_path" in data:
-            config["data"] = {"class_path": data["_class_path"], "init_args": _own(data)}
+            if isinstance(checkpoint.get("wandb_run_id"), str):
+                prepared.wandb_id = checkpoint["wandb_run_id"]
+            prepared.steps, prepared.epochs = checkpoint["global_step"], _epochs(checkpoint)
+        config = stored_config(checkpoint, file, verb)
         prepared.made_with = {**config, "model": {"init_args": hparams}}
+    check_model(config, weights, file)
     prepared.arguments.insert(0, f"--config={json.dumps(config)}")
 
 
-def _done(checkpoint: dict[str, Any]) -> tuple[int, int]:
-    """Steps done and epochs begun."""
-    steps, epochs = checkpoint.get("global_step"), 0
+def _epochs(checkpoint: dict[str, Any]) -> int:
+    """Epochs that a checkpoint has begun."""
+    epochs = 0
     with suppress(KeyError, TypeError):
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
-    return steps if isinstance(steps, int) else 0, epochs if isinstance(epochs, int) else 0
-
-
-def _own(hparams: dict[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters without Lightning's own keys."""
-    return {key: value for key, value in hparams.items() if not key.startswith("_")}
+    return epochs if isinstance(epochs, int) else 0

@@ -11,8 +11,12 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.cli.arguments import Prepared, prepare
-from zoo.cli.parser import ZooParser, restrict_imports
+from zoo.cli.config_files import guard_parser
+from zoo.cli.outputs import place_outputs
+from zoo.cli.parser import ZooParser
 from zoo.cli.run import check_names
+from zoo.cli.stored import restoring
+from zoo.cli.trusted import restrict_imports
 from zoo.files import replacing
 from zoo.loading import read_checkpoint, read_exported
 from zoo.registry import MODELS
@@ -42,6 +46,7 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
         ValueError: Something asked for cannot be done; the message says what to do instead.
     """
     restrict_imports()
+    guard_parser()
     check_names(arguments)
     prepared = prepare(verb, arguments)
     os.environ["ZOO_RUN_DIR"] = str(prepared.run_dir)  # for the processes that a strategy launches
@@ -49,7 +54,8 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
         importlib.import_module(model.module)
     importlib.import_module("datamodules")
     try:
-        ZooCLI(prepared, [verb, *prepared.arguments])
+        with restoring(prepared.checkpoint):
+            ZooCLI(prepared, [verb, *prepared.arguments])
     finally:
         if prepared.claim is not None:
             prepared.claim.release()
@@ -138,6 +144,7 @@ class ZooCLI(LightningCLI):
             tell_options(self.changed)
             self._check_end(trainer)
         trainer.default_root_dir = str(self.prepared.run_dir)
+        place_outputs(trainer, self.prepared.run_dir, self.prepared.arguments)
         # Set here, not parsed: the stock verb would look for "last" in places of its own.
         file = self.prepared.checkpoint
         config.ckpt_path = str(file) if file is not None and file.is_file() else None

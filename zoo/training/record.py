@@ -16,7 +16,7 @@ from zoo.training.checkpoint import UNSAVED
 # What a checkpoint brings back when no config names it; paths and devices are the command's own.
 KEPT = ("seed_everything", "model", "data", "ema", "quality")
 KEPT_FOR_FIT = (*KEPT, "samples", "checkpoint", "trainer")
-_NOT_KEPT_TRAINER = (
+NOT_KEPT_TRAINER = (
     "accelerator",
     "strategy",
     "devices",
@@ -24,6 +24,7 @@ _NOT_KEPT_TRAINER = (
     "logger",
     "callbacks",
     "plugins",
+    "profiler",
     "default_root_dir",
     "fast_dev_run",
 )
@@ -72,7 +73,7 @@ class RunRecord(SaveConfigCallback):
         config["trainer"] = {
             key: value
             for key, value in config.get("trainer", {}).items()
-            if key not in _NOT_KEPT_TRAINER
+            if key not in NOT_KEPT_TRAINER
         }
         checkpoint["zoo_config"] = config
         checkpoint["zoo_version"] = zoo.__version__

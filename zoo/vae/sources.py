@@ -237,7 +237,8 @@ def _named(data: str) -> dict[str, Any]:
 def _instantiate(spec: dict[str, Any]) -> Any:
     """The DataModule of a config's data section; only of packages that configs may name."""
     import datamodules  # noqa: F401  # so that a bare name is found
-    from zoo.cli.parser import ZooParser, restrict_imports
+    from zoo.cli.parser import ZooParser
+    from zoo.cli.trusted import restrict_imports
 
     restrict_imports()
     parser = ZooParser()
