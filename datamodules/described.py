@@ -27,4 +27,9 @@ def block(lines: list[str]) -> str:
 def tell(data: object) -> None:
     """Shows what a DataModule has read, on rank 0; nothing if it does not know."""
     if isinstance(data, Described):
-        rank_zero_info(block(data.describe()))
+        tell_lines(data.describe())
+
+
+def tell_lines(lines: list[str]) -> None:
+    """Shows the lines of such an account, on rank 0."""
+    rank_zero_info(block(lines))
