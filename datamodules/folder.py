@@ -151,6 +151,10 @@ class ImageFolder(ImageData):
             parts.append(f"the first of {count:,} (--data.limit {self.limit})")
         if split in self._hashed:
             parts.append("a tenth of train's, by a hash of their paths")
+        elif not count and self._hashed:
+            parts.append(
+                "all went to val and test, each a tenth by a hash of their paths: give more"
+            )
         elif not count:
             there = " and ".join(s for s, names in self._names.items() if names)
             parts.append(f"no folder is named after it, there is {there} only")

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from zoo.cli.arguments import Prepared, prepare
 from zoo.cli.parser import ZooParser, restrict_imports
 from zoo.cli.run import check_names
+from zoo.cli.sizes import settle_sizes
 from zoo.files import replacing
 from zoo.loading import read_exported
 from zoo.registry import MODELS
@@ -117,8 +118,9 @@ class ZooCLI(LightningCLI):
             )
         if not config.get("data"):
             raise ValueError("which data? give -c CONFIG or --data NAME (such as Digits)")
-        trainer = config.trainer
-        if self.subcommand == "fit":
+        trainer, fit = config.trainer, self.subcommand == "fit"
+        settle_sizes(config, self.prepared.arguments, self.prepared.hparams, fit=fit)
+        if fit:
             if (
                 trainer.max_steps == -1
                 and trainer.max_epochs in (None, -1)
