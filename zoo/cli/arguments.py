@@ -33,6 +33,7 @@ class Prepared:
         checkpoint: The .ckpt file or exported folder, if any.
         model: Class path of the model in it.
         wandb_id: W&B run to go on with.
+        hparams: Arguments that the checkpoint's model was made with.
         made_with: Config that the checkpoint was made with.
         claim: The lock on the run directory, if this process is to write there.
         afresh: Why a run that was to go on begins anew, if it does.
@@ -45,6 +46,7 @@ class Prepared:
     checkpoint: Path | None = None
     model: str | None = None
     wandb_id: str | None = None
+    hparams: dict[str, Any] = field(default_factory=dict)
     made_with: dict[str, Any] = field(default_factory=dict)
     claim: Claim | None = None
     afresh: str = ""
@@ -270,19 +272,19 @@ def _read(verb: str, prepared: Prepared, file: Path) -> None:
         hparams = own_arguments(hparams)
         config: dict[str, Any] = {"model": {"class_path": name, "init_args": hparams}}
         check_stored_config(config, str(file))
-        prepared.model = name
+        prepared.model, prepared.hparams = name, hparams
     else:
         checkpoint = read_checkpoint(file)
         check_state(checkpoint, file)
         weights = checkpoint["state_dict"]
-        hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
+        prepared.hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
         prepared.model = checkpoint_class(checkpoint)
         if verb == "fit":
             if isinstance(checkpoint.get("wandb_run_id"), str):
                 prepared.wandb_id = checkpoint["wandb_run_id"]
             prepared.steps, prepared.epochs = checkpoint["global_step"], _epochs(checkpoint)
         config = stored_config(checkpoint, file, verb)
-        prepared.made_with = {**config, "model": {"init_args": hparams}}
+        prepared.made_with = {**config, "model": {"init_args": prepared.hparams}}
     check_model(config, weights, file)
     prepared.arguments.insert(0, f"--config={json.dumps(config)}")
 

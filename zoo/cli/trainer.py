@@ -15,6 +15,7 @@ from zoo.cli.config_files import guard_parser
 from zoo.cli.outputs import place_outputs
 from zoo.cli.parser import ZooParser
 from zoo.cli.run import check_names
+from zoo.cli.sizes import settle_sizes
 from zoo.cli.stored import restoring
 from zoo.cli.trusted import restrict_imports
 from zoo.files import replacing
@@ -32,6 +33,7 @@ from zoo.training import (
     RunRecord,
     StepProgressBar,
     StepRNG,
+    ToldData,
 )
 from zoo.training.changes import changed_options, check_options, check_weights, tell_options
 from zoo.training.failure import told_in_one_line
@@ -129,9 +131,10 @@ class ZooCLI(LightningCLI):
             )
         if not config.get("data"):
             raise ValueError("which data? give -c CONFIG or --data NAME (such as Digits)")
-        trainer = config.trainer
+        trainer, fit = config.trainer, self.subcommand == "fit"
+        settle_sizes(config, self.prepared.arguments, self.prepared.hparams, fit=fit)
         self.changed = changed_options(self.prepared.made_with, config.as_dict())
-        if self.subcommand == "fit":
+        if fit:
             if (
                 trainer.max_steps == -1
                 and trainer.max_epochs in (None, -1)
@@ -186,7 +189,7 @@ class ZooCLI(LightningCLI):
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
         settings = self._get(self.config_init, "trainer")
         fit = self.subcommand == "fit"
-        callbacks: list[Callback] = [StepRNG(), FiniteLoss()]
+        callbacks: list[Callback] = [StepRNG(), FiniteLoss(), ToldData()]
         if settings.enable_progress_bar is not False:
             callbacks.append(StepProgressBar())
         own = settings.callbacks or []

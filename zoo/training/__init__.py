@@ -14,6 +14,7 @@ from zoo.training.resume import Resume
 from zoo.training.rng import StepRNG
 from zoo.training.seeds import mix
 from zoo.training.stop import Stopped
+from zoo.training.told import ToldData
 
 __all__ = [
     "EMA",
@@ -28,6 +29,7 @@ __all__ = [
     "StepProgressBar",
     "StepRNG",
     "Stopped",
+    "ToldData",
     "TrainingDivergedError",
     "gather_with_grad",
     "is_logging_step",

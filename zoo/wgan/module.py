@@ -365,6 +365,13 @@ class WGAN(LightningModule):
             )
             self.compiled = True
 
+    def smaller_batch(self, most: int) -> str:
+        """What to do where a training step may take so many real items at most."""
+        n = self.hparams["n_critic"]
+        if most < n:
+            return f"give {n} images or more, or lower --model.n_critic"
+        return f"lower --model.critic_batch to {most // n} or less"
+
     def unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Images or points, and their classes if the model has any."""
         x = batch[0].float()  # whatever precision the Trainer converts its inputs to
