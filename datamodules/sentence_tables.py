@@ -47,7 +47,7 @@ _LABELS = (
     "grade",
     "rating",
 )
-_SINGLE = ("sentence", "text", "content", "question", "query", "title")
+_SINGLE = ("sentence", "sentence1", "text", "content", "question", "query", "title")
 _KNOWN = {name for pair in (*_PAIRS, *_SIMILAR) for name in pair} | {*_LABELS, *_SINGLE}
 
 ACCEPTED = (
@@ -248,7 +248,8 @@ def columns_of(
             return _columns(sentences, label, True, header)
     alone = [name for name in _SINGLE if name in plain]
     if single and alone:
-        return _columns((plain.index(alone[0]),), None, True, header)
+        label = _label(table, plain, header, True)
+        return _columns((plain.index(alone[0]),), label, True, header)
     if len(header) in (2, 3) and _KNOWN.isdisjoint(plain):
         label = 2 if len(header) == 3 else None
         if not any(_numbers(table, column) for column in (0, 1)):

@@ -75,8 +75,13 @@ def _undecodable(path: str | Path, line: int, error: UnicodeDecodeError) -> Valu
     )
 
 
-def decoded(data: bytes, path: str | Path) -> str:
+def decoded(data: bytes, path: str | Path, before: int = 0) -> str:
     """The text of a file's bytes, without a byte order mark.
+
+    Args:
+        data: The bytes.
+        path: The file.
+        before: Lines of the file before them.
 
     Raises:
         ValueError: It is not UTF-8, or it holds a NUL, as UTF-16 does.
@@ -86,9 +91,9 @@ def decoded(data: bytes, path: str | Path) -> str:
     except UnicodeDecodeError as error:
         # The codec of the mark counts from behind it, or from before it: find the place anew.
         place = _first_bad(data)
-        raise _undecodable(path, data.count(b"\n", 0, place.start) + 1, place) from error
+        raise _undecodable(path, before + data.count(b"\n", 0, place.start) + 1, place) from error
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
+        line = before + text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(f"{path}, line {line}: a NUL: not UTF-8 (UTF-16?), or no text at all")
     return text
 
