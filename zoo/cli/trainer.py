@@ -27,6 +27,7 @@ from zoo.training import (
     RunRecord,
     StepProgressBar,
     StepRNG,
+    ToldData,
 )
 from zoo.training.quality import SampleQuality
 from zoo.training.samples import SampleGrid
@@ -162,7 +163,7 @@ class ZooCLI(LightningCLI):
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
         settings = self._get(self.config_init, "trainer")
         fit = self.subcommand == "fit"
-        callbacks: list[Callback] = [StepRNG(), FiniteLoss()]
+        callbacks: list[Callback] = [StepRNG(), FiniteLoss(), ToldData()]
         if settings.enable_progress_bar is not False:
             callbacks.append(StepProgressBar())
         own = settings.callbacks or []

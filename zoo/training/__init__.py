@@ -12,6 +12,7 @@ from zoo.training.record import RunRecord
 from zoo.training.rng import StepRNG
 from zoo.training.seeds import mix
 from zoo.training.stop import Stopped
+from zoo.training.told import ToldData
 
 __all__ = [
     "EMA",
@@ -24,6 +25,7 @@ __all__ = [
     "StepProgressBar",
     "StepRNG",
     "Stopped",
+    "ToldData",
     "TrainingDivergedError",
     "gather_with_grad",
     "is_logging_step",
