@@ -321,7 +321,8 @@ class SentenceData(LightningDataModule, ABC):
         if not pairs:
             return []
         source = [number for number, part in enumerate(sets.values()) for _ in part]
-        dataset = LabelledSet(pairs, source, self.words(), max_length=self.length)
+        words = self.words()  # at whose length `encode` cuts too
+        dataset = LabelledSet(pairs, source, words, max_length=words.length)
         return [self.eval_loader(dataset)]
 
     def val_dataloader(self) -> list[EpochLoader]:
