@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from datamodules.pixels import to_float
+from zoo.files import replacing, replacing_folder
 from zoo.loading import (
     build,
     find_checkpoint,
@@ -133,7 +134,8 @@ def _write_lines(lines: list[str], out: str | None) -> None:
     if out is None:
         print("\n".join(lines))
         return
-    Path(out).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with replacing(out) as file:
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} lines in {out}")
 
 
@@ -192,7 +194,8 @@ def export(ckpt: str, folder: str, *, format: str = "zoo") -> None:
             raise ValueError(
                 f"{name} has no format {format!r}: {nearest(format, ['zoo', *formats])}"
             )
-        formats[format](dict(model.hparams), model.state_dict(), Path(folder))
+        with replacing_folder(folder) as temporary:
+            formats[format](dict(model.hparams), model.state_dict(), temporary)
     print(f"written to {folder}")
 
 
@@ -219,7 +222,15 @@ def import_(
     name, importer = formats[format]
     try:
         hparams, state_dict = importer(Path(source), **(options or {}))
-    except TypeError as error:  # an option that is missing or that there is not
+    except OSError:
+        raise
+    except Exception as error:  # tensors and fields of any kind lead to errors of any kind
+        if not (isinstance(error, TypeError) and "argument" in str(error)):
+            said = " ".join(str(error).split())[:300]
+            where = "" if source in said else f"{source}: "
+            what = "" if isinstance(error, ValueError) else f"not of format {format}: "
+            raise ValueError(f"{where}{what}{said or type(error).__name__}") from error
+        # an option that is missing or that there is not
         said = str(error).rsplit("()", 1)[-1].strip().replace("keyword-only argument", "--options")
         raise ValueError(f"format {format}: {said}") from error
     build(f"zoo.{name}", hparams, state_dict, Path(source))  # refuses what does not fit
