@@ -20,6 +20,7 @@ from zoo.flash.network import DecodeState, Kind
 from zoo.flash.scores import ScoreName
 from zoo.flash.words import Words
 from zoo.layers.rotary import Pairing
+from zoo.loading import class_path
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip
 
@@ -197,7 +198,7 @@ class FlashLM(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = "zoo.FlashLM"
+        checkpoint["zoo_class"] = class_path(self)
 
     # Evaluation
 

@@ -19,6 +19,7 @@ from zoo.flash.scores import ScoreName
 from zoo.flash.words import Words
 from zoo.layers.counter_rng import uniform
 from zoo.layers.rotary import Pairing
+from zoo.loading import class_path
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip
 
@@ -284,7 +285,7 @@ class FlashMLM(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = "zoo.FlashMLM"
+        checkpoint["zoo_class"] = class_path(self)
 
     # Evaluation
 

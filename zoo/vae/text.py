@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datamodules.sentences import TextBatch
 from datamodules.vocabulary import Vocabulary
+from zoo.loading import class_path
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip, may_fuse
 from zoo.training.plateau import Plateau
@@ -358,7 +359,7 @@ class TextVAE(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`, and keeps what the learning rate waits for."""
-        checkpoint["zoo_class"] = "zoo.TextVAE"
+        checkpoint["zoo_class"] = class_path(self)
         checkpoint["plateau"] = self.plateau.save(self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
