@@ -1,4 +1,4 @@
-"""Text and JSON from files of anybody: UTF-8, plain or gzip, never more than their length allows.
+"""Text from files of anybody: UTF-8, plain or gzip, never more than their length allows.
 
 Whatever such a file holds, a mistake ends in one ValueError that names the file and the place.
 """
@@ -155,26 +155,4 @@ def parsed(text: str) -> Any:
             json.dumps(content, ensure_ascii=False).encode()
         except (UnicodeEncodeError, RecursionError) as error:
             raise ValueError("half a surrogate pair") from error
-    return content
-
-
-def read_json(path: Path, kind: type | None = None) -> Any:
-    """The content of a JSON file.
-
-    Args:
-        path: The file.
-        kind: What it must be: dict or list.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no JSON, or of another kind.
-    """
-    try:
-        content = parsed(decoded(read_bytes(path), path))
-    except ValueError as error:
-        said = str(error)
-        raise ValueError(said if str(path) in said else f"{path} is not JSON: {said}") from error
-    if kind is not None and not isinstance(content, kind):
-        wanted = "an object" if kind is dict else "a list"
-        raise ValueError(f"{path} holds {content!r:.40}, not {wanted}")
     return content
