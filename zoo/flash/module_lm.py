@@ -32,7 +32,7 @@ class FlashLM(LightningModule):
     `kind` makes it FLASH-Quad, or a Transformer of today with as many weights.
 
     Args:
-        vocab_size: Number of symbols; a text's are counted when it is read.
+        vocab_size: Number of symbols; `zoo fit` counts the text's.
         dim: Width d of the model.
         depth: Number of gated attention units; two have the weights of a Transformer's block.
         kind: flash (linear), flash_quad (attention to all), or transformer (RoPE, RMSNorm,

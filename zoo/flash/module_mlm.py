@@ -1,6 +1,6 @@
 """Masked language model, and classifier, as a LightningModule."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ class FlashMLM(LightningModule):
     --model.pretrained RUN` goes on with the same network and a new head.
 
     Args:
-        vocab_size: Number of symbols: the text's, and one for the mask.
+        vocab_size: Number of symbols: the text's, and one for the mask; `zoo fit` counts them.
         dim: Width d of the model.
         depth: Number of gated attention units.
         kind: flash (linear), flash_quad (attention to all), or transformer.
@@ -80,6 +80,8 @@ class FlashMLM(LightningModule):
     Raises:
         ValueError: A value is out of range, or does not go with the others.
     """
+
+    own_symbols: ClassVar[int] = 1  # the mask, after the text's
 
     def __init__(
         self,

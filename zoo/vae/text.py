@@ -37,7 +37,8 @@ class TextVAE(LightningModule):
     networks and the training are those of arXiv 1901.05534; all numbers are nats a sentence.
 
     Args:
-        vocab_size: Symbols of the vocabulary, `</s>` and `<unk>` among them.
+        vocab_size: Symbols of the vocabulary, `</s>` and `<unk>` among them; `zoo fit` counts the
+            text's.
         end: Number of `</s>`: 0, or 256 at byte level.
         posterior: gaussian, vmf (on the sphere), or none: an LSTM language model.
         latent_dim: Numbers d of z; on the sphere the dimension of the space around it.
