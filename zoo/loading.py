@@ -1,13 +1,14 @@
 """Models from files and back: checkpoints, run directories and exported folders.
 
 Every file is untrusted input: tensors and primitives only (`weights_only=True`), and the class it
-names must be one of the zoo's.
+names must be one of the zoo's, or of a package that `ZOO_TRUST` names.
 """
 
 import importlib
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule
 from safetensors.torch import save_file
@@ -84,22 +85,58 @@ def checkpoint_class(checkpoint: dict[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def class_path(model: LightningModule) -> str:
+    """What `zoo.load` finds a model's class by: `zoo.DDPM`, or `package.Name` of a user's own."""
+    cls = type(model)
+    if cls.__name__ in MODELS and cls is model_class(f"zoo.{cls.__name__}"):
+        return f"zoo.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def zoo_name(model: LightningModule) -> str:
+    """The name of a model's class in the zoo, or of the class there that a user's own is from."""
+    for cls in type(model).__mro__:
+        if cls.__name__ in MODELS and cls.__module__.split(".")[0] == "zoo":
+            return cls.__name__
+    return type(model).__name__
+
+
+def trusted_packages() -> list[str]:
+    """The packages of the user's own that `ZOO_TRUST` names."""
+    return [name.strip() for name in os.environ.get("ZOO_TRUST", "").split(",") if name.strip()]
+
+
 def model_class(path: str, source: Path | None = None) -> type[LightningModule]:
-    """The class of the zoo that a class path names.
+    """The class of the zoo, or of a package in `ZOO_TRUST`, that a class path names.
 
     Args:
-        path: `zoo.DDPM`, or the module it lives in.
+        path: `zoo.DDPM`, or the module it lives in; or `mypackage.MyModel`.
         source: The file that names it, for the message.
 
     Raises:
-        ValueError: It is none of the zoo's.
+        ValueError: It is none of these.
     """
+    said = f"{source}: " if source else ""
     package, _, name = path.rpartition(".")
-    if name not in MODELS or package.split(".")[0] != "zoo":
-        said = f"{source}: " if source else ""
+    root = package.split(".")[0]
+    if root == "zoo" and name in MODELS:
+        return cast(
+            type[LightningModule], getattr(importlib.import_module(MODELS[name].module), name)
+        )
+    if root in ("", "zoo"):
         raise ValueError(f"{said}{path!r} is not a model of the zoo: {nearest(name, MODELS)}")
-    cls: type[LightningModule] = getattr(importlib.import_module(MODELS[name].module), name)
-    return cls
+    if root not in trusted_packages():
+        raise ValueError(
+            f"{said}{path!r} is not a model of the zoo: if you trust the package {root}, set "
+            f"ZOO_TRUST={root}"
+        )
+    try:
+        found: object = getattr(importlib.import_module(package), name, None)
+    except ImportError as error:
+        raise ValueError(f"{said}{path!r} cannot be imported: {error} (PYTHONPATH?)") from error
+    if not isinstance(found, type) or not issubclass(found, LightningModule):
+        raise ValueError(f"{said}{path!r} is no LightningModule")
+    return found
 
 
 def build(
@@ -165,17 +202,17 @@ def save_pretrained(model: LightningModule, folder: str | Path) -> Path:
     """Writes `model.safetensors` and `config.json`, which `zoo.load` reads.
 
     Args:
-        model: A model of the zoo.
+        model: A model of the zoo, or of a package in `ZOO_TRUST`.
         folder: Made if it is not there.
 
     Raises:
         ValueError: The model is none of the zoo's.
     """
-    name = type(model).__name__
-    if name not in MODELS or type(model) is not model_class(f"zoo.{name}"):
-        raise ValueError(f"{name} is not a model of the zoo: {nearest(name, MODELS)}")
+    path = class_path(model)
+    if model_class(path) is not type(model):
+        raise ValueError(f"{path} is not the class of this model: its module holds another")
     hparams = {key: value for key, value in model.hparams.items() if not key.startswith("_")}
-    return write_pretrained(f"zoo.{name}", hparams, model.state_dict(), folder)
+    return write_pretrained(path, hparams, model.state_dict(), folder)
 
 
 def write_pretrained(

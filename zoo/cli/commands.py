@@ -18,6 +18,7 @@ from zoo.loading import (
     read_checkpoint,
     save_pretrained,
     write_pretrained,
+    zoo_name,
 )
 from zoo.registry import MODELS, nearest
 from zoo.training.grid import make_grid_png, picture_of_points
@@ -188,7 +189,7 @@ def export(ckpt: str, folder: str, *, format: str = "zoo") -> None:
     if format == "zoo":
         save_pretrained(model, folder)
     else:
-        name = type(model).__name__
+        name = zoo_name(model)
         formats = _exchange(name, "EXPORTERS")
         if format not in formats:
             raise ValueError(

@@ -17,6 +17,7 @@ from zoo.cli.parser import ZooParser
 from zoo.cli.run import check_names
 from zoo.cli.sizes import settle_sizes
 from zoo.cli.stored import restoring
+from zoo.cli.symbols import settle_symbols
 from zoo.cli.trusted import restrict_imports
 from zoo.files import replacing
 from zoo.loading import read_checkpoint, read_exported
@@ -211,6 +212,14 @@ class ZooCLI(LightningCLI):
         more = configured if isinstance(configured, list) else [configured]
         csv = MetricsCSV(self.prepared.run_dir, resume=self.prepared.checkpoint is not None)
         return [csv, *(logger for logger in more if isinstance(logger, Logger))]
+
+    def instantiate_classes(self) -> None:
+        """Makes all; the symbols of a text are counted before the model that reads them."""
+        config, prepared = self.config[self.subcommand], self.prepared
+        data = settle_symbols(config, prepared.arguments, prepared.checkpoint)
+        super().instantiate_classes()
+        if data is not None:  # which has read its files
+            self.datamodule = data
 
     def after_instantiate_classes(self) -> None:
         """Loads an exported folder, which the Trainer cannot; looks at what the Trainer loads."""

@@ -5,7 +5,6 @@ load libraries, fetch or write files, so none is trusted as a whole.
 """
 
 import inspect
-import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -14,6 +13,7 @@ from typing import Any
 
 import jsonargparse
 
+from zoo.loading import trusted_packages
 from zoo.registry import MODELS, nearest
 
 LIGHTNING = {
@@ -73,7 +73,7 @@ def restrict_imports() -> None:
     The parser's own rule takes in what is below a path, so the members of each class are denied:
     what remains are classes alone, no functions.
     """
-    own = _own()
+    own = set(trusted_packages())
     if _settled == [own]:
         return
     withdrawn = _settled[0] - own if _settled else set()
@@ -87,7 +87,7 @@ def restrict_imports() -> None:
 
 def refused(path: str) -> str | None:
     """Why a config may not name `path`; None if it may."""
-    if path in allowed_paths() or path.split(".")[0] in _own():
+    if path in allowed_paths() or path.split(".")[0] in trusted_packages():
         return None
     package = path.split(".")[0]
     own = "" if package in _KNOWN else f" (ZOO_TRUST={package} adds your own)"
@@ -130,7 +130,10 @@ def check_stored_config(config: dict[str, Any], source: str) -> None:
             raise ValueError(f"{source}: the {section} of its config is no class with arguments")
         package, _, name = path.rpartition(".")
         root = package.split(".")[0]
-        if not (root in ("zoo", "datamodules") and name in known) and root not in _own():
+        if (
+            not (root in ("zoo", "datamodules") and name in known)
+            and root not in trusted_packages()
+        ):
             hint = nearest(name, known) if root in ("zoo", "datamodules") else refused(path)
             raise ValueError(f"{source}: class path {path!r} is not allowed as {section}: {hint}")
     inside = {
@@ -219,12 +222,6 @@ def _specs(value: Any) -> Iterator[dict[str, Any]]:
             left += item.values()
         elif isinstance(item, list | tuple):
             left += item
-
-
-def _own() -> set[str]:
-    """Packages that the user trusts."""
-    names = (name.strip() for name in os.environ.get("ZOO_TRUST", "").split(","))
-    return {name for name in names if name}
 
 
 _KNOWN = ("zoo", "datamodules", "lightning", "torch", *sys.stdlib_module_names)

@@ -1,6 +1,6 @@
 """Masked language model, and classifier, as a LightningModule."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from zoo.flash.scores import ScoreName
 from zoo.flash.words import Words
 from zoo.layers.counter_rng import uniform
 from zoo.layers.rotary import Pairing
+from zoo.loading import class_path
 from zoo.training.distributed import token_mean
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip
@@ -35,7 +36,7 @@ class FlashMLM(LightningModule):
     --model.pretrained RUN` goes on with the same network and a new head.
 
     Args:
-        vocab_size: Number of symbols: the text's, and one for the mask.
+        vocab_size: Number of symbols: the text's, and one for the mask; `zoo fit` counts them.
         dim: Width d of the model.
         depth: Number of gated attention units.
         kind: flash (linear), flash_quad (attention to all), or transformer.
@@ -80,6 +81,8 @@ class FlashMLM(LightningModule):
     Raises:
         ValueError: A value is out of range, or does not go with the others.
     """
+
+    own_symbols: ClassVar[int] = 1  # the mask, after the text's
 
     def __init__(
         self,
@@ -285,7 +288,7 @@ class FlashMLM(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = "zoo.FlashMLM"
+        checkpoint["zoo_class"] = class_path(self)
 
     # Evaluation
 

@@ -298,7 +298,7 @@ def write_config(hparams: Mapping[str, Any], folder: Path, *, head: bool) -> Non
     _write_json(folder / "config.json", config)
 
 
-def write_tokenizer(extra: Tensor, folder: Path) -> None:
+def write_tokenizer(extra: Tensor, folder: Path, max_length: int) -> None:
     """vocab.txt, tokenizer.json and tokenizer_config.json of transformers' BertTokenizer."""
     from tokenizers.processors import TemplateProcessing
 
@@ -320,7 +320,7 @@ def write_tokenizer(extra: Tensor, folder: Path) -> None:
     settings = {
         "tokenizer_class": "BertTokenizer",  # RoFormer's own would need a segmenter
         "do_lower_case": tokenizer.lower,
-        "model_max_length": 512,
+        "model_max_length": max_length,
         **special,
     }
     _write_json(folder / "tokenizer_config.json", settings)
@@ -354,7 +354,7 @@ def to_transformers(hparams: Mapping[str, Any], state: Mapping[str, Tensor], fol
         d = hparams["hidden"] // hparams["heads"]
         weights[f"{prefix}encoder.embed_positions.weight"] = sine_table(hparams["max_positions"], d)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    write_tokenizer(state[TOKENIZER], folder)
+    write_tokenizer(state[TOKENIZER], folder, hparams["max_positions"])
 
 
 def untrained_head(hparams: Mapping[str, Any]) -> State:

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from zoo.loading import class_path
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions, unilm_mask
 from zoo.simbert.evaluation import SentenceNumbers
@@ -198,7 +199,7 @@ class SimBERT(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = f"zoo.{type(self).__name__}"
+        checkpoint["zoo_class"] = class_path(self)
 
     def setup(self, stage: str) -> None:
         """Takes the first weights, and agrees with the data on a vocabulary.

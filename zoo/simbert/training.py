@@ -96,6 +96,27 @@ def prepare(model: Model, stage: str) -> None:
         model.tokenizer.adopt(data.vocabulary(model.hparams["vocab_size"]), data.lower)
     # The same object: a checkpoint that is loaded later gives the data its vocabulary too.
     data.tokenizer = model.tokenizer
+    if stage == "fit":
+        agree_on_length(model, data)
+
+
+def agree_on_length(model: Model, data: Any) -> None:
+    """Makes learned positions enough for the rows of a fit, or its sentences short enough.
+
+    Raises:
+        ValueError: The rows of `--data.max_length` are longer than the positions.
+    """
+    if model.net.position_embeddings is None:
+        return
+    rows = 2 if data.purpose == "similar" else 1  # a source and a target
+    most = model.net.max_positions // rows
+    if data.max_length is None:
+        model.tokenizer.max_length = min(model.tokenizer.length, most)
+    elif data.max_length > most:
+        raise ValueError(
+            f"--data.max_length={data.max_length}: rows of {rows * data.max_length} tokens for "
+            f"--model.max_positions={model.net.max_positions}: lower it to {most}, or raise those"
+        )
 
 
 def start_from(model: Model, other: Any, path: str) -> None:
@@ -115,6 +136,7 @@ def start_from(model: Model, other: Any, path: str) -> None:
     if wrong:
         raise ValueError(f"init={path}: {wrong[0]} is not in both models: check the sizes")
     model.tokenizer.adopt(other.tokenizer.tokens, other.tokenizer.lower)
+    model.tokenizer.max_length = other.tokenizer.max_length
 
 
 def adamw(model: Model) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datamodules.sentences import TextBatch
 from datamodules.vocabulary import Vocabulary
+from zoo.loading import class_path
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip, may_fuse
 from zoo.training.plateau import Plateau
@@ -36,7 +37,8 @@ class TextVAE(LightningModule):
     networks and the training are those of arXiv 1901.05534; all numbers are nats a sentence.
 
     Args:
-        vocab_size: Symbols of the vocabulary, `</s>` and `<unk>` among them.
+        vocab_size: Symbols of the vocabulary, `</s>` and `<unk>` among them; `zoo fit` counts the
+            text's.
         end: Number of `</s>`: 0, or 256 at byte level.
         posterior: gaussian, vmf (on the sphere), or none: an LSTM language model.
         latent_dim: Numbers d of z; on the sphere the dimension of the space around it.
@@ -354,7 +356,7 @@ class TextVAE(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`, and keeps what the learning rate waits for."""
-        checkpoint["zoo_class"] = "zoo.TextVAE"
+        checkpoint["zoo_class"] = class_path(self)
         checkpoint["plateau"] = self.plateau.save()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

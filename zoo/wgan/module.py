@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from zoo.loading import class_path
 from zoo.training.averages import Averages
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import may_fuse, piecewise_linear
@@ -337,7 +338,7 @@ class WGAN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = "zoo.WGAN"
+        checkpoint["zoo_class"] = class_path(self)
 
     def configure_callbacks(self) -> list[Callback]:
         """None; but the first hook of a run, where what two optimisers rule out can be refused.
