@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from datamodules.image_data import ImageData, ImageSet, ResidentImages, Split
 from datamodules.image_files import ImageFiles, LazyImages, decode, refusal
 from datamodules.layout import Folders, sort_files
+from zoo.ranges import Count, NonNegative, Seed, Whole
 
 
 def _rank(name: str) -> int:
@@ -67,17 +68,17 @@ class ImageFolder(ImageData):
         self,
         *,
         root: str = "data",
-        batch_size: int = 128,
-        val_batch_size: int | None = None,
+        batch_size: Count = 128,
+        val_batch_size: Count | None = None,
         flip: bool = False,
-        seed: int = 0,
-        num_workers: int | None = None,
-        limit: int | None = None,
-        size: int | list[int] = 64,
+        seed: Seed = 0,
+        num_workers: Whole | None = None,
+        limit: Count | None = None,
+        size: Count | list[Count] = 64,
         channels: Literal[1, 3] = 3,
         folders: Folders = "auto",
         broken: Literal["skip", "refuse"] = "skip",
-        memory_limit_gb: float = 4.0,
+        memory_limit_gb: NonNegative = 4.0,
     ) -> None:
         super().__init__(
             root=root,

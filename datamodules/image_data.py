@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.loader import Batches, EpochLoader, epoch_loader
 from datamodules.pixels import coin_flips, to_float, to_uint8
+from zoo.ranges import Count, Seed, Whole, check_ranges
 
 Split = Literal["train", "val", "test"]
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
@@ -118,21 +119,18 @@ class ImageData(LightningDataModule, ABC):
         self,
         *,
         root: str = "data",
-        batch_size: int = 128,
-        val_batch_size: int | None = None,
+        batch_size: Count = 128,
+        val_batch_size: Count | None = None,
         flip: bool = False,
-        seed: int = 0,
-        num_workers: int = 0,
-        limit: int | None = None,
+        seed: Seed = 0,
+        num_workers: Whole = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__()
         # Not to the logger: a model that shares an argument's name with another value (a seed)
         # would make Lightning refuse to log either.
         self.save_hyperparameters(logger=False)
-        counts = {"batch_size": batch_size, "val_batch_size": val_batch_size, "limit": limit}
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"--data.{name} must be at least 1, got {value}")
+        check_ranges(type(self), self.hparams, "--data.")
         self.root = root
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size or batch_size

@@ -16,6 +16,7 @@ from datamodules.image_data import (
     Split,
 )
 from datamodules.pixels import to_float, to_uint8
+from zoo.ranges import Count, Seed, Whole
 from zoo.training.seeds import mix
 
 __all__ = [
@@ -104,13 +105,13 @@ class _OnDisk(ImageData):
         self,
         *,
         root: str = "data",
-        batch_size: int = 128,
-        val_batch_size: int | None = None,
+        batch_size: Count = 128,
+        val_batch_size: Count | None = None,
         flip: bool = False,
-        seed: int = 0,
-        num_workers: int = 0,
-        limit: int | None = None,
-        val_images: int = 5_000,
+        seed: Seed = 0,
+        num_workers: Whole = 0,
+        limit: Count | None = None,
+        val_images: Whole = 5_000,
         download: bool = False,
     ) -> None:
         super().__init__(

@@ -14,6 +14,7 @@ from datamodules.image_data import Split
 from datamodules.loader import Batches, EpochLoader, epoch_loader
 from datamodules.text_data import TextData
 from datamodules.vocabulary import Level, Vocabulary
+from zoo.ranges import Count, Seed
 
 Documents = Literal["file", "paragraph", "line"]
 _LINE_END = re.compile(r"\r?\n")
@@ -147,21 +148,21 @@ class Text(TextData):
         *,
         root: str | None = None,
         level: Level = "char",
-        sequence_length: int = 256,
-        test_lengths: list[int] | None = None,
-        stride: int | None = None,
+        sequence_length: Count = 256,
+        test_lengths: list[Count] | None = None,
+        stride: Count | None = None,
         documents: Documents = "file",
-        align: int = 1,
-        vocabulary_size: int | None = None,
-        min_count: int = 1,
-        batch_size: int = 32,
-        val_batch_size: int | None = None,
-        seed: int = 0,
-        limit: int | None = None,
+        align: Count = 1,
+        vocabulary_size: Count | None = None,
+        min_count: Count = 1,
+        batch_size: Count = 32,
+        val_batch_size: Count | None = None,
+        seed: Seed = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.check("sequence_length", "stride", "align")
+        self.check()
         self.test_lengths = list(test_lengths or [sequence_length])
         if min(self.test_lengths) < 1:
             raise ValueError(f"--data.test_lengths={test_lengths}: lengths are at least 1")

@@ -14,6 +14,7 @@ from datamodules.image_data import Split
 from datamodules.sentence_tables import columns_of, is_table, table_of
 from datamodules.sentences import SentenceSet, TextLines
 from datamodules.vocabulary import Level, Vocabulary
+from zoo.ranges import Count, Seed
 from zoo.simbert.rows import Problems
 
 Segmenter = Literal["none", "spaces", "jieba"]
@@ -110,14 +111,14 @@ class MaskedSentences(TextLines):
         segmenter: Segmenter = "none",
         labels: bool = False,
         vocabulary_of: str | None = None,
-        vocabulary_size: int | None = None,
-        min_count: int = 1,
-        max_length: int | None = None,
-        batch_size: int = 32,
-        val_batch_size: int | None = None,
-        pool: int = 100,
-        seed: int = 0,
-        limit: int | None = None,
+        vocabulary_size: Count | None = None,
+        min_count: Count = 1,
+        max_length: Count | None = None,
+        batch_size: Count = 32,
+        val_batch_size: Count | None = None,
+        pool: Count = 100,
+        seed: Seed = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__(
             root=root,

@@ -99,12 +99,6 @@ class SentenceData(LightningDataModule, ABC):
         limit: int | None,
     ) -> None:
         super().__init__()
-        counts = {"batch_size": batch_size, "val_batch_size": val_batch_size, "limit": limit}
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"--data.{name} must be at least 1, got {value}")
-        if num_workers < 0:
-            raise ValueError(f"--data.num_workers must be at least 0, got {num_workers}")
         if max_length is not None and max_length < 4:
             raise ValueError(f"--data.max_length={max_length}: [CLS] and [SEP] leave no room")
         if reading.columns is not None and len(reading.columns) not in (2, 3):

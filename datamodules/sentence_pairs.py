@@ -1,12 +1,13 @@
 """Sentences to train sentence models on: groups of similar ones, labelled pairs, single ones."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 from datamodules.loader import EpochLoader
 from datamodules.sentence_data import SentenceData, Split, families, fraction
 from datamodules.sentence_files import Labelled, Reading, read_file
 from datamodules.sentence_sets import GroupSet, LabelledSet, SentenceSet
+from zoo.ranges import BelowOne, Count, Range, Seed, Share, Whole, check_ranges
 from zoo.simbert.losses import TASKS
 
 Held = Literal["val", "test"] | None
@@ -72,20 +73,20 @@ class SimilarGroups(SentenceData):
         labels: list[str] | None = None,
         scale: list[float] | None = None,
         general: list[str] = [],  # noqa: B006  # never changed; a list, as YAML has it
-        noise: float = 0.0,
+        noise: Share = 0.0,
         segmenter: str | None = None,
-        val_share: float = 0.1,
-        test_share: float = 0.1,
+        val_share: BelowOne = 0.1,
+        test_share: BelowOne = 0.1,
         root: str | None = None,
         evaluate: dict[str, str] | None = None,
-        batch_size: int = 64,
-        val_batch_size: int | None = None,
-        max_length: int | None = None,
+        batch_size: Count = 64,
+        val_batch_size: Count | None = None,
+        max_length: Annotated[int, Range(4)] | None = None,
         vocab: str | None = None,
         lower: bool = True,
-        seed: int = 0,
-        num_workers: int = 0,
-        limit: int | None = None,
+        seed: Seed = 0,
+        num_workers: Whole = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -102,6 +103,7 @@ class SimilarGroups(SentenceData):
             limit=limit,
         )
         self.save_hyperparameters(logger=False)
+        check_ranges(type(self), self.hparams, "--data.")
         if not 0 <= noise <= 1:
             raise ValueError(f"--data.noise must be a probability, got {noise}")
         _check_shares(val_share, test_share)
@@ -237,18 +239,18 @@ class LabelledPairs(SentenceData):
         columns: list[str] | None = None,
         labels: list[str] | None = None,
         scale: list[float] | None = None,
-        val_share: float = 0.0,
-        test_share: float = 0.0,
+        val_share: BelowOne = 0.0,
+        test_share: BelowOne = 0.0,
         root: str | None = None,
         evaluate: dict[str, str] | None = None,
-        batch_size: int = 96,
-        val_batch_size: int | None = None,
-        max_length: int | None = None,
+        batch_size: Count = 96,
+        val_batch_size: Count | None = None,
+        max_length: Annotated[int, Range(4)] | None = None,
         vocab: str | None = None,
         lower: bool = True,
-        seed: int = 0,
-        num_workers: int = 0,
-        limit: int | None = None,
+        seed: Seed = 0,
+        num_workers: Whole = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -265,6 +267,7 @@ class LabelledPairs(SentenceData):
             limit=limit,
         )
         self.save_hyperparameters(logger=False)
+        check_ranges(type(self), self.hparams, "--data.")
         _check_shares(val_share, test_share)
         self.shares = (val_share, test_share)
         self._pairs: list[Labelled] = []
@@ -359,17 +362,17 @@ class Sentences(SentenceData):
         scale: list[float] | None = None,
         purpose: Literal["mlm", "simcse"] = "mlm",
         segmenter: str | None = None,
-        val_share: float = 0.01,
+        val_share: BelowOne = 0.01,
         root: str | None = None,
         evaluate: dict[str, str] | None = None,
-        batch_size: int = 64,
-        val_batch_size: int | None = None,
-        max_length: int | None = None,
+        batch_size: Count = 64,
+        val_batch_size: Count | None = None,
+        max_length: Annotated[int, Range(4)] | None = None,
         vocab: str | None = None,
         lower: bool = True,
-        seed: int = 0,
-        num_workers: int = 0,
-        limit: int | None = None,
+        seed: Seed = 0,
+        num_workers: Whole = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -386,6 +389,7 @@ class Sentences(SentenceData):
             limit=limit,
         )
         self.save_hyperparameters(logger=False)
+        check_ranges(type(self), self.hparams, "--data.")
         _check_shares(val_share, 0)
         self.purpose, self.val_share = purpose, val_share
         self.cut = self.segmenter(segmenter)

@@ -11,6 +11,7 @@ from datamodules.image_data import Split
 from datamodules.loader import EpochLoader, EpochSampler
 from datamodules.text_data import TextData
 from datamodules.vocabulary import Level
+from zoo.ranges import Count, Seed
 from zoo.training.seeds import mix
 
 
@@ -146,18 +147,18 @@ class TextLines(TextData):
         *,
         root: str | None = None,
         level: Level = "word",
-        vocabulary_size: int | None = None,
-        min_count: int = 1,
-        max_length: int | None = None,
-        batch_size: int = 32,
-        val_batch_size: int | None = None,
-        pool: int = 100,
-        seed: int = 0,
-        limit: int | None = None,
+        vocabulary_size: Count | None = None,
+        min_count: Count = 1,
+        max_length: Count | None = None,
+        batch_size: Count = 32,
+        val_batch_size: Count | None = None,
+        pool: Count = 100,
+        seed: Seed = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.check("max_length", "pool")
+        self.check()
         self._lines: dict[Split, list[str]] = {}
 
     def texts(self, split: Split) -> list[str]:

@@ -12,6 +12,7 @@ from datamodules.image_data import Split
 from datamodules.language import NO_TARGET, StreamBatch
 from datamodules.loader import Batches, EpochLoader, epoch_loader
 from zoo.layers.counter_rng import integers, uniform
+from zoo.ranges import Count, Seed, Whole, check_ranges
 
 Task = Literal["copy", "induction", "recall"]
 _SEEDS: dict[Split, int] = {"train": 1, "val": 2, "test": 3}
@@ -148,18 +149,19 @@ class Synthetic(LightningDataModule):
         self,
         *,
         task: Task = "recall",
-        sequence_length: int = 64,
-        symbols: int = 33,
-        pairs: int = 4,
-        gap: int = 0,
-        items: int = 100_000,
-        val_items: int = 1000,
-        batch_size: int = 32,
-        val_batch_size: int | None = None,
-        seed: int = 0,
+        sequence_length: Count = 64,
+        symbols: Count = 33,
+        pairs: Count = 4,
+        gap: Whole = 0,
+        items: Count = 100_000,
+        val_items: Count = 1000,
+        batch_size: Count = 32,
+        val_batch_size: Count | None = None,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        check_ranges(type(self), self.hparams, "--data.")
         self.symbols = symbols
         if task not in get_args(Task):
             raise ValueError(f"--data.task={task!r}: choose one of {', '.join(get_args(Task))}")

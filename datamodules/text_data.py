@@ -12,6 +12,7 @@ from datamodules.image_data import Split
 from datamodules.loader import Batches, EpochLoader, epoch_loader
 from datamodules.text_files import documents_of, left_out, read_documents, text_files
 from datamodules.vocabulary import Vocabulary, check_level
+from zoo.ranges import check_ranges
 from zoo.reading import decoded
 
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
@@ -34,18 +35,14 @@ class TextData(LightningDataModule, ABC):
     unit: str = "items"
     """What an item is, in words."""
 
-    def check(self, *more: str) -> None:
-        """Checks the hyper-parameters, and the counts named in `more`.
+    def check(self) -> None:
+        """Checks the hyper-parameters.
 
         Raises:
-            ValueError: There is no such level, or a count is not positive.
+            ValueError: There is no such level, or a number is out of its range.
         """
         check_level(self.hparams["level"])
-        shared = ("vocabulary_size", "min_count", "batch_size", "val_batch_size", "limit")
-        for name in (*shared, *more):
-            value = self.hparams[name]
-            if value is not None and value < 1:
-                raise ValueError(f"--data.{name} must be at least 1, got {value}")
+        check_ranges(type(self), self.hparams, "--data.")
         self._splits: dict[Split, Any] = {}
         self._vocabulary: Vocabulary | None = None
         self._notes: list[str] = []

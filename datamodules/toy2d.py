@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules.image_data import Split
 from datamodules.loader import Batches, EpochLoader, EpochSampler
 from zoo.layers.counter_rng import integers, normal, uniform
+from zoo.ranges import Count, Seed, check_ranges
 
 ToyName = Literal["8gaussians", "25gaussians", "swissroll"]
 
@@ -148,19 +149,16 @@ class Toy2D(LightningDataModule):
         self,
         *,
         name: ToyName = "8gaussians",
-        batch_size: int = 256,
-        val_batch_size: int | None = None,
-        val_size: int = 2_500,
-        epoch_size: int = 131_072,
-        seed: int = 0,
+        batch_size: Count = 256,
+        val_batch_size: Count | None = None,
+        val_size: Count = 2_500,
+        epoch_size: Count = 131_072,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        check_ranges(type(self), self.hparams, "--data.")
         modes = mixture(name)
-        counts = {"batch_size": batch_size, "val_batch_size": val_batch_size, "val_size": val_size}
-        for argument, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"--data.{argument} must be at least 1, got {value}")
         if epoch_size < batch_size:
             raise ValueError(f"--data.epoch_size={epoch_size}: need at least a batch, {batch_size}")
         self.name: ToyName = name

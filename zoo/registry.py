@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+MIXED_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+ALL_PRECISIONS = (*MIXED_PRECISIONS, "64-true", "bf16-true", "16-true")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -18,6 +21,7 @@ class Model:
         paper: arXiv id.
         post: Number of the kexue.fm post.
         line: What it is, in one line.
+        precisions: Values of the Trainer's `precision` that the model trains in.
         exchange: Module with the `EXPORTERS` and `IMPORTERS` of foreign formats, if any.
     """
 
@@ -27,6 +31,7 @@ class Model:
     paper: str
     post: int
     line: str
+    precisions: tuple[str, ...] = MIXED_PRECISIONS
     exchange: str | None = None
 
 
@@ -55,6 +60,7 @@ MODELS = {
             "2006.11239",
             9119,
             "denoising diffusion: ancestral and DDIM sampling, bits/dim, guidance",
+            precisions=ALL_PRECISIONS,
             exchange="zoo.ddpm.interchange",
         ),
         Model(
@@ -72,6 +78,7 @@ MODELS = {
             "2202.10447",
             8934,
             "FLASH language model: linear time, decoding with a constant state, GAU, baselines",
+            precisions=ALL_PRECISIONS,
             exchange="zoo.flash.interchange_lm",
         ),
         Model(
@@ -81,6 +88,7 @@ MODELS = {
             "2202.10447",
             8934,
             "FLASH masked language model, fill-mask and classifier; reads GAU-alpha",
+            precisions=ALL_PRECISIONS,
             exchange="zoo.flash.interchange_mlm",
         ),
         Model(

@@ -139,5 +139,5 @@ def test_a_batch_larger_than_the_set_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["batch_size", "val_batch_size", "limit"])
 def test_counts_must_be_positive(name: str) -> None:
-    with pytest.raises(ValueError, match=f"--data.{name} must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"--data.{name}=0: must be 1 or more"):
         Digits(**{name: 0})

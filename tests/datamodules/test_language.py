@@ -176,7 +176,7 @@ def test_unigram_is_of_what_is_predicted_however_documents_are_aligned(tmp_path)
         ({"align": 4, "sequence_length": 8, "test_lengths": [8, 9]}, "--data.test_lengths=9: "),
         ({"test_lengths": [0]}, r"--data.test_lengths=\[0\]"),
         ({"documents": "page"}, "--data.documents='page'"),
-        ({"sequence_length": 0}, "--data.sequence_length must be at least 1"),
+        ({"sequence_length": 0}, "--data.sequence_length=0: must be 1 or more"),
         ({"level": "token"}, "level='token'"),
     ],
 )

@@ -190,7 +190,7 @@ def test_the_penn_treebank_is_the_published_one():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "--data.batch_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "--data.batch_size=0: must be 1 or more"),
         ({"pool": 0}, "--data.pool"),
         ({"level": "line"}, "level='line'"),
     ],

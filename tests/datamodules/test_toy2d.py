@@ -175,8 +175,8 @@ def test_a_trainer_goes_through_the_numbers_in_order():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
-        ({"val_size": 0}, "data.val_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "data.batch_size=0: must be 1 or more"),
+        ({"val_size": 0}, "data.val_size=0: must be 1 or more"),
         ({"epoch_size": 100}, "data.epoch_size=100: need at least a batch, 256"),
     ],
 )

@@ -156,7 +156,7 @@ def test_density_mistakes(grey, mistake):
     assert "does not know its data: give --data" in mistake(*own)
     assert "did you mean Digits?" in mistake(*own, "--data", "Digit")
     assert "not allowed" in mistake(*own, "--data", "os.path")
-    assert "--repeats must be 1 or more" in mistake(*own, "--data", "Digits", "--repeats", 0)
+    assert "--repeats=0: must be 1 or more" in mistake(*own, "--data", "Digits", "--repeats", 0)
     assert "samples=0" in mistake(*own, "--data", "Digits", "--samples", 0)
     assert "widen=-1" in mistake(*own, "--data", "Digits", "--widen", -1)
     gaussian = make("gaussian", likelihood="gaussian")

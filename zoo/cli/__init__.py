@@ -6,6 +6,20 @@ from collections.abc import Sequence
 
 from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, describe_config, list_configs, nearest
 
+# What other commands call it.
+_SYNONYMS = {
+    "train": "fit",
+    "run": "fit",
+    "resume": "fit --ckpt_path last",
+    "eval": "test",
+    "evaluate": "test",
+    "val": "validate",
+    "inference": "predict",
+    "encode": "embed",
+    "convert": "export or import",
+    "ls": "list",
+    "models": "list",
+}
 _USAGE = "usage: zoo VERB [options], zoo VERB --help, zoo list, zoo --version"
 
 
@@ -21,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = argv[0] if argv else "--help"
+    if verb == "help" and len(argv) > 1:
+        verb, argv = argv[1], [argv[1], "--help"]
     if verb in ("-h", "--help", "help"):
         print(_help())
         return 0
@@ -33,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _list(argv[1:])
     if verb not in {**TRAINER_VERBS, **COMMANDS}:
         verbs = [*TRAINER_VERBS, "list", *COMMANDS]
-        return _fail(f"there is no verb {verb!r}: {nearest(verb, verbs)}")
+        known = f"did you mean {_SYNONYMS[verb]}?" if verb in _SYNONYMS else nearest(verb, verbs)
+        return _fail(f"there is no verb {verb!r}: {known}")
 
     from zoo.cli.run import guarded
 

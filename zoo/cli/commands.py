@@ -2,14 +2,19 @@
 
 import importlib
 import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from datamodules.pixels import to_float
+from zoo.cli.memory import check_memory
 from zoo.files import replacing, replacing_folder
 from zoo.loading import (
     build,
@@ -20,6 +25,7 @@ from zoo.loading import (
     write_pretrained,
     zoo_name,
 )
+from zoo.ranges import Count, Finite, Seed, Share, Temperature, Whole
 from zoo.registry import MODELS, nearest
 from zoo.training.grid import make_grid_png, picture_of_points
 
@@ -27,21 +33,21 @@ from zoo.training.grid import make_grid_png, picture_of_points
 def sample(
     ckpt: str,
     *,
-    n: int = 64,
+    n: Count = 64,
     out: str | None = None,
-    steps: int | None = None,
+    steps: Count | None = None,
     sampler: str | None = None,
-    eta: float | None = None,
-    labels: list[int] | None = None,
-    guidance: float | None = None,
-    temperature: float | None = None,
+    eta: Share | None = None,
+    labels: list[Whole] | None = None,
+    guidance: Finite | None = None,
+    temperature: Temperature | None = None,
     kind: str | None = None,
     pixels: str | None = None,
     data: str | None = None,
     root: str | None = None,
-    seed: int = 0,
-    batch_size: int = 64,
-    columns: int | None = None,
+    seed: Seed = 0,
+    batch_size: Count = 64,
+    columns: Count | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["32", "bf16"] = "32",
 ) -> None:
@@ -73,8 +79,6 @@ def sample(
         device: Where to compute; auto takes a GPU if there is one.
         precision: Precision of the network; the sampler's state is float32.
     """
-    if n < 1 or batch_size < 1:
-        raise ValueError(f"--n and --batch_size must be 1 or more, not {n} and {batch_size}")
     where = device_of(device)
     model = load(ckpt).to(where)
     writes = getattr(model, "generate_text", None)
@@ -85,6 +89,7 @@ def sample(
         pictures = getattr(model, "pictures", None)
         if pictures is None:
             raise ValueError(f"{type(model).__name__} has no --kind {kind}")
+        _check_grid(model, n * (steps or 1), f"--n={n} --steps={steps or 1}")
         real = None
         if kind == "reconstructions" or data or root:
             real = _test_images(ckpt, n, data=data, root=root)
@@ -109,35 +114,63 @@ def sample(
     for name in options:
         if name not in inspect.signature(draw).parameters:
             raise ValueError(f"{type(model).__name__} has no --{name}")
-    drawn: list[Any] = []
-    firsts = range(0, n, batch_size)
-    with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
-        for first in tqdm(firsts, "sample", unit="batch", disable=len(firsts) == 1):
-            size = min(batch_size, n - first)
-            if labels:
-                chosen = [labels[i % len(labels)] for i in range(first, first + size)]
-                options["labels"] = torch.tensor(chosen, device=where)
-            if len(firsts) == 1 and "progress" in inspect.signature(draw).parameters:
-                options["progress"] = True
-            drawn.append(draw(size, seed=seed, first=first, **options))
+    if not writes:
+        _check_grid(model, n, f"--n={n}")
+    batches = _draw(model, draw, n, batch_size, seed, labels, options, precision)
     if writes:
-        _write_lines([line for lines in drawn for line in lines], out)
+        _write_lines(batches, out)
         return
-    grid = torch.cat([images.float().cpu() for images in drawn])
+    grid = torch.cat([images.float().cpu() for images in batches])
     if grid.shape[1:] == (2,):
         print(f"{n} points in {make_grid_png(picture_of_points(grid), file)}")
         return
     print(f"{n} images in {make_grid_png(grid, file, columns=columns)}")
 
 
-def _write_lines(lines: list[str], out: str | None) -> None:
-    """Prints lines, or writes them to a file."""
+def _draw(
+    model: LightningModule,
+    draw: Callable[..., Any],
+    n: int,
+    batch_size: int,
+    seed: int,
+    labels: list[int] | None,
+    options: dict[str, Any],
+    precision: str,
+) -> Iterator[Any]:
+    """The samples, a batch at a time."""
+    firsts = range(0, n, batch_size)
+    for first in tqdm(firsts, "sample", unit="batch", disable=len(firsts) == 1):
+        size = min(batch_size, n - first)
+        if labels:
+            chosen = [labels[i % len(labels)] for i in range(first, first + size)]
+            options["labels"] = torch.tensor(chosen, device=model.device)
+        if len(firsts) == 1 and "progress" in inspect.signature(draw).parameters:
+            options["progress"] = True
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            drawn = draw(size, seed=seed, first=first, **options)
+        yield drawn
+
+
+def _check_grid(model: LightningModule, n: int, flag: str) -> None:
+    """Refuses a picture of more images than the memory holds."""
+    channels, *sides = getattr(model, "shape", (1, 1, 1))
+    numbers = channels * math.prod(sides)
+    pixels = channels * max(math.prod(sides), 64**2 if sides else 0)  # small images are enlarged
+    check_memory(flag, n * (8 * numbers + 3 * pixels))
+
+
+def _write_lines(batches: Iterable[list[str]], out: str | None) -> None:
+    """Prints lines as they come, or writes them to a file."""
     if out is None:
-        print("\n".join(lines))
+        for lines in batches:
+            print("\n".join(lines), flush=True)
         return
-    with replacing(out) as file:
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{len(lines)} lines in {out}")
+    count = 0
+    with replacing(out) as path, path.open("w", encoding="utf-8") as file:
+        for lines in batches:
+            file.writelines(f"{line}\n" for line in lines)
+            count += len(lines)
+    print(f"{count} lines in {out}")
 
 
 def _test_images(ckpt: str, n: int, *, data: str | None = None, root: str | None = None) -> Tensor:
@@ -176,7 +209,9 @@ def _test_images(ckpt: str, n: int, *, data: str | None = None, root: str | None
     return to_float(levels, chosen.levels)
 
 
-def export(ckpt: str, folder: str, *, format: str = "zoo") -> None:
+def export(
+    ckpt: str, folder: str, *, format: str = "zoo", options: dict[str, Any] | None = None
+) -> None:
     """Writes a checkpoint's averaged weights for others to use.
 
     Args:
@@ -184,9 +219,13 @@ def export(ckpt: str, folder: str, *, format: str = "zoo") -> None:
         folder: Folder to write; made if it is not there.
         format: zoo (model.safetensors and config.json), or one of the model's own, such as
             diffusers.
+        options: What a format can do, such as --options.drop_variance true of diffusers.
     """
     model = load(ckpt)
+    notes: list[str] = []
     if format == "zoo":
+        if options:
+            raise ValueError(f"format zoo has no option {next(iter(options))!r}")
         save_pretrained(model, folder)
     else:
         name = zoo_name(model)
@@ -195,9 +234,11 @@ def export(ckpt: str, folder: str, *, format: str = "zoo") -> None:
             raise ValueError(
                 f"{name} has no format {format!r}: {nearest(format, ['zoo', *formats])}"
             )
-        with replacing_folder(folder) as temporary:
-            formats[format](dict(model.hparams), model.state_dict(), temporary)
-    print(f"written to {folder}")
+        write = formats[format]
+        with replacing_folder(folder) as temporary, _options_of(format):
+            told = write(dict(model.hparams), model.state_dict(), temporary, **(options or {}))
+        notes = told if isinstance(told, list) else []
+    print("\n".join([f"written to {folder}", *notes]))
 
 
 def import_(
@@ -222,21 +263,30 @@ def import_(
         raise FileNotFoundError(f"no such file or folder: {source}")
     name, importer = formats[format]
     try:
-        hparams, state_dict = importer(Path(source), **(options or {}))
+        with _options_of(format):
+            hparams, state_dict = importer(Path(source), **(options or {}))
     except OSError:
         raise
     except Exception as error:  # tensors and fields of any kind lead to errors of any kind
-        if not (isinstance(error, TypeError) and "argument" in str(error)):
-            said = " ".join(str(error).split())[:300]
-            where = "" if source in said else f"{source}: "
-            what = "" if isinstance(error, ValueError) else f"not of format {format}: "
-            raise ValueError(f"{where}{what}{said or type(error).__name__}") from error
-        # an option that is missing or that there is not
-        said = str(error).rsplit("()", 1)[-1].strip().replace("keyword-only argument", "--options")
-        raise ValueError(f"format {format}: {said}") from error
+        said = " ".join(str(error).split())[:300]
+        where = "" if source in said else f"{source}: "
+        what = "" if isinstance(error, ValueError) else f"not of format {format}: "
+        raise ValueError(f"{where}{what}{said or type(error).__name__}") from error
     build(f"zoo.{name}", hparams, state_dict, Path(source))  # refuses what does not fit
     write_pretrained(f"zoo.{name}", hparams, state_dict, folder)
     print(f"written to {folder}")
+
+
+@contextmanager
+def _options_of(format: str) -> Iterator[None]:
+    """Tells of an option that is missing or that there is not, of which Python says TypeError."""
+    try:
+        yield
+    except TypeError as error:
+        if "keyword" not in str(error):
+            raise
+        said = str(error).rsplit("()", 1)[-1].strip().replace("keyword-only argument", "--options")
+        raise ValueError(f"format {format}: {said}") from error
 
 
 def _exchange(model: str, table: str) -> dict[str, Any]:

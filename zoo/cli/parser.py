@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 from zoo.cli.trusted import refused
+from zoo.cli.words import synonym
 from zoo.registry import MODELS, nearest
 
 
@@ -22,6 +23,10 @@ class ZooParser(LightningArgumentParser):
             argparse.ArgumentError: Always.
         """
         raise argparse.ArgumentError(None, explain(message, self)) from ex
+
+    def format_help(self) -> str:
+        """The help, in which a number's type is its range: int (1 or more)."""
+        return re.sub(r"Annotated\[(\w+),\s([^\]]*)\]", r"\1 (\2)", super().format_help())
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parses; values of a kind that the parser itself stumbles over are mistakes, too.
@@ -82,6 +87,8 @@ def innermost(text: str) -> str:
 
 
 def _value(text: str) -> str:
+    for kind, needed in (("int", "needs a whole number"), ("float", "needs a number")):
+        text = text.replace(f"Expected a <class '{kind}'>. Got value:", f"{needed}, got")
     match = _VALUE.fullmatch(text)
     if match is None:
         return text
@@ -97,6 +104,8 @@ def _suggest(name: str, options: list[str]) -> str:
     """The nearest option: of the same group if there is such a group, else by the first part."""
     group, dot, last = name.rpartition(".")
     siblings = [o.rpartition(".")[2] for o in options if o.rpartition(".")[0] == group]
+    if known := synonym(last, siblings):
+        return f"did you mean {group}{dot}{known}?"
     if siblings:
         near = difflib.get_close_matches(last, siblings, n=1, cutoff=0.5)
         return f"did you mean {group}{dot}{near[0]}?" if near else "see --help"

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import logging
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -13,8 +14,10 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from zoo.cli.memory import asked_for, is_out_of_memory
 from zoo.cli.parser import ZooParser, innermost
-from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, nearest
+from zoo.ranges import check_ranges
+from zoo.registry import COMMANDS, TRAINER_VERBS, nearest
 from zoo.training.failure import RunFailedError
 from zoo.training.guard import TrainingDivergedError
 from zoo.training.overhead import settle_missing_gpu
@@ -29,6 +32,9 @@ _MISTAKES = (
     TrainingDivergedError,
     ModuleNotFoundError,
 )
+
+
+_NO_METRIC = re.compile(r"Early stopping conditioned on metric `([^`]*)`.* following: `(.*)`", re.S)
 
 
 def guarded(verb: str, arguments: list[str]) -> int:
@@ -66,8 +72,23 @@ def guarded(verb: str, arguments: list[str]) -> int:
             raise
         sys.stderr.write(f"zoo: error: {one_line(error)}\n")
         return 2
-    except RuntimeError as error:
-        if os.environ.get("ZOO_DEBUG") or "loading state_dict" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not os.environ.get("ZOO_DEBUG") and is_out_of_memory(error):
+            sys.stderr.write(
+                f"zoo: error: not enough memory: {asked_for(error)}: take a smaller batch, fewer "
+                "items or a smaller model\n"
+            )
+            return 2
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        if monitor := _NO_METRIC.search(str(error)):
+            known = monitor[2].replace("`", "")
+            sys.stderr.write(
+                f"zoo: error: EarlyStopping: no metric {monitor[1]!r} is logged: "
+                f"{nearest(monitor[1], known.split(', '))} (logged: {known})\n"
+            )
+            return 2
+        if "loading state_dict" not in str(error):
             raise
         sys.stderr.write(f"zoo: error: the checkpoint does not fit the model: {one_line(error)}\n")
         return 2
@@ -99,7 +120,18 @@ def one_line(error: BaseException) -> str:
 
 
 def run_function(verb: str, arguments: list[str]) -> None:
-    """Calls a verb's function with typed arguments; its docstring is the help."""
+    """Calls a verb's function."""
+    function, values = parse_function(verb, arguments)
+    function(**values)
+
+
+def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """A verb's function, whose docstring is the help, and its arguments, typed and in range.
+
+    Raises:
+        argparse.ArgumentError: An argument is unknown or of another type.
+        ValueError: A number is out of its range.
+    """
     module, name = COMMANDS[verb].function.split(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
 
@@ -107,21 +139,9 @@ def run_function(verb: str, arguments: list[str]) -> None:
     parser.add_function_arguments(function, as_positional=True, fail_untyped=True)
     short = COMMANDS[verb].short
     longhand = [short.get(argument, argument) for argument in arguments]
-    function(**parser.parse_args(longhand).as_dict())
-
-
-def check_names(arguments: list[str]) -> None:
-    """Suggests a model for `--model NAME` when there is none of that name.
-
-    Raises:
-        ValueError: No such model.
-    """
-    for flag, value in zip(arguments, [*arguments, ""][1:], strict=True):
-        name = flag.removeprefix("--model=") if flag.startswith("--model=") else value
-        if flag.startswith("--model=") or flag == "--model":
-            known = name in MODELS or "." in name or name.startswith("{")
-            if not known:
-                raise ValueError(f"there is no model {name!r}: {nearest(name, MODELS)}")
+    values: dict[str, Any] = parser.parse_args(longhand).as_dict()
+    check_ranges(function, values, "--")
+    return function, values
 
 
 class _NoTips(logging.Filter):
@@ -145,5 +165,8 @@ def _quieten() -> None:
         if not any(isinstance(f, _NoTips) for f in logger.filters):
             logger.addFilter(_NoTips())
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*treespec.*")
+    # Logging steps are counted over epochs here.
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`anonymous`.*")

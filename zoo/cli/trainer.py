@@ -12,13 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.cli.arguments import Prepared, prepare
 from zoo.cli.config_files import guard_parser
+from zoo.cli.numbers import check_numbers
 from zoo.cli.outputs import place_outputs
 from zoo.cli.parser import ZooParser
-from zoo.cli.run import check_names
 from zoo.cli.sizes import settle_sizes
 from zoo.cli.stored import restoring
 from zoo.cli.symbols import settle_symbols
 from zoo.cli.trusted import restrict_imports
+from zoo.cli.words import meant, with_folder
 from zoo.files import replacing
 from zoo.loading import read_checkpoint, read_exported
 from zoo.registry import MODELS
@@ -38,6 +39,8 @@ from zoo.training import (
 )
 from zoo.training.changes import changed_options, check_options, check_weights, tell_options
 from zoo.training.failure import told_in_one_line
+from zoo.training.finish import FoundRate, why_stopped
+from zoo.training.pace import Pace
 from zoo.training.quality import SampleQuality
 from zoo.training.samples import SampleGrid
 
@@ -50,15 +53,14 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
     """
     restrict_imports()
     guard_parser()
-    check_names(arguments)
-    prepared = prepare(verb, arguments)
+    prepared = prepare(verb, meant(verb, arguments))
     os.environ["ZOO_RUN_DIR"] = str(prepared.run_dir)  # for the processes that a strategy launches
     for model in MODELS.values():
         importlib.import_module(model.module)
     importlib.import_module("datamodules")
     try:
         with restoring(prepared.checkpoint):
-            ZooCLI(prepared, [verb, *prepared.arguments])
+            ZooCLI(prepared, [verb, *with_folder(prepared.arguments, prepared.run_dir)])
     finally:
         if prepared.claim is not None:
             prepared.claim.release()
@@ -110,8 +112,9 @@ class ZooCLI(LightningCLI):
             parser.add_lightning_class_args(callback, key)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses; the stock method warns when the process has arguments of its own."""
+        """Parses, and checks numbers; the stock method warns of the process's own arguments."""
         self.config = parser.parse_args(args)
+        check_numbers(self.config[self.config.subcommand])
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the checkpoint's config was the first --config.
@@ -190,12 +193,13 @@ class ZooCLI(LightningCLI):
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
         settings = self._get(self.config_init, "trainer")
         fit = self.subcommand == "fit"
-        callbacks: list[Callback] = [StepRNG(), FiniteLoss(), ToldData()]
+        callbacks: list[Callback] = [StepRNG(), FiniteLoss(), ToldData(), Pace()]
         if settings.enable_progress_bar is not False:
             callbacks.append(StepProgressBar())
         own = settings.callbacks or []
-        kwargs["callbacks"] = [*callbacks, *(own if isinstance(own, list) else [own])]
-        kwargs["callbacks"] += [Changes(), Resume()]
+        own = own if isinstance(own, list) else [own]
+        resumed = self.prepared.checkpoint is not None
+        kwargs["callbacks"] = [*callbacks, *own, FoundRate(resumed), Changes(), Resume()]
         kwargs["logger"] = self._loggers(settings.logger) if fit else False
         plugins = settings.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
@@ -243,6 +247,8 @@ class ZooCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Says what can be done next."""
+        if reason := why_stopped(self.trainer):
+            rank_zero_info(reason)
         run_dir = self.prepared.run_dir
         verbs = {"sample": "sample", "generate_text": "sample", "generate": "generate"}
         then = [f"zoo test --ckpt_path {run_dir}"]

@@ -1,6 +1,7 @@
 """Exchange of DDPM's weights with other libraries, by format name.
 
-An exporter is called as `f(hparams, state_dict, folder)`, an importer as `f(path, **options)` and
+An exporter is called as `f(hparams, state_dict, folder, **options)` and returns what a user must
+know to use the folder, if anything; an importer as `f(path, **options)` and
 returns `(hparams, state_dict)`: keyword arguments and state dict of `zoo.DDPM`. The functions
 behind them have the network's own keys, which are the model's without `net.`.
 """
@@ -15,13 +16,16 @@ from zoo.ddpm.interchange_diffusers import from_diffusers, to_diffusers
 from zoo.ddpm.interchange_openai import from_openai
 from zoo.ddpm.interchange_pesser import from_pesser
 
-Exporter = Callable[[Mapping[str, Any], Mapping[str, Tensor], Path], None]
+Exporter = Callable[..., list[str]]
 Importer = Callable[..., tuple[dict[str, Any], dict[str, Tensor]]]
 
 
 def _exporter(write: Exporter) -> Exporter:
-    def export(hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
-        write(hparams, {key.removeprefix("net."): value for key, value in state.items()}, folder)
+    def export(
+        hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path, **options: Any
+    ) -> list[str]:
+        own = {key.removeprefix("net."): value for key, value in state.items()}
+        return write(hparams, own, folder, **options)
 
     return export
 

@@ -66,7 +66,13 @@ _FIXED_SCHEDULE: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 
 
-def to_diffusers(hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path) -> None:
+def to_diffusers(
+    hparams: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    drop_variance: bool = False,
+) -> list[str]:
     """Writes a folder that `DDPMPipeline.from_pretrained` loads.
 
     What diffusers does not have is replaced, with a warning: variance zero by fixed_small, and
@@ -78,11 +84,19 @@ def to_diffusers(hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder
         hparams: Arguments of `zoo.DDPM`.
         state: Tensors under the keys of `UNet`.
         folder: Where to write; made if it does not exist.
+        drop_variance: Leave out the channels of a learned variance, for schedulers that have no use
+            for them; the folder then says fixed_small.
+
+    Returns:
+        What a user must know to call what was written.
 
     Raises:
-        ValueError: The tensors are not those of the network that `hparams` describe.
+        ValueError: The tensors are not those of the network that `hparams` describe, or have no
+            learned variance to drop.
     """
     tensors = check_fit(hparams, state, "the exported model")
+    if drop_variance:
+        hparams, tensors = _without_variance(hparams, tensors)
     (folder / "unet").mkdir(parents=True, exist_ok=True)
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
     save_file(
@@ -99,6 +113,43 @@ def to_diffusers(hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder
         "unet": ["diffusers", "UNet2DModel"],
     }
     _write_json(folder / "model_index.json", index)
+    return _notes(hparams, folder)
+
+
+def _without_variance(
+    hparams: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The network of the mean alone: the first half of the output channels."""
+    if hparams.get("variance") != "learned_range":
+        raise ValueError("drop_variance: this model has no learned variance to leave out")
+    channels = hparams.get("channels", 3)
+    last = {k: v[:channels] for k, v in tensors.items() if k.startswith("conv_out.")}
+    fixed = {**hparams, "variance": "fixed_small"}
+    return fixed, check_fit(fixed, {**tensors, **last}, "the exported model")
+
+
+def _notes(hparams: Mapping[str, Any], folder: Path) -> list[str]:
+    """How to call a network that `DDPMPipeline` loads and does not call rightly."""
+    notes = []
+    if classes := hparams.get("num_classes"):
+        size = hparams["image_size"]
+        height, width = [size, size] if isinstance(size, int) else size
+        notes.append(
+            "DDPMPipeline loads this folder, but passes no classes to its network; draw with\n"
+            f'  pipe = diffusers.DDPMPipeline.from_pretrained("{folder}")\n'
+            f"  labels = torch.arange({classes})  # {classes} is no label\n"
+            f"  x = torch.randn({classes}, {hparams.get('channels', 3)}, {height}, {width})\n"
+            "  for t in pipe.scheduler.timesteps:\n"
+            "      with torch.no_grad():\n"
+            "          output = pipe.unet(x, t, class_labels=labels).sample\n"
+            "      x = pipe.scheduler.step(output, t, x).prev_sample"
+        )
+    if hparams.get("variance") == "learned_range":
+        notes.append(
+            "the network predicts the variance too, which DDPMScheduler takes and other schedulers "
+            "do not; --options.drop_variance true writes it without, for any of them"
+        )
+    return notes
 
 
 def _unet_config(hparams: Mapping[str, Any]) -> dict[str, Any]:

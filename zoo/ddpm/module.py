@@ -1,7 +1,7 @@
 """DDPM as a LightningModule."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -29,6 +29,19 @@ from zoo.ddpm.schedule import Chain, Schedule, Spacing, make_betas
 from zoo.ddpm.unet import UNet
 from zoo.layers.counter_rng import integers, normal
 from zoo.loading import class_path
+from zoo.ranges import (
+    AtLeastTwo,
+    BelowOne,
+    Count,
+    Finite,
+    InsideUnit,
+    NonNegative,
+    Positive,
+    Range,
+    Share,
+    Whole,
+    check_ranges,
+)
 from zoo.training.averages import Averages
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import LAMB, clip, may_fuse, piecewise_linear
@@ -94,48 +107,49 @@ class DDPM(LightningModule):
     def __init__(
         self,
         *,
-        image_size: int | list[int] = 32,
-        channels: int = 3,
-        levels: int = 256,
-        timesteps: int = 1000,
+        image_size: Count | list[Count] = 32,
+        channels: Count = 3,
+        levels: AtLeastTwo = 256,
+        timesteps: AtLeastTwo = 1000,
         schedule: Schedule = "linear",
-        beta_start: float = 1e-4,
-        beta_end: float = 0.02,
+        beta_start: InsideUnit = 1e-4,
+        beta_end: InsideUnit = 0.02,
         objective: Objective = "eps",
         loss: LossReduction = "mean",
         weighting: Weighting = "uniform",
-        min_snr_gamma: float = 5.0,
+        min_snr_gamma: Positive = 5.0,
         variance: Variance = "fixed_large",
-        vlb_weight: float = 0.001,
-        num_classes: int = 0,
-        label_dropout: float = 0.1,
-        width: int = 128,
-        multipliers: list[int] = [1, 2, 2, 2],  # noqa: B006  # never changed; a list, as YAML has it
-        blocks: int = 2,
-        attention_levels: list[int] = [1],  # noqa: B006
-        dropout: float = 0.0,
-        groups: int = 32,
-        head_dim: int | None = None,
-        norm_eps: float = 1e-6,
-        freq_shift: int = 1,
+        vlb_weight: NonNegative = 0.001,
+        num_classes: Whole = 0,
+        label_dropout: BelowOne = 0.1,
+        width: Count = 128,
+        multipliers: list[Count] = [1, 2, 2, 2],  # noqa: B006  # never changed; a list, as YAML has it
+        blocks: Count = 2,
+        attention_levels: list[Whole] = [1],  # noqa: B006
+        dropout: BelowOne = 0.0,
+        groups: Count = 32,
+        head_dim: Count | None = None,
+        norm_eps: Positive = 1e-6,
+        freq_shift: Annotated[int, Range(0, 1)] = 1,
         cos_first: bool = False,
         symmetric_downsample: bool = False,
         checkpointing: bool = False,
         compile: bool = False,
         channels_last: bool = False,
-        lr: float = 2e-4,
-        weight_decay: float = 0.0,
+        lr: Positive = 2e-4,
+        weight_decay: NonNegative = 0.0,
         optimizer: OptimizerName = "adam",
-        lr_schedule: dict[int, float] | None = None,
+        lr_schedule: dict[int, NonNegative] | None = None,
         sampler: SamplerName = "ancestral",
-        sample_steps: int | None = None,
+        sample_steps: Count | None = None,
         spacing: Spacing = "trailing",
-        eta: float = 0.0,
+        eta: Share = 0.0,
         clip: bool = True,
-        guidance: float = 1.0,
+        guidance: Finite = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
         size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f"image_size={image_size}: give a side, or [height, width]")

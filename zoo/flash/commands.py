@@ -11,6 +11,7 @@ import torch
 from datamodules.vocabulary import Vocabulary
 from zoo.flash.module_lm import FlashLM
 from zoo.loading import load
+from zoo.ranges import Count, PositiveShare, Seed, Temperature
 
 _NO_SPACE_BEFORE = re.compile(r"[.,;:!?%)\]}]")
 
@@ -45,11 +46,11 @@ def generate(
     ckpt: str,
     *,
     prompt: str = "",
-    tokens: int = 500,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
+    tokens: Count = 500,
+    temperature: Temperature = 0.8,
+    top_k: Count | None = None,
+    top_p: PositiveShare | None = None,
+    seed: Seed = 0,
     stop_at_end: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:

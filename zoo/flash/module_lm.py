@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,15 @@ from zoo.flash.scores import ScoreName
 from zoo.flash.words import Words
 from zoo.layers.rotary import Pairing
 from zoo.loading import class_path
+from zoo.ranges import (
+    AtLeastTwo,
+    BelowOne,
+    Count,
+    NonNegative,
+    Positive,
+    Range,
+    check_ranges,
+)
 from zoo.training.distributed import token_mean
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip
@@ -80,25 +89,25 @@ class FlashLM(LightningModule):
     def __init__(
         self,
         *,
-        vocab_size: int = 257,
-        dim: int = 512,
-        depth: int = 12,
+        vocab_size: Count = 257,
+        dim: Count = 512,
+        depth: Count = 12,
         kind: Kind = "flash",
-        expansion: float = 2.0,
-        head_size: int = 128,
-        heads: int | None = None,
-        chunk: int = 256,
+        expansion: Annotated[float, Range(0, 64, without_low=True)] = 2.0,
+        head_size: Count = 128,
+        heads: Count | None = None,
+        chunk: Count = 256,
         score: ScoreName = "relu2_paper",
-        norm_length: int = 512,
-        min_length: int = 16,
+        norm_length: Count = 512,
+        min_length: Count = 16,
         position_bias: bool = False,
         sinusoidal: bool = False,
-        rotary_dim: int | None = None,
+        rotary_dim: AtLeastTwo | None = None,
         pairing: Pairing = "half",
         token_shift: bool = False,
         norm: NormName = "rms",
         final_norm: NormName = "rms",
-        norm_eps: float = 1e-6,
+        norm_eps: Positive = 1e-6,
         post_norm: bool = False,
         bias: bool = False,
         offsets: bool = True,
@@ -107,17 +116,18 @@ class FlashLM(LightningModule):
         separate_documents: bool = False,
         tied: bool = True,
         head_bias: bool = False,
-        dropout: float = 0.0,
-        init_std: float = 0.02,
+        dropout: BelowOne = 0.0,
+        init_std: NonNegative = 0.02,
         checkpointing: bool = False,
         compile: bool = False,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        betas: list[float] = [0.9, 0.95],  # noqa: B006  # never changed; a list, as YAML has it
-        lr_schedule: dict[int, float] | None = None,
+        lr: Positive = 1e-3,
+        weight_decay: NonNegative = 0.01,
+        betas: list[BelowOne] = [0.9, 0.95],  # noqa: B006  # never changed; a list, as YAML has it
+        lr_schedule: dict[int, NonNegative] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
         self.net = build_network({**self.hparams, "segments": 0}, causal=True)
         check_optimizer(self.hparams)
         self.words = Words(vocab_size)

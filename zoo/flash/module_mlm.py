@@ -1,6 +1,6 @@
 """Masked language model, and classifier, as a LightningModule."""
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,17 @@ from zoo.flash.words import Words
 from zoo.layers.counter_rng import uniform
 from zoo.layers.rotary import Pairing
 from zoo.loading import class_path
+from zoo.ranges import (
+    AtLeastTwo,
+    BelowOne,
+    Count,
+    InsideUnit,
+    NonNegative,
+    Positive,
+    Range,
+    Whole,
+    check_ranges,
+)
 from zoo.training.distributed import token_mean
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip
@@ -87,48 +98,49 @@ class FlashMLM(LightningModule):
     def __init__(
         self,
         *,
-        vocab_size: int = 258,
-        dim: int = 512,
-        depth: int = 12,
+        vocab_size: Count = 258,
+        dim: Count = 512,
+        depth: Count = 12,
         kind: Kind = "flash",
-        expansion: float = 2.0,
-        head_size: int = 128,
-        heads: int | None = None,
-        chunk: int = 256,
+        expansion: Annotated[float, Range(0, 64, without_low=True)] = 2.0,
+        head_size: Count = 128,
+        heads: Count | None = None,
+        chunk: Count = 256,
         score: ScoreName = "relu2_paper",
-        norm_length: int = 512,
-        min_length: int = 16,
+        norm_length: Count = 512,
+        min_length: Count = 16,
         position_bias: bool = False,
         sinusoidal: bool = False,
-        rotary_dim: int | None = None,
+        rotary_dim: AtLeastTwo | None = None,
         pairing: Pairing = "half",
         token_shift: bool = False,
         norm: NormName = "rms",
         final_norm: NormName = "rms",
-        norm_eps: float = 1e-6,
+        norm_eps: Positive = 1e-6,
         post_norm: bool = False,
         bias: bool = False,
         offsets: bool = True,
         global_norm: GlobalNorm = "tokens",
         global_part: bool = True,
-        segments: int = 0,
+        segments: Whole = 0,
         tied: bool = True,
         head_bias: bool = False,
-        dropout: float = 0.0,
-        init_std: float = 0.02,
+        dropout: BelowOne = 0.0,
+        init_std: NonNegative = 0.02,
         checkpointing: bool = False,
         compile: bool = False,
-        mask_rate: float = 0.15,
-        mask_token: int | None = None,
-        num_classes: int = 0,
+        mask_rate: InsideUnit = 0.15,
+        mask_token: Whole | None = None,
+        num_classes: Whole = 0,
         pretrained: str | None = None,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        betas: list[float] = [0.9, 0.98],  # noqa: B006  # never changed; a list, as YAML has it
-        lr_schedule: dict[int, float] | None = None,
+        lr: Positive = 1e-3,
+        weight_decay: NonNegative = 0.01,
+        betas: list[BelowOne] = [0.9, 0.98],  # noqa: B006  # never changed; a list, as YAML has it
+        lr_schedule: dict[int, NonNegative] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
         if not 0 < mask_rate < 1 or num_classes == 1 or num_classes < 0:
             raise ValueError(
                 f"mask_rate={mask_rate}, num_classes={num_classes}: a share between 0 and 1; 0 "

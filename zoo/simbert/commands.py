@@ -8,8 +8,10 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.cli.commands import device_of
+from zoo.cli.memory import check_memory
 from zoo.files import replacing
 from zoo.loading import load
+from zoo.ranges import Count, PositiveShare, Seed, Share, Temperature, Whole
 from zoo.reading import numbered_lines
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
@@ -51,9 +53,9 @@ def embed(
     *,
     input: str,
     output: str = "vectors.npy",
-    batch_size: int = 64,
-    max_length: int | None = None,
-    dim: int | None = None,
+    batch_size: Count = 64,
+    max_length: Count | None = None,
+    dim: Count | None = None,
     normalize: bool = True,
     device: Device = "auto",
 ) -> None:
@@ -91,8 +93,8 @@ def similar(
     query: str | list[str],
     input: str | None = None,
     index: str | None = None,
-    k: int = 10,
-    batch_size: int = 64,
+    k: Count = 10,
+    batch_size: Count = 64,
     backend: Literal["exact", "faiss"] = "exact",
     device: Device = "auto",
 ) -> None:
@@ -133,15 +135,15 @@ def paraphrase(
     ckpt: str,
     text: str,
     *,
-    n: int = 100,
-    k: int = 20,
-    top_p: float = 0.95,
-    top_k: int = 0,
-    temperature: float = 1.0,
-    beams: int = 0,
-    max_new: int = 64,
-    seed: int = 0,
-    batch_size: int = 256,
+    n: Count = 100,
+    k: Count = 20,
+    top_p: PositiveShare = 0.95,
+    top_k: Whole = 0,
+    temperature: Temperature = 1.0,
+    beams: Whole = 0,
+    max_new: Count = 64,
+    seed: Seed = 0,
+    batch_size: Count = 256,
     unfinished: Literal["drop", "mark"] = "drop",
     device: Device = "auto",
 ) -> None:
@@ -163,6 +165,8 @@ def paraphrase(
         unfinished: Sentences that reach max_new: drop them, or mark them with "...".
         device: Where to compute; auto takes a GPU if there is one.
     """
+    # A sentence is a list of its tokens, eight bytes each, then its text and its vector.
+    check_memory(f"--n={n}", n * (8 * max_new + 200))
     found = _model(ckpt, device, "paraphrase").paraphrase(
         text,
         n,
@@ -187,10 +191,10 @@ def mine_pairs(
     source: str | list[str],
     *,
     output: str = "pairs.jsonl",
-    threshold: float = 0.5,
-    shortest: int = 6,
-    longest: int = 64,
-    processes: int = 1,
+    threshold: Share = 0.5,
+    shortest: Count = 6,
+    longest: Count = 64,
+    processes: Count = 1,
 ) -> None:
     """Groups of similar sentences out of texts that were not written as such.
 

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from zoo.loading import class_path
+from zoo.ranges import BelowOne, Count, NonNegative, Positive, Whole, check_ranges
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions, unilm_mask
 from zoo.simbert.evaluation import SentenceNumbers
@@ -72,33 +73,34 @@ class SimBERT(LightningModule):
     def __init__(
         self,
         *,
-        vocab_size: int = 13_685,
-        hidden: int = 768,
-        layers: int = 12,
-        heads: int = 12,
-        intermediate: int | None = None,
-        embedding_size: int | None = None,
+        vocab_size: Count = 13_685,
+        hidden: Count = 768,
+        layers: Count = 12,
+        heads: Count = 12,
+        intermediate: Count | None = None,
+        embedding_size: Count | None = None,
         positions: Positions = "learned",
-        max_positions: int = 512,
+        max_positions: Count = 512,
         rotary_value: bool = False,
         pooler: Pooler = "cls_linear",
-        dropout: float = 0.1,
-        attention_dropout: float = 0.1,
+        dropout: BelowOne = 0.1,
+        attention_dropout: BelowOne = 0.1,
         objective: Objective = "similar",
-        scale: float = 30.0,
+        scale: Positive = 30.0,
         contrast: Contrast = "infonce",
-        contrast_weight: float = 1.0,
-        matryoshka: list[int] = [],  # noqa: B006  # never changed; a list, as YAML has it
+        contrast_weight: NonNegative = 1.0,
+        matryoshka: list[Count] = [],  # noqa: B006  # never changed; a list, as YAML has it
         mask_family: bool = True,
-        chunk: int = 0,
+        chunk: Whole = 0,
         init: str | None = None,
-        lr: float = 2e-6,
-        weight_decay: float = 0.01,
-        lr_schedule: dict[int, float] | None = None,
-        examples: int = 10,
+        lr: Positive = 2e-6,
+        weight_decay: NonNegative = 0.01,
+        lr_schedule: dict[int, NonNegative] | None = None,
+        examples: Whole = 10,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
         check_training(self.hparams)
         if objective not in ("similar", "mlm", "simcse"):
             raise ValueError(f"objective={objective!r}: choose similar, mlm or simcse")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from zoo.loading import load
+from zoo.ranges import BelowOne, Count, NonNegative, Positive, Whole, check_ranges
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Encoder, Pooler, Positions
 from zoo.simbert.losses import Contrast, cosine_matching, over_prefixes
@@ -63,31 +64,31 @@ class RoFormerSim(SimBERT):
         self,
         *,
         teacher: str | None = None,
-        distillation_weight: float = 100.0,
-        vocab_size: int = 12_000,
-        hidden: int = 768,
-        layers: int = 12,
-        heads: int = 12,
-        intermediate: int | None = None,
-        embedding_size: int | None = None,
+        distillation_weight: Positive = 100.0,
+        vocab_size: Count = 12_000,
+        hidden: Count = 768,
+        layers: Count = 12,
+        heads: Count = 12,
+        intermediate: Count | None = None,
+        embedding_size: Count | None = None,
         positions: Positions = "rotary",
-        max_positions: int = 512,
+        max_positions: Count = 512,
         rotary_value: bool = False,
         pooler: Pooler = "cls_linear",
-        dropout: float = 0.2,
-        attention_dropout: float = 0.1,
+        dropout: BelowOne = 0.2,
+        attention_dropout: BelowOne = 0.1,
         objective: Objective = "similar",
-        scale: float = 20.0,
+        scale: Positive = 20.0,
         contrast: Contrast = "infonce",
-        contrast_weight: float = 1.0,
-        matryoshka: list[int] = [],  # noqa: B006  # never changed; a list, as YAML has it
+        contrast_weight: NonNegative = 1.0,
+        matryoshka: list[Count] = [],  # noqa: B006  # never changed; a list, as YAML has it
         mask_family: bool = True,
-        chunk: int = 0,
+        chunk: Whole = 0,
         init: str | None = None,
-        lr: float = 1e-5,
-        weight_decay: float = 0.01,
-        lr_schedule: dict[int, float] | None = None,
-        examples: int = 10,
+        lr: Positive = 1e-5,
+        weight_decay: NonNegative = 0.01,
+        lr_schedule: dict[int, NonNegative] | None = None,
+        examples: Whole = 10,
     ) -> None:
         super().__init__(
             vocab_size=vocab_size,
@@ -116,6 +117,7 @@ class RoFormerSim(SimBERT):
             examples=examples,
         )
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
         if distillation_weight <= 0:
             raise ValueError(f"distillation_weight={distillation_weight}: must be above 0")
         if teacher is not None and objective != "similar":

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from zoo.loading import class_path
+from zoo.ranges import BelowOne, Count, Finite, NonNegative, Positive, Whole, check_ranges
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions
 from zoo.simbert.evaluation import SentenceNumbers
@@ -67,29 +68,30 @@ class SentenceSimilarity(LightningModule):
         self,
         *,
         head: PairLoss = "cosent",
-        scale: float = 20.0,
-        threshold: float = 2.5,
-        vocab_size: int = 12_000,
-        hidden: int = 768,
-        layers: int = 12,
-        heads: int = 12,
-        intermediate: int | None = None,
-        embedding_size: int | None = None,
+        scale: Positive = 20.0,
+        threshold: Finite = 2.5,
+        vocab_size: Count = 12_000,
+        hidden: Count = 768,
+        layers: Count = 12,
+        heads: Count = 12,
+        intermediate: Count | None = None,
+        embedding_size: Count | None = None,
         positions: Positions = "rotary",
-        max_positions: int = 512,
+        max_positions: Count = 512,
         rotary_value: bool = False,
         pooler: Pooler = "cls_linear",
-        dropout: float = 0.2,
-        attention_dropout: float = 0.1,
-        matryoshka: list[int] = [],  # noqa: B006  # never changed; a list, as YAML has it
-        chunk: int = 0,
+        dropout: BelowOne = 0.2,
+        attention_dropout: BelowOne = 0.1,
+        matryoshka: list[Count] = [],  # noqa: B006  # never changed; a list, as YAML has it
+        chunk: Whole = 0,
         init: str | None = None,
-        lr: float = 2e-5,
-        weight_decay: float = 0.01,
-        lr_schedule: dict[int, float] | None = None,
+        lr: Positive = 2e-5,
+        weight_decay: NonNegative = 0.01,
+        lr_schedule: dict[int, NonNegative] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
         check_training(self.hparams)
         if head not in get_args(PairLoss):
             raise ValueError(f"head={head!r}: choose one of {', '.join(get_args(PairLoss))}")

@@ -12,6 +12,7 @@ from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.files import replacing
+from zoo.ranges import Whole, check_ranges
 from zoo.training.csv import MetricsCSV
 from zoo.training.guard import TrainingDivergedError
 from zoo.training.loops import use_exact_loops
@@ -58,17 +59,16 @@ class Checkpoint(lightning_callbacks.Checkpoint):
 
     def __init__(
         self,
-        every_n_train_steps: int = 1000,
-        keep_every_n_train_steps: int = 0,
+        every_n_train_steps: Whole = 1000,
+        keep_every_n_train_steps: Whole = 0,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
     ) -> None:
-        for name, value in (
-            ("every_n_train_steps", every_n_train_steps),
-            ("keep_every_n_train_steps", keep_every_n_train_steps),
-        ):
-            if value < 0:
-                raise ValueError(f"checkpoint.{name} must be 0 or more, not {value}")
+        steps = {
+            "every_n_train_steps": every_n_train_steps,
+            "keep_every_n_train_steps": keep_every_n_train_steps,
+        }
+        check_ranges(Checkpoint, steps, "--checkpoint.")
         self.every_n_train_steps = every_n_train_steps
         self.keep_every_n_train_steps = keep_every_n_train_steps
         self.monitor, self.mode = monitor, mode

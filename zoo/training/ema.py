@@ -6,6 +6,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from zoo.ranges import BelowOne, check_ranges
+
 
 class EMA(Callback):
     """Averages the trained parameters: average <- d average + (1 - d) parameter, after every step.
@@ -21,9 +23,8 @@ class EMA(Callback):
             recent weights instead of the random start.
     """
 
-    def __init__(self, decay: float = 0.0, warmup: bool = True) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"ema.decay must be in [0, 1), not {decay}")
+    def __init__(self, decay: BelowOne = 0.0, warmup: bool = True) -> None:
+        check_ranges(EMA, {"decay": decay}, "--ema.")
         self.decay, self.warmup = decay, warmup
         self.updates = 0
         self._step = 0

@@ -14,6 +14,7 @@ from zoo.metrics.features import Extractor, load_extractor
 from zoo.metrics.frechet import FeatureMoments, frechet_distance
 from zoo.metrics.kernel import kernel_distance
 from zoo.metrics.manifold import Manifold, manifold_metrics
+from zoo.ranges import Count, Seed, Whole, check_ranges
 
 Split = Literal["train", "val", "test"]
 _SUBSETS, _SUBSET_SIZE = 100, 1000  # of the kernel distance, as published
@@ -49,20 +50,23 @@ class SampleQuality(Callback):
         self,
         *,
         extractor: str | None = None,
-        samples: int = 0,
-        batch_size: int = 256,
-        seed: int = 0,
-        k_precision: int = 3,
-        k_density: int = 5,
+        samples: Whole = 0,
+        batch_size: Count = 256,
+        seed: Seed = 0,
+        k_precision: Count = 3,
+        k_density: Count = 5,
         weights: str | None = None,
         validate: bool = False,
         reference: Literal["test", "train"] = "test",
     ) -> None:
-        if samples < 0 or batch_size < 1:
-            raise ValueError(
-                "quality.samples must be 0 or more and quality.batch_size 1 or more, got "
-                f"{samples} and {batch_size}"
-            )
+        numbers = {
+            "samples": samples,
+            "batch_size": batch_size,
+            "seed": seed,
+            "k_precision": k_precision,
+            "k_density": k_density,
+        }
+        check_ranges(SampleQuality, numbers, "--quality.")
         if reference not in ("test", "train"):
             raise ValueError(f"quality.reference must be test or train, got {reference!r}")
         self.extractor, self.samples = extractor, samples

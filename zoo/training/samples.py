@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from zoo.ranges import Seed, Whole, check_ranges
 from zoo.training.distributed import gather_with_grad
 from zoo.training.grid import make_grid_png, picture_of_points
 from zoo.training.log import batches_that_stepped
@@ -22,9 +23,8 @@ class SampleGrid(Callback):
         seed: Seed of the samples.
     """
 
-    def __init__(self, n: int = 0, seed: int = 0) -> None:
-        if n < 0:
-            raise ValueError(f"samples.n must be 0 or more, not {n}")
+    def __init__(self, n: Whole = 0, seed: Seed = 0) -> None:
+        check_ranges(SampleGrid, {"n": n, "seed": seed}, "--samples.")
         self.n, self.seed = n, seed
 
     @torch.no_grad()

@@ -10,7 +10,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from zoo.cli.commands import device_of
+from zoo.cli.memory import check_memory
 from zoo.loading import load
+from zoo.ranges import Count, Positive, Seed, Whole
 from zoo.vae.density import DensityEstimate, estimate_log_density
 from zoo.vae.pareto import UNRELIABLE
 from zoo.vae.sources import SplitName, open_source
@@ -24,16 +26,16 @@ def density(
     data: str | None = None,
     root: str | None = None,
     split: SplitName = "test",
-    samples: int = 5000,
-    widen: float = 1.0,
-    repeats: int = 1,
-    seed: int = 0,
-    ais: int = 0,
-    temperatures: int = 1000,
+    samples: Count = 5000,
+    widen: Positive = 1.0,
+    repeats: Count = 1,
+    seed: Seed = 0,
+    ais: Whole = 0,
+    temperatures: Count = 1000,
     out: str = "density.csv",
-    limit: int | None = None,
-    batch_size: int = 100,
-    chunk: int | None = None,
+    limit: Count | None = None,
+    batch_size: Count = 100,
+    chunk: Count | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
     """Estimates log p(x) of each datum by importance sampling, with its error bars.
@@ -63,16 +65,16 @@ def density(
         chunk: Samples of a datum at a time: memory is in proportion to it.
         device: Where to compute; auto takes a GPU if there is one.
     """
-    for name, value in (("repeats", repeats), ("limit", limit), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} must be 1 or more, not {value}")
+    check_memory(f"--repeats={repeats}", 72 * repeats)
+    check_memory(f"--temperatures={temperatures}", 8 * temperatures)
     where = device_of(device)
     model: Any = load(ckpt).to(where)
     if not hasattr(model, "posterior") or not hasattr(model, "log_likelihood"):
         raise ValueError(f"{type(model).__name__} has no encoder to draw importance samples with")
     if ais:
-        from zoo.vae.sandwich import simulate
+        from zoo.vae.sandwich import CHAINS, simulate
 
+        check_memory(f"--ais={ais}", 16.0 * ais * CHAINS * model.dimensions)
         simulate(model, torch.zeros(1, dtype=torch.int64, device=where), seed)  # or refuse at once
     source = open_source(model, ckpt, data, root, split)
     path = Path(out)

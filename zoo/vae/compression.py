@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from zoo.files import replacing
 from zoo.loading import find_checkpoint, load, read_checkpoint
+from zoo.ranges import Count
 from zoo.vae.ans import Integers, Message
 from zoo.vae.archive import Archive, content_digest, weights_hash
 from zoo.vae.bits_back import Codec
@@ -28,9 +29,9 @@ def compress(
     *,
     out: str = "images.zbb",
     root: str | None = None,
-    limit: int | None = None,
-    chains: int = 1,
-    heads: int | None = None,
+    limit: Count | None = None,
+    chains: Count = 1,
+    heads: Count | None = None,
     check: bool = False,
 ) -> None:
     """Compresses images without loss into one file, by a VAE and bits-back coding.

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.ranges import Positive
 from zoo.vae.posteriors import full_precision
 
 LikelihoodName = Literal["bernoulli", "gaussian", "discretized_logistic"]
-Scale = float | Literal["learned", "predicted"]
+Scale = Positive | Literal["learned", "predicted"]
 
 _LOG_SCALE = (-7.0, 7.0)  # keeps a predicted scale where float32 can tell neighbouring levels apart
 

@@ -1,5 +1,15 @@
 """VAE as a LightningModule: Gaussian codes."""
 
+from zoo.ranges import (
+    AtLeastTwo,
+    BelowOne,
+    Count,
+    InsideUnit,
+    NonNegative,
+    Positive,
+    Whole,
+    check_ranges,
+)
 from zoo.vae.batch_norm import BatchNormMode, GaussianHead, StdForm
 from zoo.vae.bounds import Objective
 from zoo.vae.image_vae import Binarization, ImageVAE
@@ -67,47 +77,48 @@ class VAE(ImageVAE):
     def __init__(
         self,
         *,
-        image_size: int | list[int] = 28,
-        channels: int = 1,
-        levels: int = 256,
-        latent_dim: int = 50,
+        image_size: Count | list[Count] = 28,
+        channels: Count = 1,
+        levels: AtLeastTwo = 256,
+        latent_dim: Count = 50,
         network: NetworkName = "mlp",
-        hidden: list[int] = [256, 128],  # noqa: B006  # never changed; a list, as YAML has it
+        hidden: list[Count] = [256, 128],  # noqa: B006  # never changed; a list, as YAML has it
         activation: Activation = "relu",
-        width: int = 32,
-        multipliers: list[int] = [1, 2, 4],  # noqa: B006
-        blocks: int = 1,
+        width: Count = 32,
+        multipliers: list[Count] = [1, 2, 4],  # noqa: B006
+        blocks: Whole = 1,
         init: Init = "default",
         data_bias: bool = False,
         posterior_std: StdForm = "exp",
         batch_norm: BatchNormMode = "none",
-        bn_gamma: float = 0.6,
-        bn_tau: float = 0.5,
-        bn_eps: float = 1e-5,
+        bn_gamma: Positive = 0.6,
+        bn_tau: InsideUnit = 0.5,
+        bn_eps: NonNegative = 1e-5,
         likelihood: LikelihoodName = "bernoulli",
         scale: Scale = "learned",
         binarization: Binarization = "none",
         dequantize: bool = False,
         objective: Objective = "elbo",
-        samples: int = 1,
+        samples: Count = 1,
         analytic_kl: bool = True,
-        beta: float = 1.0,
-        beta_start: float = 0.0,
-        warmup_steps: int = 0,
-        cycle_steps: int = 0,
-        cycles: int = 4,
-        free_bits: float = 0.0,
-        lr: float = 1e-3,
-        adam_betas: list[float] = [0.9, 0.999],  # noqa: B006
-        adam_eps: float = 1e-8,
-        lr_schedule: dict[int, float] | None = None,
-        lr_stages: dict[int, float] | None = None,
+        beta: NonNegative = 1.0,
+        beta_start: NonNegative = 0.0,
+        warmup_steps: Whole = 0,
+        cycle_steps: Whole = 0,
+        cycles: Count = 4,
+        free_bits: NonNegative = 0.0,
+        lr: Positive = 1e-3,
+        adam_betas: list[BelowOne] = [0.9, 0.999],  # noqa: B006
+        adam_eps: NonNegative = 1e-8,
+        lr_schedule: dict[int, NonNegative] | None = None,
+        lr_stages: dict[int, NonNegative] | None = None,
         compile: bool = False,
-        log_density_samples: int = 5000,
-        widen: float = 1.0,
+        log_density_samples: Count = 5000,
+        widen: Positive = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
         if latent_dim < 1 or not hidden:
             raise ValueError(
                 f"latent_dim={latent_dim}, hidden={hidden}: need at least one dimension and layer"

@@ -1,5 +1,6 @@
 """VMFVAE as a LightningModule: codes on spheres."""
 
+from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
 from zoo.vae.bounds import Objective
 from zoo.vae.image_vae import Binarization, ImageVAE
 from zoo.vae.likelihoods import LikelihoodName, Scale
@@ -64,19 +65,19 @@ class VMFVAE(ImageVAE):
     def __init__(
         self,
         *,
-        image_size: int | list[int] = 28,
-        channels: int = 1,
-        levels: int = 256,
-        spheres: list[int] = [11],  # noqa: B006  # never changed; a list, as YAML has it
+        image_size: Count | list[Count] = 28,
+        channels: Count = 1,
+        levels: AtLeastTwo = 256,
+        spheres: list[AtLeastTwo] = [11],  # noqa: B006  # never changed; a list, as YAML has it
         concentration: Concentration = "learned",
-        kappa: float | None = None,
-        target_kl: float | None = None,
+        kappa: Positive | None = None,
+        target_kl: Positive | None = None,
         network: NetworkName = "mlp",
-        hidden: list[int] = [256, 128],  # noqa: B006
+        hidden: list[Count] = [256, 128],  # noqa: B006
         activation: Activation = "relu",
-        width: int = 32,
-        multipliers: list[int] = [1, 2, 4],  # noqa: B006
-        blocks: int = 1,
+        width: Count = 32,
+        multipliers: list[Count] = [1, 2, 4],  # noqa: B006
+        blocks: Whole = 1,
         init: Init = "default",
         data_bias: bool = False,
         likelihood: LikelihoodName = "bernoulli",
@@ -84,25 +85,26 @@ class VMFVAE(ImageVAE):
         binarization: Binarization = "none",
         dequantize: bool = False,
         objective: Objective = "elbo",
-        samples: int = 1,
+        samples: Count = 1,
         analytic_kl: bool = True,
-        beta: float = 1.0,
-        beta_start: float = 0.0,
-        warmup_steps: int = 0,
-        cycle_steps: int = 0,
-        cycles: int = 4,
-        free_bits: float = 0.0,
-        lr: float = 1e-3,
-        adam_betas: list[float] = [0.9, 0.999],  # noqa: B006
-        adam_eps: float = 1e-8,
-        lr_schedule: dict[int, float] | None = None,
-        lr_stages: dict[int, float] | None = None,
+        beta: NonNegative = 1.0,
+        beta_start: NonNegative = 0.0,
+        warmup_steps: Whole = 0,
+        cycle_steps: Whole = 0,
+        cycles: Count = 4,
+        free_bits: NonNegative = 0.0,
+        lr: Positive = 1e-3,
+        adam_betas: list[BelowOne] = [0.9, 0.999],  # noqa: B006
+        adam_eps: NonNegative = 1e-8,
+        lr_schedule: dict[int, NonNegative] | None = None,
+        lr_stages: dict[int, NonNegative] | None = None,
         compile: bool = False,
-        log_density_samples: int = 5000,
-        widen: float = 1.0,
+        log_density_samples: Count = 5000,
+        widen: Positive = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
         if not hidden:
             raise ValueError("hidden=[]: give the units of at least one layer")
         self.head = SphericalHead(

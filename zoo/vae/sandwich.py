@@ -11,6 +11,8 @@ from zoo.vae.ais import Annealer, Bound, Euclidean, Manifold, Spheres
 from zoo.vae.density import estimate_log_density, evaluating
 from zoo.vae.likelihoods import Bernoulli, DiscretizedLogistic
 
+CHAINS = 16  # of the annealing, for each image
+
 
 def manifold(model: Any) -> Manifold:
     """Where the codes of an image model live."""
@@ -45,7 +47,7 @@ def check(
     chunk: int | None,
     seed: int,
     temperatures: int,
-    chains: int = 16,
+    chains: int = CHAINS,
 ) -> str:
     """Says how the importance estimate of n simulated images lies between two bounds.
 

@@ -11,6 +11,16 @@ from torch import Tensor
 from datamodules.sentences import TextBatch
 from datamodules.vocabulary import Vocabulary
 from zoo.loading import class_path
+from zoo.ranges import (
+    BelowOne,
+    Count,
+    InsideUnit,
+    NonNegative,
+    Positive,
+    Share,
+    Whole,
+    check_ranges,
+)
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip, may_fuse
 from zoo.training.plateau import Plateau
@@ -80,39 +90,40 @@ class TextVAE(LightningModule):
     def __init__(
         self,
         *,
-        vocab_size: int = 10_000,
-        end: int = 0,
+        vocab_size: Count = 10_000,
+        end: Whole = 0,
         posterior: PosteriorName = "gaussian",
-        latent_dim: int = 32,
+        latent_dim: Count = 32,
         concentration: Concentration = "learned",
-        kappa: float | None = None,
-        target_kl: float | None = None,
+        kappa: Positive | None = None,
+        target_kl: Positive | None = None,
         batch_norm: BatchNormMode = "none",
-        bn_gamma: float = 0.6,
-        bn_tau: float = 0.5,
-        bn_eps: float = 1e-14,
-        free_bits: float = 0.0,
-        beta: float = 1.0,
-        beta_start: float = 0.0,
-        warmup_steps: int = 0,
-        cycle_steps: int = 0,
-        cycles: int = 4,
-        embedding: int = 512,
-        hidden: int = 1024,
-        dropout_in: float = 0.5,
-        dropout_out: float = 0.5,
-        word_dropout: float = 0.0,
-        init: float = 0.01,
-        embedding_init: float = 0.1,
+        bn_gamma: Positive = 0.6,
+        bn_tau: InsideUnit = 0.5,
+        bn_eps: NonNegative = 1e-14,
+        free_bits: NonNegative = 0.0,
+        beta: NonNegative = 1.0,
+        beta_start: NonNegative = 0.0,
+        warmup_steps: Whole = 0,
+        cycle_steps: Whole = 0,
+        cycles: Count = 4,
+        embedding: Count = 512,
+        hidden: Count = 1024,
+        dropout_in: BelowOne = 0.5,
+        dropout_out: BelowOne = 0.5,
+        word_dropout: Share = 0.0,
+        init: NonNegative = 0.01,
+        embedding_init: NonNegative = 0.1,
         optimizer: OptimizerName = "sgd",
-        lr: float = 1.0,
-        lr_decay: float = 0.5,
-        lr_patience: int = 5,
-        max_decays: int = 5,
-        log_density_samples: int = 500,
+        lr: Positive = 1.0,
+        lr_decay: InsideUnit = 0.5,
+        lr_patience: Whole = 5,
+        max_decays: Whole = 5,
+        log_density_samples: Count = 500,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
         self._check()
         self.latent_dim = 0 if posterior == "none" else latent_dim
         self.space: Space = "sphere" if posterior == "vmf" else "euclidean"

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from zoo.loading import class_path
+from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
 from zoo.training.averages import Averages
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import may_fuse, piecewise_linear
@@ -92,46 +93,47 @@ class WGAN(LightningModule):
         self,
         *,
         network: Network = "resnet",
-        features: int = 2,
-        image_size: int | list[int] = 32,
-        channels: int = 3,
-        levels: int = 256,
-        num_classes: int = 0,
-        latent_dim: int = 128,
-        generator_widths: list[int] | None = None,
-        critic_widths: list[int] | None = None,
-        critic_halvings: int | None = None,
+        features: Count = 2,
+        image_size: Count | list[Count] = 32,
+        channels: Count = 3,
+        levels: AtLeastTwo = 256,
+        num_classes: Whole = 0,
+        latent_dim: Count = 128,
+        generator_widths: list[Count] | None = None,
+        critic_widths: list[Count] | None = None,
+        critic_halvings: Whole | None = None,
         critic_activation: Activation | None = None,
         critic_batch_norm: bool = False,
         critic_pooling: Literal["mean", "sum"] = "mean",
         critic_bias: bool = True,
         init: Init | None = None,
         lipschitz: Lipschitz = "gp",
-        penalty: float | None = None,
-        div_power: float | None = None,
-        clip_value: float | None = None,
-        gran_epsilon: float | None = None,
-        lipschitz_constant: float | None = None,
+        penalty: Positive | None = None,
+        div_power: Positive | None = None,
+        clip_value: Positive | None = None,
+        gran_epsilon: Positive | None = None,
+        lipschitz_constant: Positive | None = None,
         objective: Objective = "wasserstein",
-        c_epsilon: float | None = None,
-        c_penalty: float | None = None,
-        n_critic: int = 5,
-        critic_batch: int = 64,
-        generator_batch: int | None = None,
+        c_epsilon: Positive | None = None,
+        c_penalty: NonNegative | None = None,
+        n_critic: Count = 5,
+        critic_batch: Count = 64,
+        generator_batch: Count | None = None,
         fakes_at_once: bool = False,
         dequantize: bool = False,
         optimizer: OptimizerName = "adam",
-        lr_generator: float = 2e-4,
-        lr_critic: float = 2e-4,
-        beta1: float = 0.0,
-        beta2: float = 0.9,
-        lr_schedule: dict[int, float] | None = None,
+        lr_generator: Positive = 2e-4,
+        lr_critic: Positive = 2e-4,
+        beta1: BelowOne = 0.0,
+        beta2: BelowOne = 0.9,
+        lr_schedule: dict[int, NonNegative] | None = None,
         critic_bf16: bool = False,
         channels_last: bool = False,
         compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
         self.automatic_optimization = False
         counts = {"n_critic": n_critic, "critic_batch": critic_batch, "latent_dim": latent_dim}
         if generator_batch is not None:

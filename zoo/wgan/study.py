@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from zoo.files import replacing
+from zoo.ranges import Count, Seed
 from zoo.wgan.study_data import Population, load_population
 from zoo.wgan.study_report import Part
 from zoo.wgan.study_training import CONFIGS, study_training
@@ -25,12 +26,12 @@ def study(
     data: list[str] | str = ["digits", "gaussian-64"],  # noqa: B006  # never changed
     root: str = "data",
     run_dir: str = "runs/study-wasserstein",
-    seeds: list[int] | int = [0, 1],  # noqa: B006
-    batch_sizes: list[int] | int = [64, 128, 256, 512],  # noqa: B006
-    limit: int = 10_000,
-    samples: list[int] | int = [512],  # noqa: B006
-    steps: int = 400,
-    iterations: int | None = None,
+    seeds: list[Seed] | Seed = [0, 1],  # noqa: B006
+    batch_sizes: list[Count] | Count = [64, 128, 256, 512],  # noqa: B006
+    limit: Count = 10_000,
+    samples: list[Count] | Count = [512],  # noqa: B006
+    steps: Count = 400,
+    iterations: Count | None = None,
     figures: bool = True,
 ) -> None:
     """Measures what a post says, and writes study.json, study.md and figures to run_dir.

@@ -1,0 +1,88 @@
+"""Other words for the same: each does what was meant, or says it in a line."""
+
+import re
+
+import pytest
+
+from zoo.cli.words import meant, names_of, synonym, with_folder
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        (["ddpm/digits"], ["-c", "ddpm/digits"]),
+        (["ddpm/digits", "-c", "bf16"], ["-c", "ddpm/digits", "-c", "bf16"]),
+        (["--config=ddpm/digits"], ["--config", "ddpm/digits"]),
+        (["--model", "ddpm"], ["--model", "DDPM"]),
+        (["--model=VAE", "--data=digits"], ["--model", "VAE", "--data", "Digits"]),
+        (["--data", "mine.Images"], ["--data", "mine.Images"]),
+        (["--model.help", "flashlm"], ["--model.help", "FlashLM"]),
+        (["-c", "vae/digits", "--data.help"], ["-c", "vae/digits", "--data.help", "Digits"]),
+        (["--model.help", "-c", "ddpm/mnist"], ["--model.help", "DDPM", "-c", "ddpm/mnist"]),
+        (["--data.root", "x", "--model.lr=1"], ["--data.root", "x", "--model.lr=1"]),
+    ],
+)
+def test_what_is_meant(written, means):
+    expected = [w.rpartition(".")[2] if "." in w and not w.startswith("-") else w for w in means]
+    found = [w.rpartition(".")[2] if "." in w and not w.startswith("-") else w
+             for w in meant("fit", written)]  # fmt: skip
+    assert found == expected
+
+
+def test_what_means_nothing_is_told(mistake):
+    assert "did you mean fit?" in mistake("train", "-c", "ddpm/digits")
+    assert "did you mean test?" in mistake("evaluate")
+    assert "-c needs a recipe" in mistake("fit", "-c", "ddpm/digits", "-c")
+    assert "-c needs a recipe" in mistake("fit", "-c", "--model.lr", 1)
+    assert "did you mean ddpm/digits?" in mistake("fit", "ddpm/digts")
+    line = mistake("fit", "--data.help")
+    assert all(name in line for name in names_of("data"))
+    assert "ImageBatch" not in line
+
+
+def test_other_names_of_arguments(mistake, tiny):
+    assert "did you mean lr?" in mistake("fit", "-c", tiny, "--model.learning_rate", 1)
+    line = mistake("fit", "-c", tiny, "--trainer.epochs", 1)
+    assert "did you mean trainer.max_epochs?" in line
+    assert synonym("learning_rate", ["lr_generator", "lr_critic"]) == "lr_generator"
+    assert synonym("learning_rate", ["width"]) is None
+
+
+@pytest.mark.parametrize("arguments", [["help", "list"], ["list", "--help"]])
+def test_help_of_a_verb(zoo_cli, arguments):
+    code, out, _ = zoo_cli(*arguments)
+    assert code == 0
+    assert "usage: zoo list" in out
+
+
+def test_help_of_a_model_and_of_data(zoo_cli):
+    code, out, err = zoo_cli("fit", "--model.help", "vae")
+    assert code == 0, err
+    assert "--model.latent_dim" in out
+    assert "int (1 or more)" in " ".join(out.split())
+    code, out, err = zoo_cli("help", "sample")
+    assert code == 0, err
+    assert "--columns" in out
+
+
+def test_a_logger_without_a_folder_writes_below_the_run(zoo_cli, tiny, tmp_path):
+    assert with_folder(["--trainer.logger=CSVLogger"], tmp_path) == [
+        "--trainer.logger=CSVLogger",
+        f"--trainer.logger.save_dir={tmp_path}",
+    ]
+    given = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "x"]
+    assert with_folder(given, tmp_path) == given
+    short = ["--trainer.max_steps", 5, "--trainer.limit_val_batches", 0, "--run_dir", "run"]
+    code, _, err = zoo_cli("fit", tiny, "--trainer.logger", "CSVLogger", *short)
+    assert code == 0, err
+    assert list((tmp_path / "run").rglob("lightning_logs/version_0/metrics.csv"))
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "tiny.yaml"}
+
+
+def test_no_warning_about_an_epoch_shorter_than_the_logging_interval(zoo_cli, tiny):
+    short = ["--trainer.max_steps", 2, "--trainer.limit_val_batches", 0, "--run_dir", "run"]
+    code, _, err = zoo_cli("fit", tiny, "--trainer.log_every_n_steps", 50, *short)
+    assert code == 0, err
+    assert "logging interval" not in err
+    for word in ("litlogger", "LeafSpec", "Tip:"):
+        assert not re.search(word, err)

@@ -1,0 +1,71 @@
+"""A rate that was found is used, a stop has its reason, and long runs are told."""
+
+import pytest
+import torch
+import yaml
+
+from zoo.training.pace import Pace, duration
+
+SHORT = ["--trainer.limit_val_batches", 0, "--run_dir", "run"]
+FINDER = ["--trainer.callbacks", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 20]
+
+
+def saved():
+    return torch.load("run/checkpoints/last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("schedule", ["{0: 1.0, 20: 0.5}", "null"])
+def test_the_rate_that_is_found_is_the_rate_of_the_run(zoo_cli, mistake, tiny, schedule):
+    arguments = ["--trainer.max_steps", 20, "--model.lr_schedule", schedule, *FINDER, *SHORT]
+    code, _, err = zoo_cli("fit", "-c", tiny, *arguments)
+    assert code == 0, err
+    checkpoint = saved()
+    found = checkpoint["hyper_parameters"]["lr"]
+    assert found != 0.002  # the config's
+    assert f"Learning rate set to {found}" in err
+    last = 0.5 if schedule != "null" else 1.0
+    group = checkpoint["optimizer_states"][0]["param_groups"][0]
+    assert group["lr"] == pytest.approx(last * found, rel=1e-12)
+    assert all(state["base_lrs"] == [found] for state in checkpoint["lr_schedulers"])
+    assert len(checkpoint["lr_schedulers"]) == (schedule != "null")
+    assert checkpoint["zoo_config"]["model"]["init_args"]["lr"] == found
+    with open("run/config.yaml") as file:
+        assert yaml.safe_load(file)["model"]["init_args"]["lr"] == found
+    line = mistake("fit", "--ckpt_path", "run", "--trainer.max_steps", 21, *FINDER, *SHORT[:2])
+    assert "a run that goes on has its rate already" in line
+
+
+def test_a_model_of_two_rates_refuses_the_search(mistake):
+    line = mistake("fit", "-c", "wgan/8gaussians-gp", "--trainer.max_steps", 2, *FINDER, *SHORT)
+    assert "WGAN has lr_generator and lr_critic" in line
+
+
+def test_early_stopping(zoo_cli, mistake, tiny):
+    stopping = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor"]
+    line = mistake("fit", "-c", tiny, *stopping, "val/los", "--run_dir", "a")
+    assert "no metric 'val/los' is logged: did you mean val/loss? (logged: train/loss, " in line
+    more = ["--trainer.callbacks.stopping_threshold", 1000, "--run_dir", "b"]
+    code, _, err = zoo_cli("fit", "-c", tiny, *stopping, "val/loss", *more)
+    assert code == 0, err
+    assert "stopped early: Stopping threshold reached: val/loss = " in err
+
+
+def test_a_run_of_hours_is_told(zoo_cli, tiny, monkeypatch):
+    monkeypatch.setattr(Pace.__init__, "__defaults__", (0.0,))
+    code, _, err = zoo_cli("fit", "-c", tiny, *SHORT)
+    assert code == 0, err
+    lines = [line.removeprefix("INFO: ") for line in err.splitlines()]
+    told = {line for line in lines if "this run would take" in line}
+    assert len(told) == 1
+    assert all("for each of 30 steps" in line and "--model.width" in line for line in told)
+
+
+def test_a_short_run_is_not_told(zoo_cli, tiny):
+    code, _, err = zoo_cli("fit", "-c", tiny, *SHORT)
+    assert code == 0, err
+    assert "this run would take" not in err
+
+
+def test_durations():
+    assert duration(3 * 3600 + 720) == "3.2 hours"
+    assert duration(12.3 * 86400) == "12 days"

@@ -1,0 +1,59 @@
+"""Memory: what a command would need, told before it is taken."""
+
+import os
+import re
+from pathlib import Path
+
+# What torch and the C++ library under it say of too large a request.
+_TOLD = (
+    "allocate memory",
+    "not enough memory",
+    "out of memory",
+    "calculation overflowed",
+    "multiplication overflow",
+    "bad_alloc",
+)
+
+
+def free_memory() -> int:
+    """Bytes that can be taken without swapping."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_memory(what: str, need: float) -> None:
+    """Refuses what cannot fit.
+
+    Args:
+        what: The flag and its value.
+        need: Bytes.
+
+    Raises:
+        ValueError: More bytes are needed than there are.
+    """
+    free = free_memory()
+    if need > free:
+        raise ValueError(
+            f"{what}: needs about {need / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, or that a size is beyond any memory."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TOLD)
+
+
+def asked_for(error: BaseException) -> str:
+    """How much memory such an error says was asked for, or its first sentence."""
+    said = " ".join(str(error).split())
+    bytes_asked = re.search(r"tried to allocate (\d+) bytes", said)
+    if bytes_asked:
+        return f"{int(bytes_asked[1]) / 1e9:,.1f} GB were asked for at once"
+    return said.partition(". ")[0].rstrip(".") or type(error).__name__

@@ -1,0 +1,80 @@
+"""The numbers of a Trainer verb against their ranges, before anything is built."""
+
+import importlib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from zoo.ranges import (
+    Count,
+    NonNegative,
+    PositiveShare,
+    Range,
+    Share,
+    Whole,
+    check_ranges,
+    find_fault,
+)
+from zoo.registry import MODELS
+
+_AllOrCount = Annotated[int, Range(1, also=-1)]
+_GLOBAL_SEED = Annotated[int, Range(0, 2**32 - 1)]
+_Part = Whole | Share  # so many batches, or a share of them
+
+# The Trainer's own annotations say int where it means a count.
+TRAINER = {
+    "devices": _AllOrCount | list[Whole],
+    "num_nodes": Count,
+    "fast_dev_run": Whole | bool,
+    "max_epochs": _AllOrCount | None,
+    "min_epochs": Whole | None,
+    "max_steps": _AllOrCount,
+    "min_steps": Whole | None,
+    "limit_train_batches": _Part | None,
+    "limit_val_batches": _Part | None,
+    "limit_test_batches": _Part | None,
+    "limit_predict_batches": _Part | None,
+    "overfit_batches": _Part,
+    "val_check_interval": Count | PositiveShare | None,
+    "check_val_every_n_epoch": Count | None,
+    "num_sanity_val_steps": Annotated[int, Range(-1)] | None,
+    "log_every_n_steps": Count | None,
+    "accumulate_grad_batches": Count,
+    "gradient_clip_val": NonNegative | None,
+    "reload_dataloaders_every_n_epochs": Whole,
+}
+_PRECISIONS = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+
+
+def check_numbers(config: Mapping[str, Any]) -> None:
+    """Checks the numbers of a parsed config: of the Trainer, the model, the data and the callbacks.
+
+    Raises:
+        ValueError: One is out of its range; the message names its flag.
+    """
+    trainer = config["trainer"]
+    for name, hint in TRAINER.items():
+        value = trainer.get(name)
+        number = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+\s*", value)
+        if fault := find_fault(hint, int(value) if number else value):
+            raise ValueError(f"--trainer.{name}={value}: {fault}")
+    if fault := find_fault(_GLOBAL_SEED | bool, config.get("seed_everything")):
+        raise ValueError(f"--seed_everything={config['seed_everything']}: {fault}")
+    for group in ("model", "data"):
+        spec = config.get(group)
+        if spec:
+            package, _, name = spec["class_path"].rpartition(".")
+            cls = getattr(importlib.import_module(package), name)
+            check_ranges(cls, dict(spec.get("init_args") or {}), f"--{group}.")
+    if config.get("model"):
+        _check_precision(config["model"]["class_path"], trainer.get("precision"))
+
+
+def _check_precision(class_path: str, precision: Any) -> None:
+    """Refuses a precision in which a model of the zoo meets tensors of another."""
+    name = class_path.rpartition(".")[2]
+    if precision is None or name not in MODELS:
+        return
+    known = MODELS[name].precisions
+    if _PRECISIONS.get(str(precision), str(precision)) not in known:
+        raise ValueError(f"--trainer.precision={precision}: {name} trains in {', '.join(known)}")

@@ -1,0 +1,136 @@
+"""What was meant: the same names in other words, resolved before the parser sees them."""
+
+import importlib
+import itertools
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from zoo.registry import MODELS, TRAINER_VERBS, config_root, list_configs, nearest
+
+# Other names of arguments, as other libraries have them, and what they are here.
+SYNONYMS = {
+    "learning_rate": ("lr", "lr_generator"),
+    "learningrate": ("lr", "lr_generator"),
+    "lr": ("lr_generator",),
+    "wd": ("weight_decay",),
+    "batch": ("batch_size", "critic_batch"),
+    "bs": ("batch_size",),
+    "bsz": ("batch_size",),
+    "batch_size": ("critic_batch",),
+    "epochs": ("max_epochs",),
+    "num_epochs": ("max_epochs",),
+    "steps": ("max_steps",),
+    "num_steps": ("max_steps",),
+    "iterations": ("max_steps",),
+    "gpus": ("devices",),
+    "num_gpus": ("devices",),
+    "path": ("root",),
+    "dir": ("root",),
+    "folder": ("root",),
+    "data_dir": ("root",),
+    "num_layers": ("layers", "depth", "blocks"),
+    "n_layers": ("layers", "depth", "blocks"),
+    "layers": ("depth", "blocks"),
+    "num_heads": ("heads",),
+    "n_heads": ("heads",),
+    "hidden_size": ("hidden", "dim", "width"),
+    "hidden_dim": ("hidden", "dim", "width"),
+    "z_dim": ("latent_dim",),
+    "latent_size": ("latent_dim",),
+    "num_timesteps": ("timesteps",),
+    "resolution": ("image_size", "size"),
+    "img_size": ("image_size", "size"),
+    "workers": ("num_workers",),
+}
+
+
+_NEED_FOLDER = ("CSVLogger", "TensorBoardLogger")
+
+
+def synonym(name: str, known: Iterable[str]) -> str | None:
+    """What an argument of this name is called here, if it is."""
+    names = set(known)
+    return next((n for n in SYNONYMS.get(name.lower(), ()) if n in names), None)
+
+
+def names_of(group: str) -> list[str]:
+    """The classes that `--model` or `--data` takes by name."""
+    if group == "model":
+        return list(MODELS)
+    datamodules = importlib.import_module("datamodules")
+    found = ((name, getattr(datamodules, name)) for name in datamodules.__all__)
+    return [name for name, cls in found if hasattr(cls, "setup") and name != "ImageData"]
+
+
+def meant(verb: str, arguments: list[str]) -> list[str]:
+    """The arguments of a Trainer verb with what was meant in the place of what was written.
+
+    A recipe without -c gets it; models and data are found whatever their capitals; `--model.help`
+    and `--data.help` alone are of the recipe's class.
+
+    Raises:
+        ValueError: A word stands for nothing, or there is no such model.
+    """
+    assert verb in TRAINER_VERBS
+    out: list[str] = []
+    rest = deque(arguments)
+    if rest and not rest[0].startswith("-"):
+        out += ["-c", rest.popleft()]
+    while rest:
+        argument = rest.popleft()
+        flag, equals, value = argument.partition("=")
+        group = flag.removeprefix("--").removesuffix(".help")
+        config, named = flag in ("-c", "--config"), group in ("model", "data")
+        if not config and not named:
+            out.append(argument)
+            continue
+        if not equals and rest and not rest[0].startswith("-"):
+            value = rest.popleft()
+        if config and not value:
+            raise ValueError(f"{flag} needs a recipe (see zoo list) or a YAML file behind it")
+        if named and flag.endswith(".help"):
+            value = value or recipe_class(arguments, group) or ""
+        if named and not value:
+            raise ValueError(f"{flag} needs a name behind it: {', '.join(names_of(group))}")
+        out += [flag, _class(group, value) if named else value]
+    return out
+
+
+def recipe_class(arguments: list[str], group: str) -> str | None:
+    """The class that the last shipped recipe among the arguments names."""
+    found = None
+    for flag, value in itertools.pairwise(arguments):
+        name = value if flag in ("-c", "--config") else flag.partition("=")[2]
+        if flag.split("=")[0] in ("-c", "--config") and name in list_configs():
+            with (config_root() / f"{name}.yaml").open(encoding="utf-8") as file:
+                spec = yaml.safe_load(file).get(group) or {}
+            found = spec.get("class_path", found)
+    return found
+
+
+def with_folder(arguments: list[str], run_dir: Path) -> list[str]:
+    """The arguments, in which a logger that needs a folder and was given none gets the run's."""
+    if any(a.partition("=")[0].endswith(".save_dir") for a in arguments):
+        return arguments
+    out: list[str] = []
+    for before, argument in itertools.pairwise(["", *arguments]):
+        out.append(argument)
+        flag, _, value = argument.partition("=")
+        name = argument if before == "--trainer.logger" else value
+        if "--trainer.logger" in (before, flag) and name.rpartition(".")[2] in _NEED_FOLDER:
+            out.append(f"--trainer.logger.save_dir={run_dir}")
+    return out
+
+
+def _class(group: str, name: str) -> str:
+    """The class of this name, whatever its capitals; class paths and YAML as they are."""
+    if not name.isidentifier():
+        return name
+    known = names_of(group)
+    same = [n for n in known if n.lower() == name.lower()]
+    if not same and group == "model":
+        raise ValueError(f"there is no model {name!r}: {nearest(name, known)}")
+    return same[0] if same else name
