@@ -1,8 +1,10 @@
 """The files of MNIST (IDX), CIFAR-10 (pickled batches) and STL-10, read without running code."""
 
 import gzip
+import math
 import pickle
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+_MOST_EXPANSION = 1032  # bytes that deflate makes of one, at most
+_CIFAR_BYTES = 1 << 27  # four times a batch file of CIFAR-10
+
+
+def _empty(*_: object) -> np.ndarray:
+    """What numpy's pickles begin an array with, whatever size they ask for."""
+    return np.empty(0, np.uint8)
 
 
 def find_idx(folder: Path, name: str) -> Path | None:
@@ -29,26 +39,34 @@ def read_idx(path: Path) -> Tensor:
     Raises:
         ValueError: The file is not IDX, or shorter than it states.
     """
+    length = path.stat().st_size
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read()
-        zeros, kind, ndim = struct.unpack_from(">HBB", data)
-        if (zeros, kind) != (0, 8):
-            raise ValueError(f"{path} is not an IDX file of unsigned bytes: fetch it again")
-        shape = struct.unpack_from(f">{ndim}I", data, 4)
-    except (OSError, EOFError, struct.error) as error:
-        raise ValueError(f"{path} cannot be read as an IDX file ({error})") from error
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * ndim)
-    if values.size != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"{path} holds {values.size} of {shape} values: fetch it again")
-    return torch.from_numpy(values.reshape(shape).copy())
+            zeros, kind, ndim = struct.unpack(">HBB", file.read(4))
+            if (zeros, kind) != (0, 8):
+                raise ValueError(f"{path} is not an IDX file of unsigned bytes: fetch it again")
+            shape = struct.unpack(f">{ndim}I", file.read(4 * ndim))
+            count, room = math.prod(shape), length - file.tell()
+            if path.suffix == ".gz":
+                room = length * _MOST_EXPANSION
+            if count > room:
+                raise ValueError(f"{path} holds {max(room, 0)} of {shape} values: fetch it again")
+            data = file.read(count + 1)
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        raise ValueError(
+            f"{path} cannot be read as an IDX file ({error}): fetch it again"
+        ) from error
+    if len(data) != count:
+        held = "more than" if len(data) > count else f"{len(data)} of"
+        raise ValueError(f"{path} holds {held} {shape} values: fetch it again")
+    return torch.from_numpy(np.frombuffer(data, np.uint8).reshape(shape).copy())
 
 
 class _ArraysOnly(pickle.Unpickler):
     """Unpickles arrays, dicts, lists, strings and numbers; anything else is refused."""
 
     _allowed = {  # noqa: RUF012
-        ("multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("multiarray", "_reconstruct"): _empty,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
@@ -73,10 +91,15 @@ def read_cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
         ValueError: The file is broken, or holds anything but arrays, lists and strings.
     """
     try:
+        if (length := path.stat().st_size) > _CIFAR_BYTES:
+            raise ValueError(f"{length:,} bytes")
         with path.open("rb") as file:
             batch = _ArraysOnly(file, encoding="latin1").load()
         images = torch.from_numpy(np.array(batch["data"], np.uint8)).view(-1, 3, 32, 32)
-        return images, torch.tensor(batch["labels"])
+        labels = torch.tensor(batch["labels"], dtype=torch.int64)
+        if labels.shape != images.shape[:1] or not ((labels >= 0) & (labels < 10)).all():
+            raise ValueError(f"its {len(images)} images have not a label of 0 to 9 each")
+        return images, labels
     except Exception as error:  # a broken pickle can raise nearly anything
         raise ValueError(f"{path} is not a CIFAR-10 batch ({error}): fetch it again") from error
 

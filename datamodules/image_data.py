@@ -112,6 +112,8 @@ class ImageData(LightningDataModule, ABC):
     num_classes: int
     levels: int = 256
     """Grey levels k of the data: x = 2 v / (k - 1) - 1 for v = 0..k-1."""
+    unlabelled: frozenset[Split] = frozenset()
+    """Splits whose images have no class where others have; their labels are zero."""
 
     def __init__(
         self,
@@ -144,9 +146,24 @@ class ImageData(LightningDataModule, ABC):
         """Reads one split from disk."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads the splits of a stage ("fit", "validate", "test", "predict"), or all."""
+        """Loads the splits of a stage ("fit", "validate", "test", "predict"), or all.
+
+        Raises:
+            ValueError: The split that the stage is about is empty, or has no classes for a model of
+                classes.
+        """
         for name in _SPLITS_OF_STAGE[stage]:
             self.split(name)
+            model = None if self.trainer is None else self.trainer.lightning_module
+            conditional = bool(getattr(model, "num_classes", None))
+            if name in self.unlabelled and conditional:
+                raise ValueError(
+                    f"the {name} images of {self.place()} have no class folders, and this model "
+                    "takes classes: sort them into folders as those of train are"
+                )
+        needed = _SPLITS_OF_STAGE[stage][0]
+        if stage is not None and not len(self.split(needed)):
+            raise ValueError(f"{self.place()} has no {needed} images{self.reason(needed)}")
         # A batch is one index_select: workers would only add a copy, so the advice is wrong here.
         warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
 
@@ -155,6 +172,22 @@ class ImageData(LightningDataModule, ABC):
         if name not in self._splits:
             self._splits[name] = self.load_split(name)
         return self._splits[name]
+
+    def place(self) -> str:
+        """What the data are and where, for messages."""
+        return f"{type(self).__name__} in {self.root}"
+
+    def reason(self, split: Split) -> str:
+        """How a split came to the number of images that it has, if that needs to be said."""
+        return ""
+
+    def describe(self) -> list[str]:
+        """What is read, from where, and the images of each split."""
+        kind = {1: "grey", 3: "RGB"}.get(self.channels, f"{self.channels} channels")
+        size = f"{self.size[0]}x{self.size[1]} {kind}, {self.levels} levels"
+        lines = [f"{self.place()}, {size}"]
+        lines += [f"{n}: {len(s):,} images{self.reason(n)}" for n, s in self._splits.items()]
+        return [*lines, f"classes: {self.num_classes}"] if self.num_classes > 1 else lines
 
     def reference_images(self, split: Split, count: int | None = None) -> Tensor:
         """Real images to compare samples with, never flipped.
@@ -174,6 +207,8 @@ class ImageData(LightningDataModule, ABC):
         if len(dataset) == 0 and not train:
             return []  # the Trainer then skips this loop
         trainer = self.trainer
+        # A model whose steps take several batches knows which flag makes them smaller.
+        model = None if trainer is None else trainer.lightning_module
         return epoch_loader(
             dataset,
             self.batch_size if train else self.val_batch_size,
@@ -181,6 +216,7 @@ class ImageData(LightningDataModule, ABC):
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            advice=getattr(model, "smaller_batch", None),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",

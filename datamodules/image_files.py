@@ -1,28 +1,37 @@
-"""Image files of a folder or a .zip: finding, decoding and reading them when they are needed."""
+"""The image files of a folder or a .zip: found, opened and decoded when they are needed."""
 
 import io
 import os
+import stat
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.decoding import decode
 from datamodules.image_data import ImageBatch
+from datamodules.image_formats import FORMAT_OF_SUFFIX, why_not
 
-_SUFFIXES = frozenset(
-    ".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm".split()  # noqa: SIM905
-)
+__all__ = ["ImageFiles", "LazyImages", "decode", "refusal"]
+
+_MOST_FOLDERS = 1_000_000
+_MOST_BYTES = 1 << 31
+"""Most bytes of a picture's file: 268 million pixels in 16-bit RGB are no more."""
+_FOLD, _SMALL = 100, 1 << 26  # a zip's member that expands to more, and more than 100-fold
 
 
 class ImageFiles:
     """The image files of a folder or a .zip, readable from threads and from worker processes.
+
+    Links to files and folders are followed.
 
     Args:
         root: The folder or .zip.
@@ -30,85 +39,129 @@ class ImageFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.left_out: Counter[str] = Counter()
+        """Why files are no images: the number of them for each reason, once `names` was called."""
         self._zip: tuple[int, zipfile.ZipFile] | None = None
+        self._members: dict[str, str] = {}
 
     def names(self) -> list[str]:
-        """Paths of all images relative to the root, "/" between the parts."""
+        """Paths of all images relative to the root, "/" between the parts.
+
+        Raises:
+            FileNotFoundError: There is no such folder, or no image in it.
+            ValueError: It is neither a folder nor a .zip, or the .zip is damaged.
+        """
         if not self.root.exists():
             raise FileNotFoundError(
                 f"no folder {self.root}: set --data.root to a folder or .zip of images"
             )
-        if self.root.is_dir():
-            found = [p.relative_to(self.root).as_posix() for p in self.root.rglob("*")]
-        elif zipfile.is_zipfile(self.root):
-            found = self._open().namelist()
-        else:
-            raise ValueError(f"{self.root} is neither a folder nor a .zip: set --data.root to one")
-        names = [name for name in map(PurePosixPath, found) if _is_image(name)]
+        self.left_out.clear()
+        found = self._walk() if self.root.is_dir() else self._listed()
+        names = [name for name in found if self._is_image(PurePosixPath(name))]
         if not names:
             raise FileNotFoundError(
-                f"no images in {self.root}: --data.root must hold files that end in "
-                f"{', '.join(sorted(_SUFFIXES))}"
+                f"no images in {self.root}{self._only_others()}: --data.root must hold files that "
+                f"end in {', '.join(sorted(FORMAT_OF_SUFFIX))}"
             )
-        return [str(name) for name in names]
+        return names
 
-    def read(self, name: str) -> bytes:
-        """The content of one file."""
+    def left_out_lines(self, more: Sequence[str] = ()) -> list[str]:
+        """The line that says what was left out and why, if anything was."""
+        out = [f"{n:,} {reason}" for reason, n in self.left_out.most_common()] + list(more)
+        return [f"left out: {', '.join(out)}"] if out else []
+
+    def _walk(self) -> Iterator[str]:
+        """Files below the root; a link to a folder that it lies in would have no end."""
+        folders, count = [(self.root, frozenset[tuple[int, int]]())], 0
+        while folders:
+            folder, above = folders.pop()
+            count += 1
+            if count > _MOST_FOLDERS:
+                raise ValueError(f"{self.root} has more than {_MOST_FOLDERS:,} folders, with links")
+            status = folder.stat()
+            above |= {(status.st_dev, status.st_ino)}
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda e: e.name):
+                    path = folder / entry.name
+                    try:
+                        mode = (status := entry.stat()).st_mode
+                    except OSError:
+                        self.left_out["dangling links" if entry.is_symlink() else "unreadable"] += 1
+                        continue
+                    if stat.S_ISREG(mode):
+                        yield path.relative_to(self.root).as_posix()
+                    elif not stat.S_ISDIR(mode):
+                        self.left_out["pipes, sockets or devices"] += 1
+                    elif (status.st_dev, status.st_ino) in above:
+                        self.left_out["links to a folder that they lie in"] += 1
+                    elif os.access(path, os.R_OK | os.X_OK):
+                        folders.append((path, above))
+                    else:
+                        self.left_out["folders that may not be read"] += 1
+
+    def _listed(self) -> Iterator[str]:
+        """Files of the .zip. Archives made on Windows may part folders by a backslash."""
+        if not self.root.is_file() or not zipfile.is_zipfile(self.root):
+            raise ValueError(f"{self.root} is neither a folder nor a .zip: set --data.root to one")
+        members = [info for info in self._open().infolist() if not info.is_dir()]
+        self._members = {info.filename.replace("\\", "/"): info.filename for info in members}
+        yield from self._members
+
+    def _is_image(self, name: PurePosixPath) -> bool:
+        suffix = name.suffix.lower()
+        if any(part.startswith((".", "__MACOSX")) for part in name.parts):
+            self.left_out["hidden"] += 1
+            return False
+        reason = why_not(suffix)
+        if reason is not None:
+            self.left_out[f"{suffix or 'no suffix'} ({reason})"] += 1
+        return reason is None
+
+    def _only_others(self) -> str:
+        text = ", ".join(f"{n:,} {reason}" for reason, n in self.left_out.most_common(5))
+        return f", only {text}" if text else ""
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """One file, open for reading.
+
+        Raises:
+            ValueError: It is larger than any picture that is read, or expands a hundredfold.
+        """
         if self.root.is_dir():
-            return (self.root / name).read_bytes()
-        return self._open().read(name)
+            with (self.root / name).open("rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise ValueError("it is a pipe or a device, no file")
+                _check_size(status.st_size)
+                yield file
+            return
+        archive = self._open()
+        info = archive.getinfo(self._members.get(name, name))
+        _check_size(info.file_size)
+        if info.file_size > max(_SMALL, _FOLD * info.compress_size):
+            raise ValueError(
+                f"its {info.compress_size:,} bytes expand to {info.file_size:,}, more than "
+                f"{_FOLD}-fold: unpack the .zip if that is right"
+            )
+        yield io.BytesIO(archive.read(info))
 
     def _open(self) -> zipfile.ZipFile:
         # One handle a process: a forked worker would share the parent's position in the file.
         if self._zip is None or self._zip[0] != os.getpid():
-            self._zip = os.getpid(), zipfile.ZipFile(self.root)
+            try:
+                self._zip = os.getpid(), zipfile.ZipFile(self.root)
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"{self.root} is a damaged .zip ({error})") from error
         return self._zip[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root, "_zip": None}
+        return {**self.__dict__, "_zip": None}
 
 
-def _is_image(name: PurePosixPath) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
-    return name.suffix.lower() in _SUFFIXES and not hidden
-
-
-def decode(data: bytes, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """One image file as an array.
-
-    Turned upright by its EXIF orientation, transparency laid over white, the largest centred part
-    with the aspect of `size` resized to it with antialiasing (nothing is resampled if it fits).
-
-    Args:
-        data: Content of the file.
-        channels: 1 for grey, 3 for RGB.
-        size: Height and width.
-
-    Returns:
-        uint8 (channels, H, W).
-
-    Raises:
-        Exception: Of any kind, if the file is broken.
-    """
-    from PIL import Image, ImageOps
-
-    height, width = size
-    with Image.open(io.BytesIO(data)) as opened:
-        # A JPEG is decoded at the smallest scale of 1/1..1/8 that is at least twice the target.
-        opened.draft(None, (2 * max(size), 2 * max(size)))
-        image: Image.Image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        elif image.mode in ("I", "F"):
-            raise ValueError(f"its mode {image.mode} has no fixed range of grey levels")
-        if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        image = image.convert("L" if channels == 1 else "RGB")
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-        array = np.asarray(image, dtype=np.uint8)
-    return array.reshape(height, width, channels).transpose(2, 0, 1)
+def _check_size(size: int) -> None:
+    if size > _MOST_BYTES:
+        raise ValueError(f"its {size:,} bytes are more than the {_MOST_BYTES:,} that are read")
 
 
 class LazyImages:

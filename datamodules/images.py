@@ -54,6 +54,15 @@ class Digits(ImageData):
     num_classes = 10
     levels = 17
 
+    def place(self) -> str:
+        """What the data are and where, for messages."""
+        return "Digits of scikit-learn"
+
+    def reason(self, split: Split) -> str:
+        """How a split came to the number of images that it has, if that needs to be said."""
+        limited = split == "train" and self.limit is not None
+        return f" (--data.limit {self.limit})" if limited else ""
+
     def load_split(self, split: Split) -> ImageSet:
         """Takes the images out of scikit-learn."""
         from sklearn.datasets import load_digits
@@ -117,6 +126,17 @@ class _OnDisk(ImageData):
         self.val_images = val_images
         self.download = download
 
+    def place(self) -> str:
+        """What the data are and where, for messages."""
+        return f"{type(self).__name__} in {self.folder() or Path(self.root) / self._subfolder}"
+
+    def reason(self, split: Split) -> str:
+        """How a split came to the number of images that it has, if that needs to be said."""
+        if split == "val":
+            return f" (the last of the training images, --data.val_images {self.val_images})"
+        limited = split == "train" and self.limit is not None
+        return f" (--data.limit {self.limit})" if limited else ""
+
     def folder(self) -> Path | None:
         """The folder with all files of the set, if there is one."""
         folders = [Path(self.root) / self._subfolder, *map(Path, self._other_folders)]
@@ -173,6 +193,11 @@ class _OnDisk(ImageData):
             raise ValueError(
                 f"{folder} holds {stem} images of shape {tuple(images.shape)} and {len(labels)} "
                 f"labels, not {self.size[0]}x{self.size[1]} images with a label each"
+            )
+        if len(labels) and int(labels.max()) >= self.num_classes:
+            raise ValueError(
+                f"{folder} holds a {stem} label {int(labels.max())}, and there are "
+                f"{self.num_classes} classes: fetch it again"
             )
         return images[:, None], labels.long()
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -16,6 +17,8 @@ from datamodules.vocabulary import Level, Vocabulary
 from zoo.ranges import Count, Seed
 
 Documents = Literal["file", "paragraph", "line"]
+_LINE_END = re.compile(r"\r?\n")
+_EMPTY_LINES = re.compile(r"\r?\n(?:[^\S\n]*\n)+")  # lines of spaces are empty too
 NO_TARGET = -100  # what cross_entropy ignores by default
 
 
@@ -177,28 +180,32 @@ class Text(TextData):
             known = ", ".join(get_args(Documents))
             raise ValueError(f"--data.documents={documents!r}: choose one of {known}")
         self.by_line = documents != "file"  # type: ignore[misc]
+        self.unit = f"windows of {sequence_length}"
 
     def texts(self, split: Split) -> list[str]:
         """The documents of a split."""
         texts, kind = super().texts(split), self.hparams["documents"]
         if kind == "file":
             return texts
-        separator = "\n\n" if kind == "paragraph" else "\n"
-        parts = [part.strip("\n") for text in texts for part in text.split(separator)]
+        separator = _EMPTY_LINES if kind == "paragraph" else _LINE_END
+        parts = [part.strip("\r\n") for text in texts for part in separator.split(text)]
         return [part for part in parts if part.strip()]
 
     def load_split(self, split: Split) -> Windows:
         """Encodes the documents of a split, an end between them."""
         words, own = self.vocabulary, self.hparams
         documents = [encode_document(text, words) for text in self.texts(split)]
-        if split == "train":
+        if split == "train" and own["limit"] is not None:
+            self._notes.append(f"left out: symbols behind --data.limit={own['limit']} in train")
             documents = [d[: own["limit"]] for d in documents]
         documents = [d for d in documents if len(d)]
         if words.level in ("char", "byte"):
             documents[:-1] = [np.append(d, words.end) for d in documents[:-1]]
         if sum(map(len, documents)) < 2:
             where = own["root"] or "the text"
-            raise ValueError(f"the {split} split of {where} has less than two symbols")
+            raise ValueError(
+                f"the {split} split of {where} has less than two symbols: give more text"
+            )
         stride = own["stride"] if split == "train" else None
         return Windows(
             documents, own["sequence_length"], words.end, stride=stride, align=own["align"]

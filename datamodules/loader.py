@@ -4,7 +4,7 @@ Lightning stores a loader's `state_dict` in the checkpoint, so that a run that w
 resumed sees exactly the batches that an uninterrupted one would have seen.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -161,6 +161,7 @@ def epoch_loader(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    advice: Callable[[int], str] | None = None,
     **kwargs: Any,
 ) -> EpochLoader:
     """A loader over this rank's share of `dataset`.
@@ -172,6 +173,8 @@ def epoch_loader(
         seed: Seed of the order of training items.
         rank: This process.
         world_size: Number of processes.
+        advice: What to say where a batch is larger than so many items; to lower the batch size by
+            default.
         **kwargs: As for `torch.utils.data.DataLoader`.
 
     Raises:
@@ -180,9 +183,11 @@ def epoch_loader(
     size = len(dataset)
     if train and batch_size * world_size > size:
         on = f" on each of {world_size} processes" if world_size > 1 else ""
+        most = size // world_size
+        fix = advice(most) if advice else f"lower --data.batch_size to {most} or less"
         raise ValueError(
             f"a batch of {batch_size}{on} is larger than the training set of {size} items: "
-            f"lower --data.batch_size to {max(size // world_size, 1)} or less"
+            + (fix if most else "there must be one for each process")
         )
     sampler = EpochSampler(size, seed=seed, rank=rank, world_size=world_size, train=train)
     return EpochLoader(dataset, sampler, batch_size, **kwargs)

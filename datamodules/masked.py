@@ -1,10 +1,9 @@
 """Sentences for masked language models: of text or tables, with their words; and with labels."""
 
-import csv
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -12,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.image_data import Split
+from datamodules.sentence_tables import columns_of, is_table, table_of
 from datamodules.sentences import SentenceSet, TextLines
 from datamodules.vocabulary import Level, Vocabulary
 from zoo.ranges import Count, Seed
+from zoo.simbert.rows import Problems
 
 Segmenter = Literal["none", "spaces", "jieba"]
 
@@ -75,13 +76,13 @@ class MaskedSet(SentenceSet):
 class MaskedSentences(TextLines):
     """Sentences of text or of tables, in batches of about one length, as `MaskedBatch`es.
 
-    A table is a .tsv file whose first line names its columns; its sentences are those of the
-    columns `sentence1` and `sentence2`, each once. With `labels` an item is a row, its sentences
-    one after the other with an end between, and its class is the column `label`. An item's split
-    depends on its text alone, so that none is in two: 90, 5 and 5 of 100.
+    A table is a .tsv or .csv file whose first line names its columns; its sentences are those of
+    the columns `sentence1` and `sentence2`, or `sentence`, each once. With `labels` an item is a
+    row, its sentences one after the other with an end between, and its class is the column
+    `label`. An item's split depends on its text alone, so that none is in two: 90, 5 and 5 of 100.
 
     Args:
-        root: A .tsv file or a folder of them; else as for `TextLines`.
+        root: A .tsv or .csv file or a folder of them; else as for `TextLines`.
         level: What a symbol is: char, byte, word or wordpunct.
         segmenter: What is masked as a whole: a symbol (none), what spaces part, or a Chinese word
             as jieba finds it.
@@ -159,7 +160,7 @@ class MaskedSentences(TextLines):
         if not tables:
             if self.hparams["labels"]:
                 root = self.hparams["root"]
-                raise ValueError(f"--data.root={root}: labels are read from .tsv files")
+                raise ValueError(f"--data.root={root}: labels are read from .tsv or .csv files")
             return super().texts(split)
         if split not in self._lines:
             rows: dict[str, int] = {}
@@ -174,25 +175,49 @@ class MaskedSentences(TextLines):
         path = Path(self.hparams["root"] or "")
         if self.hparams["root"] is None or not path.exists():
             return []
-        if path.is_file():
-            return [path] if path.suffix == ".tsv" else []
-        return sorted(path.glob("*.tsv"))
+        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+        return [file for file in files if is_table(file) and not _is_text(file)]
 
-    def _rows(self, table: Path) -> Iterator[tuple[str, int]]:
-        with table.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            named = [c for c in ("sentence1", "sentence2") if c in (reader.fieldnames or [])]
-            if not named or (self.hparams["labels"] and "label" not in (reader.fieldnames or [])):
-                raise ValueError(f"{table}: its first line must name sentence1 (and label)")
-            for row in reader:
-                texts = [(row[c] or "").strip() for c in named]
-                if not self.hparams["labels"]:
-                    yield from ((text, 0) for text in texts if text)
-                    continue
-                label = (row["label"] or "").strip()
-                if not label.isdecimal():
-                    raise ValueError(f"{table}: label {label!r} is no class: they are 0, 1, ...")
-                yield "\n".join(texts), int(label)
+    def where(self) -> tuple[str, list[str]]:
+        """What is read, in words, and the files of the folder that are not."""
+        tables = self._tables()
+        if not tables:
+            return super().where()
+        names = ", ".join(table.name for table in tables[:5])
+        more = f" and {len(tables) - 5} more" if len(tables) > 5 else ""
+        root = Path(self.hparams["root"])
+        others = [] if root.is_file() else sorted({f.name for f in root.iterdir()})
+        taken = {table.name for table in tables}
+        return f"tables {names}{more} of {root}", [name for name in others if name not in taken]
+
+    def _rows(self, path: Path) -> Iterator[tuple[str, int]]:
+        """The sentences of a table, or with `labels` its rows, with their classes.
+
+        Raises:
+            ValueError: Its columns are not named, or a label is no class.
+        """
+        table = table_of(path)
+        columns = columns_of(table, single=True)
+        if not columns.header or (self.hparams["labels"] and columns.label is None):
+            raise ValueError(f"{path}: its first line must name sentence1 (and label)")
+        problems, good = Problems(path), 0
+        for number, cells in table.rows[1:]:
+            if len(cells) != len(table.rows[0][1]):
+                problems.add(number, f"{len(cells)} columns, need {len(table.rows[0][1])}")
+                continue
+            good += 1
+            texts = [cells[column].strip() for column in columns.sentences]
+            if not self.hparams["labels"]:
+                yield from ((text.replace("\n", " "), 0) for text in texts if text)
+                continue
+            assert columns.label is not None
+            label = cells[columns.label].strip()
+            if not (label.isascii() and label.isdecimal() and len(label) < 7):
+                raise ValueError(
+                    f"{path}, line {number}: label {label!r} is no class: they are 0, 1, ..."
+                )
+            yield "\n".join(text.replace("\n", " ") for text in texts), int(label)
+        problems.tell(good)
 
     def load_split(self, split: Split) -> MaskedSet:
         """Encodes the sentences of a split."""
@@ -202,15 +227,17 @@ class MaskedSentences(TextLines):
             (*self._encode(words, line), label) for line, label in zip(lines, labels, strict=True)
         ]
         if split == "train":
-            longest = self.hparams["max_length"]
-            if longest is not None:
-                items = [item for item in items if len(item[0]) < longest]
-            items = items[: self.hparams["limit"]]
+            items = self.shortened(items)
         if not items:
             where = self.hparams["root"] or "the text"
             raise ValueError(f"the {split} split of {where} has no sentence")
         tokens, starts, classes = map(list, zip(*items, strict=True))
         return MaskedSet(tokens, starts, classes, words.end)
+
+    @staticmethod
+    def symbols_of(item: Any) -> int:
+        """How many symbols an item has: a sentence, where its words start and its class."""
+        return len(item[0])
 
     def unigram(self) -> Tensor:
         """Probability of each symbol by its count in the training split, from 1; of no end."""
@@ -231,6 +258,11 @@ class MaskedSentences(TextLines):
             assert sum(lengths) == len(tokens), text
             starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
         return tokens, starts
+
+
+def _is_text(file: Path) -> bool:
+    """Whether a file is read as text, whatever tabs it holds."""
+    return file.name.lower().removesuffix(".gz").endswith(".txt")
 
 
 def _from_one(counts: NDArray[np.int64]) -> Tensor:

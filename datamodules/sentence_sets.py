@@ -16,7 +16,7 @@ from zoo.simbert.batches import (
     seq2seq_batch,
 )
 from zoo.simbert.noise import Segmenter, noised, words_of
-from zoo.simbert.tokenizer import Tokenizer, first_piece
+from zoo.simbert.tokenizer import Tokenizer
 from zoo.training.seeds import mix
 
 _WINDOW = 50  # batches whose items are sorted by length among themselves
@@ -137,7 +137,7 @@ class GroupSet:
             epoch, i = divmod(number, len(self.groups))
             rng = Random(mix(self.seed, epoch, i))
             two = rng.sample(self.groups[i], 2) if self.shuffle else self.groups[i][:2]
-            pair = [first_piece(text, self.max_length - 2) for text in two]
+            pair = self.tokenizer.fitting(two, self.max_length - 2)
             ids = self.tokenizer.pieces_of(pair)
             for row, (a, b) in enumerate(((0, 1), (1, 0))):
                 sources.append(self._source(pair[a], ids[a], rng))
@@ -190,7 +190,7 @@ class SentenceSet:
         rows, predicted, texts, index = [], [], [], []
         for number in numbers:
             epoch, i = divmod(number, len(self.texts))
-            text = first_piece(self.texts[i], room)
+            text = tokenizer.fitting([self.texts[i]], room)[0]
             if self.twice:
                 ids = tokenizer.pieces_of([text])[0]
                 targets = [-1] * len(ids)

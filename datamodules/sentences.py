@@ -1,6 +1,6 @@
 """Sentences as items: a line a sentence, in batches of about one length."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -140,6 +140,7 @@ class TextLines(TextData):
     """
 
     by_line = True
+    unit = "sentences"
 
     def __init__(
         self,
@@ -168,17 +169,32 @@ class TextLines(TextData):
             self._lines[split] = [line for line in lines if line]
         return self._lines[split]
 
+    def shortened(self, encoded: list[Any]) -> list[Any]:
+        """The training sentences that `max_length` and `limit` leave; notes what they do not."""
+        longest, limit = self.hparams["max_length"], self.hparams["limit"]
+        kept = encoded if longest is None else [s for s in encoded if self.symbols_of(s) < longest]
+        if len(kept) < len(encoded):
+            self._notes.append(
+                f"left out: {len(encoded) - len(kept):,} training sentences of "
+                f"--data.max_length={longest} symbols or more"
+            )
+        if limit is not None and limit < len(kept):
+            self._notes.append(f"left out: {len(kept) - limit:,} by --data.limit={limit}")
+        return kept[:limit]
+
+    @staticmethod
+    def symbols_of(item: Any) -> int:
+        """How many symbols an item has."""
+        return len(item)
+
     def load_split(self, split: Split) -> SentenceSet:
         """Encodes the lines of a split."""
         encoded = [self.vocabulary.encode(line) for line in self.texts(split)]
         if split == "train":
-            longest = self.hparams["max_length"]
-            if longest is not None:
-                encoded = [s for s in encoded if len(s) < longest]
-            encoded = encoded[: self.hparams["limit"]]
+            encoded = self.shortened(encoded)
         if not encoded:
             where = self.hparams["root"] or "the text"
-            raise ValueError(f"the {split} split of {where} has no sentence")
+            raise ValueError(f"the {split} split of {where} has no sentence: give more text")
         return SentenceSet(encoded, self.vocabulary.end)
 
     def train_dataloader(self) -> EpochLoader:

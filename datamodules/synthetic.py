@@ -177,6 +177,16 @@ class Synthetic(LightningDataModule):
         """Nothing to load."""
         warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
 
+    def describe(self) -> list[str]:
+        """What the items are, and how many."""
+        own = self.hparams
+        return [
+            f"{own['task']}, items of {own['sequence_length']} out of {self.symbols} symbols, made "
+            "as they are needed",
+            f"train: {own['items']:,} items",
+            f"val: {own['val_items']:,} items, test: as many",
+        ]
+
     def _loader(self, split: Split) -> EpochLoader:
         own, trainer, train = self.hparams, self.trainer, split == "train"
         data = SyntheticSet(

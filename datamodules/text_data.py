@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.fabric.utilities.warnings import PossibleUserWarning
@@ -9,9 +10,10 @@ from lightning.pytorch import LightningDataModule
 
 from datamodules.image_data import Split
 from datamodules.loader import Batches, EpochLoader, epoch_loader
-from datamodules.text_files import read_documents
+from datamodules.text_files import documents_of, left_out, read_documents, text_files
 from datamodules.vocabulary import Vocabulary, check_level
 from zoo.ranges import check_ranges
+from zoo.reading import decoded
 
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "val"),
@@ -30,6 +32,8 @@ class TextData(LightningDataModule, ABC):
 
     by_line: ClassVar[bool] = False
     """Whether items are lines, which no split may cut."""
+    unit: str = "items"
+    """What an item is, in words."""
 
     def check(self) -> None:
         """Checks the hyper-parameters.
@@ -41,18 +45,63 @@ class TextData(LightningDataModule, ABC):
         check_ranges(type(self), self.hparams, "--data.")
         self._splits: dict[Split, Any] = {}
         self._vocabulary: Vocabulary | None = None
+        self._notes: list[str] = []
 
     @abstractmethod
     def load_split(self, split: Split) -> Any:
         """A split as a data set that is indexed by a batch of numbers."""
 
     def texts(self, split: Split) -> list[str]:
-        """The documents of a split."""
-        level = self.hparams["level"]
-        errors = "surrogateescape" if level == "byte" else "replace"  # bytes stay bytes
-        whole = level != "byte" or self.by_line
-        documents = read_documents(self.hparams["root"], split, lines=whole)
-        return [document.decode(errors=errors) for document in documents]
+        """The documents of a split.
+
+        Raises:
+            ValueError: A file is not UTF-8, where symbols are not bytes.
+        """
+        root = self.hparams["root"]
+        if self.hparams["level"] == "byte":  # which stay bytes, whatever they are
+            documents = read_documents(root, split, lines=self.by_line)
+            return [document.decode(errors="surrogateescape") for document in documents]
+        texts = (
+            decoded(document.data, document.path, document.line)
+            for document in documents_of(root, split, lines=True)
+        )
+        return [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
+
+    def take_vocabulary(self, words: Vocabulary) -> None:
+        """Uses a trained model's symbols instead of those of the training split.
+
+        Raises:
+            ValueError: They are of another level.
+        """
+        if words.level != self.hparams["level"]:
+            raise ValueError(
+                f"--data.level={self.hparams['level']}: the model's symbols are of level "
+                f"{words.level}: set --data.level={words.level}"
+            )
+        self._vocabulary = words
+
+    def where(self) -> tuple[str, list[str]]:
+        """What is read, in words, and the files of the folder that are not."""
+        root = self.hparams["root"]
+        if root is None:
+            return "tiny Shakespeare, which the zoo embeds (no --data.root was given)", []
+        parts = text_files(root)
+        if isinstance(parts, dict):
+            names = ", ".join(file.name for file in parts.values())
+            return f"text of {root}: {names}", left_out(root)
+        files = f", {len(parts)} files" if Path(root).is_dir() else ""
+        return f"text of {root}{files}: cut at 90 % and 95 % of the bytes", left_out(root)
+
+    def describe(self) -> list[str]:
+        """What was read, for the block at the start of a verb."""
+        where, more = self.where()
+        words = self.vocabulary
+        lines = [where, f"vocabulary: {len(words):,} symbols (level {words.level})"]
+        lines += [f"{name}: {len(items):,} {self.unit}" for name, items in self._splits.items()]
+        if more:
+            rest = f" and {len(more) - 5} more" if len(more) > 5 else ""
+            lines.append(f"left out: {', '.join(more[:5])}{rest} (no text of the set)")
+        return [*lines, *self._notes]
 
     @property
     def vocabulary(self) -> Vocabulary:

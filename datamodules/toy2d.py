@@ -171,6 +171,15 @@ class Toy2D(LightningDataModule):
         """Nothing to load; silences the advice to use worker processes for a lookup."""
         warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
 
+    def describe(self) -> list[str]:
+        """What the points are, and how many."""
+        modes = f"{self.num_classes} modes" if self.num_classes else "no modes"
+        return [
+            f"{self.name}, points in the plane ({modes}), made as they are needed",
+            "train: no end, new points in every batch",
+            f"val: {self.val_size:,} points, test: as many",
+        ]
+
     def _loader(self, split: Split) -> EpochLoader:
         train = split == "train"
         seed = self.seed if train else HELD_OUT_SEED

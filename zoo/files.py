@@ -1,26 +1,160 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
+import errno
 import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+_DESCRIPTOR = re.compile(r"/dev/std(out|err)|/dev/fd/(\d+)|/proc/self/fd/(\d+)")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where this process writes what becomes `path`: `.NAME.PID.tmp` in the same folder.
+
+    A writer that is killed leaves it behind; no other file of the zoo has such a name, so that
+    what matches `.*.*.tmp` and whose PID no longer runs can be removed.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; what is there takes its place if all goes well.
+    """A path to write to; what is there takes the place of `path` if all goes well.
 
     Readers see the old file or the new one, never a part; what stops half-way leaves the old one
-    and nothing else. Folders that are missing are made.
+    and nothing else. Folders that are missing are made. A symbolic link stays and its target is
+    replaced; a file that is there keeps its permissions. What is no regular file (/dev/null,
+    /dev/stdout, a FIFO) is written through, once all of it is known.
 
     Args:
         path: The file to write, on a local disk.
+
+    Raises:
+        OSError: It cannot be written, as on a full disk; the error names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path))
+    descriptor = _DESCRIPTOR.fullmatch(os.path.abspath(path))
+    with naming(path):
+        for wrong, code in ((path.is_dir(), errno.EISDIR), (target.is_symlink(), errno.ELOOP)):
+            if wrong:
+                raise OSError(code, os.strerror(code), str(path))
+        if descriptor or (os.path.exists(path) and not path.is_file()):
+            with tempfile.TemporaryDirectory() as folder:
+                temporary = Path(folder, "file")
+                yield temporary
+                with temporary.open("rb") as source, _opened(path, descriptor) as sink:
+                    shutil.copyfileobj(source, sink)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(target)
+        try:
+            yield temporary
+            if target.exists():
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder to write to, whose files become those of `folder` if all goes well.
+
+    A folder that was not there appears whole or not at all. In one that was, the new files replace
+    those of the same names once all of them are written, and others stay.
+
+    Args:
+        folder: The folder to write, on a local disk.
+
+    Raises:
+        OSError: It cannot be written, as on a full disk; the error names `folder`.
+    """
+    folder = Path(folder)
+    target = Path(os.path.realpath(folder))
+    with naming(folder):
+        if os.path.lexists(target) and not target.is_dir():
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        there = target.is_dir()
+        temporary = temporary_beside(target / "export" if there else target)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if there:
+                _move_files(temporary, target)
+            else:
+                os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Makes what a writer says about a full or broken disk an OSError that names `path`.
+
+    Libraries hide it: torch and safetensors raise errors of their own, and a file that is already
+    open has no name in its error.
+    """
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        found = _disk_error(error)
+        if found is None or found.errno is None:
+            raise
+        if found.filename and not _is_temporary(str(found.filename)):
+            raise
+        raise OSError(found.errno, found.strerror, str(path)) from error
+
+
+def _is_temporary(name: str) -> bool:
+    return f".{os.getpid()}.tmp" in name or name.startswith(tempfile.gettempdir())
+
+
+def _disk_error(error: BaseException) -> OSError | None:
+    """The failed write behind an error, if that is what it tells of."""
+    unknown = OSError(errno.EIO, "cannot be written (is the disk full?)")
+    if isinstance(error, OSError):
+        return unknown if error.errno is None and " written" in str(error) else error  # numpy
+    seen = error.__cause__ or error.__context__
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _DISK:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    if code := re.search(r"os error (\d+)", str(error)):  # safetensors
+        return OSError(int(code[1]), os.strerror(int(code[1])))
+    if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):  # torch
+        return unknown
+    return None
+
+
+def _opened(path: Path, descriptor: re.Match[str] | None) -> BinaryIO:
+    """What is no regular file, open to be written.
+
+    A descriptor of this process is taken itself: opened anew by its name, it would have another
+    position and write over what the process writes.
+    """
+    if descriptor is None:
+        return path.open("wb")
+    name, *numbers = descriptor.groups()
+    number = {"out": 1, "err": 2}[name] if name else int(next(filter(None, numbers)))
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return os.fdopen(os.dup(number), "wb")
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Moves every file below `source` to the same place below `target`."""
+    for file in sorted(source.rglob("*")):
+        if file.is_file():
+            place = Path(os.path.realpath(target / file.relative_to(source)))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)

@@ -1,23 +1,30 @@
 """Models from files and back: checkpoints, run directories and exported folders.
 
 Every file is untrusted input: tensors and primitives only (`weights_only=True`), and the class it
-names must be one of the zoo's.
+names must be one of the zoo's, or of a package that `ZOO_TRUST` names.
 """
 
 import importlib
 import json
-import pickle
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from lightning.pytorch import LightningModule
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.files import replacing
+from zoo.building import check_arguments, check_size, construct
+from zoo.files import replacing_folder
 from zoo.registry import MODELS, nearest
+from zoo.untrusted import (
+    check_plain,
+    check_tensors,
+    read_json,
+    read_safetensors,
+    read_torch,
+    sha256,
+)
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -52,25 +59,22 @@ def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
         mmap: Map the tensors instead of reading them.
 
     Raises:
-        ValueError: The file is cut off, is not a checkpoint, or holds pickled objects.
+        ValueError: The file is damaged, is not a checkpoint, or holds pickled objects.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        what = str(error)
-        if "Unsupported global" in what or "weights_only" in what.lower():
-            name = what.split("GLOBAL ")[-1].split()[0] if "GLOBAL " in what else "an object"
-            raise ValueError(
-                f"{path} holds pickled code ({name}) and was refused: a checkpoint may hold only "
-                "tensors and plain values"
-            ) from error
-        raise ValueError(f"{path} is cut off or not a checkpoint") from error
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (RuntimeError, EOFError, KeyError, AttributeError, OSError) as error:
-        raise ValueError(f"{path} is cut off or not a checkpoint") from error
+    checkpoint = read_torch(path, mmap=mmap)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
+    for key in ("hyper_parameters", "datamodule_hyper_parameters", "zoo_config"):
+        if not isinstance(checkpoint.get(key, {}), dict):
+            raise ValueError(f"{path}: {key} is a {type(checkpoint[key]).__name__}, not a dict")
+        check_plain(checkpoint.get(key), f"{path}: {key}")
+    weights = checkpoint["state_dict"]
+    if isinstance(weights, dict):  # other people's modules may keep plain values there
+        extra = {k: v for k, v in weights.items() if str(k).endswith("_extra_state")}
+        plain = {k: v for k, v in extra.items() if not isinstance(v, Tensor)}
+        check_plain(plain, f"{path}: state_dict")
+        weights = {k: v for k, v in weights.items() if k not in plain}
+    check_tensors(weights, f"{path}: state_dict", path.stat().st_size)
     return checkpoint
 
 
@@ -81,20 +85,58 @@ def checkpoint_class(checkpoint: dict[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def model_class(path: str) -> type[LightningModule]:
-    """The class of the zoo that a class path names.
+def class_path(model: LightningModule) -> str:
+    """What `zoo.load` finds a model's class by: `zoo.DDPM`, or `package.Name` of a user's own."""
+    cls = type(model)
+    if cls.__name__ in MODELS and cls is model_class(f"zoo.{cls.__name__}"):
+        return f"zoo.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def zoo_name(model: LightningModule) -> str:
+    """The name of a model's class in the zoo, or of the class there that a user's own is from."""
+    for cls in type(model).__mro__:
+        if cls.__name__ in MODELS and cls.__module__.split(".")[0] == "zoo":
+            return cls.__name__
+    return type(model).__name__
+
+
+def trusted_packages() -> list[str]:
+    """The packages of the user's own that `ZOO_TRUST` names."""
+    return [name.strip() for name in os.environ.get("ZOO_TRUST", "").split(",") if name.strip()]
+
+
+def model_class(path: str, source: Path | None = None) -> type[LightningModule]:
+    """The class of the zoo, or of a package in `ZOO_TRUST`, that a class path names.
 
     Args:
-        path: `zoo.DDPM`, or the module it lives in.
+        path: `zoo.DDPM`, or the module it lives in; or `mypackage.MyModel`.
+        source: The file that names it, for the message.
 
     Raises:
-        ValueError: It is none of the zoo's.
+        ValueError: It is none of these.
     """
+    said = f"{source}: " if source else ""
     package, _, name = path.rpartition(".")
-    if name not in MODELS or package.split(".")[0] != "zoo":
-        raise ValueError(f"{path!r} is not a model of the zoo: {nearest(name, MODELS)}")
-    cls: type[LightningModule] = getattr(importlib.import_module(MODELS[name].module), name)
-    return cls
+    root = package.split(".")[0]
+    if root == "zoo" and name in MODELS:
+        return cast(
+            type[LightningModule], getattr(importlib.import_module(MODELS[name].module), name)
+        )
+    if root in ("", "zoo"):
+        raise ValueError(f"{said}{path!r} is not a model of the zoo: {nearest(name, MODELS)}")
+    if root not in trusted_packages():
+        raise ValueError(
+            f"{said}{path!r} is not a model of the zoo: if you trust the package {root}, set "
+            f"ZOO_TRUST={root}"
+        )
+    try:
+        found: object = getattr(importlib.import_module(package), name, None)
+    except ImportError as error:
+        raise ValueError(f"{said}{path!r} cannot be imported: {error} (PYTHONPATH?)") from error
+    if not isinstance(found, type) or not issubclass(found, LightningModule):
+        raise ValueError(f"{said}{path!r} is no LightningModule")
+    return found
 
 
 def build(
@@ -105,25 +147,33 @@ def build(
     Raises:
         ValueError: The weights or the hyper-parameters do not fit the class.
     """
-    cls = model_class(path)
+    cls = model_class(path, source)
     arguments = {key: value for key, value in hparams.items() if not key.startswith("_")}
-    try:
-        model = cls(**arguments)
-    except TypeError as error:
-        raise ValueError(
-            f"{source}: {path} does not take these hyper-parameters: {error}"
-        ) from error
+    check_arguments(cls, arguments, source)
+    check_size(cls, arguments, state_dict, source)
+    model = construct(cls, arguments, source)
+    assert isinstance(model, LightningModule)
+    load_weights(model, state_dict, source)
+    return model.eval()
+
+
+def load_weights(model: LightningModule, state_dict: dict[str, Tensor], source: Path) -> None:
+    """Puts weights into a model.
+
+    Raises:
+        ValueError: They are not exactly those that it has.
+    """
     try:
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
-    except RuntimeError as error:  # sizes that differ: a title, then a line a tensor
-        raise ValueError(f"{source}: {' '.join(str(error).split()[:40])}") from error
+    except Exception as error:  # sizes that differ, or a vocabulary that is none
+        said = " ".join(str(error).split()[:40]) or type(error).__name__
+        raise ValueError(f"{source}: {said}") from error
     if missing or unexpected:
         first = (missing + unexpected)[0]
         raise ValueError(
-            f"{source}: the weights do not fit {path}: {len(missing)} missing and "
+            f"{source}: the weights do not fit {type(model).__name__}: {len(missing)} missing and "
             f"{len(unexpected)} unexpected tensors (the first is {first})"
         )
-    return model.eval()
 
 
 def load(path: str | Path) -> LightningModule:
@@ -152,50 +202,64 @@ def save_pretrained(model: LightningModule, folder: str | Path) -> Path:
     """Writes `model.safetensors` and `config.json`, which `zoo.load` reads.
 
     Args:
-        model: A model of the zoo.
+        model: A model of the zoo, or of a package in `ZOO_TRUST`.
         folder: Made if it is not there.
 
     Raises:
         ValueError: The model is none of the zoo's.
     """
-    name = type(model).__name__
-    if name not in MODELS or type(model) is not model_class(f"zoo.{name}"):
-        raise ValueError(f"{name} is not a model of the zoo: {nearest(name, MODELS)}")
+    path = class_path(model)
+    if model_class(path) is not type(model):
+        raise ValueError(f"{path} is not the class of this model: its module holds another")
     hparams = {key: value for key, value in model.hparams.items() if not key.startswith("_")}
-    return write_pretrained(f"zoo.{name}", hparams, model.state_dict(), folder)
+    return write_pretrained(path, hparams, model.state_dict(), folder)
 
 
 def write_pretrained(
     path: str, hparams: dict[str, Any], state_dict: dict[str, Tensor], folder: str | Path
 ) -> Path:
-    """Writes an exported folder from its parts; each file is replaced whole."""
+    """Writes an exported folder from its parts, whole or not at all."""
     import zoo
 
     folder = Path(folder)
-    config = {"zoo_class": path, "zoo_version": zoo.__version__, "hyper_parameters": hparams}
-    with replacing(folder / WEIGHTS) as file:
-        save_file({key: value.contiguous() for key, value in state_dict.items()}, file)
-    with replacing(folder / CONFIG) as file:
-        file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    with replacing_folder(folder) as temporary:
+        weights = temporary / WEIGHTS
+        save_file({key: value.contiguous() for key, value in state_dict.items()}, weights)
+        config = {
+            "zoo_class": path,
+            "zoo_version": zoo.__version__,
+            "sha256": {WEIGHTS: sha256(weights)},
+            "hyper_parameters": hparams,
+        }
+        text = json.dumps(config, indent=2) + "\n"
+        (temporary / CONFIG).write_text(text, encoding="utf-8")
     return folder
 
 
 def read_exported(folder: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """Class path, hyper-parameters and weights of an exported folder.
 
+    The checksum of the weights is compared, where config.json has one.
+
     Raises:
         ValueError: A file is damaged, or the folder is of another format.
         FileNotFoundError: The weights are not there.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / CONFIG} is not JSON: {error}") from error
+    config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or "zoo_class" not in config:
         raise ValueError(f"{folder} is not a folder of the zoo's: see zoo import")
+    name, hparams = config["zoo_class"], config.get("hyper_parameters")
+    if not isinstance(name, str) or not isinstance(hparams, dict):
+        raise ValueError(f"{folder / CONFIG}: zoo_class must be text, hyper_parameters an object")
+    check_plain(hparams, f"{folder / CONFIG}: hyper_parameters")
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}")
-    try:
-        return config["zoo_class"], config["hyper_parameters"], load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from error
+    weights = read_safetensors(folder / WEIGHTS)
+    sums = config.get("sha256", {})
+    written = sums.get(WEIGHTS) if isinstance(sums, dict) else None
+    if written != (sha256(folder / WEIGHTS) if "sha256" in config else None):
+        raise ValueError(
+            f"{folder / WEIGHTS} is damaged: its checksum is not the one in {CONFIG} (whoever "
+            "changed the weights on purpose removes sha256 there)"
+        )
+    return name, hparams, weights

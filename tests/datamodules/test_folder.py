@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from datamodules import ImageFolder
+from datamodules.decoding import decode as decode_file
 from datamodules.folder import ImageFiles
-from datamodules.image_files import decode
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -23,6 +23,10 @@ def png(array: np.ndarray, kind: str = "PNG", **kwargs: object) -> bytes:
     file = io.BytesIO()
     Image.fromarray(array).save(file, kind, **kwargs)  # type: ignore[arg-type]
     return file.getvalue()
+
+
+def decode(data: bytes, channels: int, size: tuple[int, int]) -> np.ndarray:
+    return decode_file(io.BytesIO(data), channels, size)
 
 
 def write(root: Path, names: list[str]) -> dict[str, np.ndarray]:
@@ -143,7 +147,7 @@ class TestSplits:
         write(tmp_path, [f"train/new{i}.png" for i in range(50)])
         (tmp_path / "train").rename(tmp_path / "TRAIN")
         more = ImageFolder(root=str(tmp_path), size=6)
-        more._list()
+        more.list_files()
         for split, names in before.items():
             renamed = {n.replace("train/", "TRAIN/") for n in names}
             assert renamed <= set(more._names[split])  # type: ignore[index]
@@ -193,7 +197,7 @@ class TestLimits:
     def test_broken_files_are_named_counted_and_skipped(self, tmp_path: Path) -> None:
         arrays = write(tmp_path, [f"train/{i}.png" for i in range(20)])
         data = ImageFolder(root=str(tmp_path), size=6)
-        data._list()
+        data.list_files()
         victims = sorted(data._names["train"])[:2]
         (tmp_path / victims[0]).write_bytes((tmp_path / victims[0]).read_bytes()[:60])
         (tmp_path / victims[1]).write_bytes(b"")
@@ -212,7 +216,7 @@ class TestLimits:
     def test_a_broken_file_that_is_found_late_is_replaced_by_the_next(self, tmp_path: Path) -> None:
         arrays = write(tmp_path, [f"train/{i}.png" for i in range(20)])
         data = ImageFolder(root=str(tmp_path), size=6, memory_limit_gb=0)
-        data._list()
+        data.list_files()
         names = data._names["train"]
         (tmp_path / names[3]).write_bytes(b"broken")
         train = data.split("train")

@@ -76,3 +76,22 @@ def test_expected_density_of_the_same_distribution_is_one() -> None:
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="more than 5 images a set, got 5 real and 9 generated"):
         manifold_metrics(cloud(5, 0), cloud(9, 1))
+
+
+@pytest.mark.parametrize("chunk", [2**24, 1000, 300])
+@pytest.mark.parametrize("dim", [37, 50, 64])
+def test_duplicates_are_equal_whatever_rounding_does(
+    dim: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every point thrice: balls of radius 0 for k = 2, and balls with points at their surface. The
+    # distance of a point to its copy rounds to another number near 0 in a block of another shape.
+    monkeypatch.setattr(manifold, "_CHUNK", chunk)
+    for seed in range(3):
+        points = torch.randn(30, dim, generator=torch.Generator().manual_seed(seed)) * 10
+        real, fake = points.repeat(3, 1), points[:17].repeat_interleave(3, 0)
+        zero = manifold_metrics(real, fake, k_precision=2, k_density=2)
+        assert [float(v) for v in zero] == pytest.approx([1, 17 / 30, 0, 0], abs=1e-12)
+        # k = 3: to the nearest other point, at the surface; inside are the three copies.
+        other = manifold_metrics(real, fake, k_precision=3, k_density=3)
+        assert [float(v) for v in other[2:]] == pytest.approx([1, 17 / 30], abs=1e-12)
+        assert float(other.precision) == 1

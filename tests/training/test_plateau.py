@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datamodules.loader import epoch_loader
-from zoo.training import EMA, StepRNG
+from zoo.training import EMA, Checkpoint, StepRNG
 from zoo.training.averages import Averages
 from zoo.training.plateau import Plateau
 
@@ -43,6 +43,19 @@ def test_validations_of_one_step_count_once_and_those_of_the_warm_up_not_at_all(
     assert plateau.waited == 1
     plateau.update(9.0, 6, optimizer)
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf"), float("inf")])
+def test_a_metric_that_is_not_finite_is_never_the_best(bad):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    plateau = Plateau(0.5, 9, 9)
+    for step, value in enumerate((bad, 3.0, bad, 2.0)):
+        plateau.update(value, step, optimizer)
+    assert plateau.best == 2.0
+    assert plateau.waited == 0
+    plateau.load({**plateau.save(), "best": float("nan")})
+    plateau.update(1.0, 9, optimizer)
+    assert plateau.best == 1.0
 
 
 def test_no_patience_never_decays():
@@ -95,11 +108,8 @@ class Noisy(L.LightningModule):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.5, momentum=0.9)
 
-    def on_train_start(self):
-        self.plateau.make_up(self.trainer)
-
     def on_save_checkpoint(self, checkpoint):
-        checkpoint["plateau"] = self.plateau.save(self.trainer)
+        checkpoint["plateau"] = self.plateau.save()
 
     def on_load_checkpoint(self, checkpoint):
         self.plateau.load(checkpoint["plateau"])
@@ -124,9 +134,10 @@ def run(callbacks, checkpoint=None, **options):
     torch.manual_seed(0)
     module = Noisy()
     trainer = L.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
-        max_epochs=-1, max_steps=20, callbacks=[StepRNG(seed=1), EMA(0.5), *callbacks], **options,
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, num_sanity_val_steps=0,
+        max_epochs=-1, max_steps=20, **options,
+        callbacks=[StepRNG(seed=1), EMA(0.5), *callbacks, Checkpoint()],
     )  # fmt: skip
     loaders = epoch_loader(Points(21), 4, train=True), epoch_loader(Points(7), 4, train=False)
     trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True if checkpoint else None)

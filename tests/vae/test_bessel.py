@@ -14,7 +14,9 @@ from zoo.vae.bessel import (
     log_area,
     log_normalizer,
     log_partition,
+    log_peak,
     mean_resultant_length,
+    mean_shortfall,
     solve_concentration,
 )
 
@@ -93,7 +95,14 @@ def test_float64_against_mpmath(grid):
     assert _relative(cosine_variance(dim, k), variance) < 1e-13
     assert _relative(log_normalizer(dim, k), log_c) < 1e-13
     assert _relative(_gradient(kl_to_uniform, dim, k), [a * b for a, b in zip(kappas, variance)]) < 1e-13  # fmt: skip  # noqa: B905, E501
+    short = [1 - m for m in mean]
+    assert _relative(mean_shortfall(dim, k), short) < 3e-14
+    # kappa - Phi, where both are 1e8 and it is not: a sum of KL and kappa (1 - A).
+    peak = [a + b * c for a, b, c in zip(kl, kappas, short, strict=True)]
+    assert _relative(log_peak(dim, k), peak) < 3e-14
     for f, slope in [
+        (log_peak, short),
+        (mean_shortfall, [-v for v in variance]),
         (log_partition, mean),
         (log_normalizer, [-m for m in mean]),
         (mean_resultant_length, variance),
@@ -117,6 +126,7 @@ def test_float32_against_mpmath(grid):
         (mean_resultant_length, mean),
         (cosine_variance, variance),
         (log_normalizer, log_c),
+        (mean_shortfall, [1 - m for m in mean]),
     ]:
         got = f(dim, k)
         assert got.dtype == torch.float32
@@ -152,7 +162,8 @@ def test_monotone_and_continuous_across_the_cells(dim):
     t = torch.arange(1, 128, dtype=torch.float64) / 128
     border = bessel._scale(dim) * t / (1 - t)
     left, right = border * (1 - 1e-15), border * (1 + 1e-15)
-    for f in (kl_to_uniform, mean_resultant_length, cosine_variance, log_partition):
+    functions = (kl_to_uniform, mean_resultant_length, cosine_variance, log_partition)
+    for f in (*functions, log_peak, mean_shortfall):
         torch.testing.assert_close(f(dim, left), f(dim, right), rtol=4e-14, atol=0)
     k = torch.cat([torch.zeros(1), torch.logspace(-6, 8, 20_001)]).double()
     for f in (kl_to_uniform, log_partition):
@@ -169,6 +180,8 @@ def test_zero_concentration_is_the_uniform_law(dim):
     k = torch.zeros(1, dtype=torch.float64)
     assert kl_to_uniform(dim, k).item() == 0
     assert mean_resultant_length(dim, k).item() == 0
+    assert log_peak(dim, k).item() == 0
+    assert mean_shortfall(dim, k).item() == pytest.approx(1, rel=1e-14)
     assert cosine_variance(dim, k).item() == pytest.approx(1 / dim, rel=1e-14)
     assert entropy(dim, k).item() == log_area(dim)
     assert _gradient(kl_to_uniform, dim, k).item() == 0
@@ -184,9 +197,19 @@ def test_gradients_are_those_of_the_values():
         entropy,
         mean_resultant_length,
         cosine_variance,
+        log_peak,
+        mean_shortfall,
     ):
         for dim in (2, 7, 50):
             assert torch.autograd.gradcheck(lambda x, f=f, d=dim: f(d, x), k, eps=1e-5, atol=1e-7)
+
+
+def test_whole_numbers_are_no_other_concentrations():
+    k = torch.tensor([0, 1, 20, 300])
+    for f in (kl_to_uniform, log_partition, log_peak, log_normalizer, entropy, cosine_variance):
+        for whole in (k, k.to(torch.int16)):
+            torch.testing.assert_close(f(5, whole), f(5, k.float()), rtol=0, atol=0)
+    torch.testing.assert_close(entropy(5, k > 0), entropy(5, (k > 0).float()), rtol=0, atol=0)
 
 
 def test_cosine_variance_gradient_against_mpmath():

@@ -174,7 +174,7 @@ def test_round_trip_of_a_test_set(grey, zoo_cli):
     out = ran(zoo_cli, "compress", grey, "test.npy", "-o", "a.zbb", "--check", "true")
     assert "found equal" in out
     assert "PNG, a file an image" in out
-    ran(zoo_cli, "decompress", "a.zbb", "--ckpt", grey, "-o", "b.npy")
+    ran(zoo_cli, "decompress", grey, "a.zbb", "-o", "b.npy")
     assert np.array_equal(np.load("b.npy"), images)
 
 
@@ -185,7 +185,7 @@ def test_round_trip_of_files_in_black_and_white(binary, zoo_cli, tmp_path):
         Image.fromarray(image).save(tmp_path / "in" / f"{i:02d}.png")
     out = ran(zoo_cli, "compress", binary, "in", "--chains", 4, "--heads", 5, "--limit", 10)
     assert "10 images in in, binarised at one half, 2 levels" in out
-    ran(zoo_cli, "decompress", "images.zbb", "--ckpt", binary, "-o", "out")
+    ran(zoo_cli, "decompress", binary, "images.zbb", "-o", "out")
     files = sorted((tmp_path / "out").iterdir())
     assert [f.name for f in files] == [f"{i}.png" for i in range(10)]
     for file, image in zip(files, images, strict=False):
@@ -201,17 +201,15 @@ def test_compression_mistakes(grey, binary, mistake, zoo_cli, tmp_path):
     assert "a.png is 8x9 of mode L" in mistake("compress", grey, "large")
     np.save("good.npy", np.zeros((3, 8, 8), np.uint8))
     ran(zoo_cli, "compress", grey, "good.npy")
-    assert "with other weights" in mistake("decompress", "images.zbb", "--ckpt", binary)
+    assert "with other weights" in mistake("decompress", binary, "images.zbb")
     content = bytearray((tmp_path / "images.zbb").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "damaged.zbb").write_bytes(content)
-    assert "damaged or cut off" in mistake("decompress", "damaged.zbb", "--ckpt", grey)
+    assert "damaged or cut off" in mistake("decompress", grey, "damaged.zbb")
     (tmp_path / "short.zbb").write_bytes(content[:40])
-    assert "damaged or cut off" in mistake("decompress", "short.zbb", "--ckpt", grey)
-    assert "was not written by zoo compress" in mistake("decompress", "odd.npy", "--ckpt", grey)
-    assert "give an .npy or a folder" in mistake(
-        "decompress", "images.zbb", "--ckpt", grey, "-o", "a.png"
-    )
+    assert "damaged or cut off" in mistake("decompress", grey, "short.zbb")
+    assert "was not written by zoo compress" in mistake("decompress", grey, "odd.npy")
+    assert "give an .npy or a folder" in mistake("decompress", grey, "images.zbb", "-o", "a.png")
 
 
 def test_another_machine_is_noticed(grey, zoo_cli, mistake, monkeypatch):
@@ -221,7 +219,7 @@ def test_another_machine_is_noticed(grey, zoo_cli, mistake, monkeypatch):
     ran(zoo_cli, "compress", grey, "good.npy")
     check = Codec.check
     monkeypatch.setattr(Codec, "check", lambda self: check(self) ^ 1)
-    line = mistake("decompress", "images.zbb", "--ckpt", grey)
+    line = mistake("decompress", grey, "images.zbb")
     assert "computes other probabilities" in line
     assert torch.__version__ in line
 

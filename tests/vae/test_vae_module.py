@@ -11,7 +11,7 @@ from datamodules import Digits
 from datamodules.image_data import ImageBatch
 from datamodules.loader import epoch_loader
 from tests.processes import in_new_process
-from zoo import VAE
+from zoo import VAE, VMFVAE
 from zoo.layers.counter_rng import uniform
 from zoo.training import Checkpoint, StepRNG
 from zoo.vae.density import estimate_log_density, sample_noise
@@ -492,16 +492,21 @@ def test_two_processes_equal_one(options):
 
 
 @pytest.mark.slow
-def test_compiled_model_is_the_same():
-    in_new_process(compile_the_model)
+@pytest.mark.parametrize("sphere", [False, True])
+def test_compiled_model_is_the_same(sphere):
+    in_new_process(compile_the_model, sphere)
 
 
-def compile_the_model():
-    plain, compiled = VAE(**SMALL), VAE(**SMALL, compile=True)
+def compile_the_model(sphere):
+    options = {key: value for key, value in SMALL.items() if key != "latent_dim"}
+    plain, compiled = (
+        VMFVAE(**options, spheres=[4, 3], compile=c) if sphere else VAE(**SMALL, compile=c)
+        for c in (False, True)
+    )
     run = trainer(max_steps=1, limit_val_batches=0)
     run.fit(compiled, epoch_loader(Numbered(8), 4, train=True))
     plain.load_state_dict(compiled.state_dict())
-    x, noise = images(4), torch.randn(1, 4, 3)
+    x, noise = images(4), torch.randn(1, 4, plain.noise_dim)
     torch.testing.assert_close(
         compiled.bound(compiled.terms(x, noise)), plain.bound(plain.terms(x, noise))
     )

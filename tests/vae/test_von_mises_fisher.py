@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -263,7 +264,95 @@ def test_autocast_changes_nothing(dim):
     torch.testing.assert_close(z.float(), wide.rsample_from(noise), atol=8e-3, rtol=0)
 
 
+@pytest.mark.parametrize("dim", [2, 5, 300])
+def test_the_largest_concentrations_keep_their_digits(dim):
+    # kappa and Phi are 1e8 both: their difference would lose 1e-8, and cosines near 1 as much.
+    q, generator = _law(dim, 1e8)
+    with mpmath.workdps(40):
+        k, nu = mpmath.mpf(10) ** 8, mpmath.mpf(dim) / 2 - 1
+
+        def phi(c):
+            return mpmath.log(mpmath.gamma(nu + 1) * (2 / c) ** nu * mpmath.besseli(nu, c))
+
+        mean = mpmath.besseli(nu + 1, k) / mpmath.besseli(nu, k)
+        peak, across = float(k - phi(k)), float(mean / k)
+        kl = float(k / 4 * mean - phi(k) + phi(k * 3 / 4))
+    assert q.log_ratio(q.mean_direction).item() == pytest.approx(peak, rel=1e-13)
+    noise = _noise(200, q, generator)
+    z, log_ratio = q.draw_from(noise)
+    # z is off by its rounding, ε d^1/2; and v by that of |eps|^2 - <eps, mu>^2, cancelled in part.
+    apart, eps = (z - q.mean_direction).norm(dim=-1), noise[:, 1:]
+    square = eps.square().sum(-1)
+    cancelled = square / (square - (eps @ q.mean_direction).square())
+    rounding = 1e8 * apart * (dim**0.5 + apart * dim * cancelled) * 4.5e-16 + 1e-12
+    assert ((q.log_ratio(z) - log_ratio).abs() < rounding).all()
+    assert rounding.median() < 3e-9
+    along = q.mean_direction.square()
+    expected = across * (1 - along) + q.cosine_variance * along
+    torch.testing.assert_close(q.variance, expected, rtol=1e-12, atol=0)
+    less = VonMisesFisher(q.mean_direction, q.concentration * 0.75)
+    assert kl_divergence(q, less).item() == pytest.approx(kl, rel=1e-11)
+    assert kl_divergence(q, q).abs() < 1e-12 * peak
+
+
+WHOLE = [torch.tensor(20), torch.tensor(20, dtype=torch.uint8), 20, np.int64(20), 20.0]
+
+
+@pytest.mark.parametrize("kappa", WHOLE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+def test_whole_numbers_are_no_other_law(kappa, dtype):
+    mu = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    # Whole numbers of a mean direction count as well: it is an axis.
+    q = VonMisesFisher(mu.to(dtype), kappa, validate_args=True)
+    expected = VonMisesFisher(mu.to(wide), torch.tensor(20.0, dtype=wide))
+    uniform = HypersphericalUniform(4)
+    numbers = [
+        (kl_divergence(q, uniform), kl_divergence(expected, uniform)),
+        (kl_divergence(uniform, q), kl_divergence(uniform, expected)),
+        (kl_divergence(q, q.expand(())), torch.zeros((), dtype=wide)),
+        (q.entropy(), expected.entropy()),
+        (q.mean_resultant_length, expected.mean_resultant_length),
+        (q.cosine_variance, expected.cosine_variance),
+        (q.log_prob(torch.tensor([0, -1, 0, 0])), expected.log_prob(mu.to(wide).roll(1).neg())),
+    ]
+    for got, right in numbers:
+        assert got.dtype == wide
+        torch.testing.assert_close(got, right, rtol=0, atol=1e-14)
+    assert kl_divergence(q, uniform).item() == pytest.approx(3.258385442132396, rel=2e-7)
+    noise = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    own = torch.bfloat16 if dtype == torch.bfloat16 else wide
+    for got, right in (
+        (q.rsample_from(noise), expected.rsample_from(noise)),
+        (q.variance, expected.variance),
+    ):
+        torch.testing.assert_close(got, right.to(own), rtol=0, atol=0)
+
+
+def test_numbers_of_python_have_the_precision_of_the_mean_direction():
+    mu = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    q, expected = (VonMisesFisher(mu, k) for k in (0.1, torch.tensor(0.1, dtype=torch.float64)))
+    assert torch.equal(q.entropy(), expected.entropy())
+    # 257 is no number of bfloat16.
+    short = VonMisesFisher(mu.bfloat16(), torch.tensor(257))
+    assert short.concentration.item() == 257
+    assert VonMisesFisher(mu, [1, 20]).entropy().shape == (2,)
+
+
+def test_points_of_whole_numbers_have_a_density():
+    uniform, z = HypersphericalUniform(3, validate_args=True), torch.tensor([0, 0, -1])
+    assert uniform.log_prob(z).item() == pytest.approx(-math.log(4 * math.pi))
+    with pytest.raises(ValueError, match="support"):
+        uniform.log_prob(torch.tensor([0, 1, 1]))
+    with pytest.raises(ValueError, match=r"dtype is torch\.int64: draws need a floating one"):
+        HypersphericalUniform(3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="got complex numbers"):
+        VonMisesFisher(torch.eye(3)[0], torch.tensor(1j))
+
+
 BAD = [
+    (-3, "concentration has an entry -3.0"),
+    (torch.tensor([4, -3]), "concentration has an entry -3.0"),
     (torch.tensor(-1.0), "concentration has an entry -1.0"),
     (torch.tensor([1.0, math.nan]), "concentration has an entry nan"),
     (torch.tensor([[math.inf], [1.0]]), "concentration has an entry inf"),
@@ -314,6 +403,9 @@ def _everything(raw: Tensor, k: Tensor, noise: Tensor) -> list[Tensor]:
     other = VonMisesFisher(F.normalize(raw.flip(0), dim=-1), 2 * k)
     uniform = HypersphericalUniform(raw.shape[-1])
     kls = [kl_divergence(q, uniform), kl_divergence(q, other)]
+    # Another dimension, whose tables are others.
+    few = VonMisesFisher(F.normalize(raw[:, :5], dim=-1), k)
+    kls += [kl_divergence(few, HypersphericalUniform(5)), few.rsample_from(noise[..., :6])]
     return [z, log_ratio, q.log_ratio(z), q.log_prob(z), q.entropy(), q.variance, *kls]
 
 

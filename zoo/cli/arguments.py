@@ -7,15 +7,18 @@ precedence flags > configs > checkpoint > defaults.
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from zoo.cli.claim import Claim, InUseError, follow_rank_zero, rank
+from zoo.cli.config_files import read_config
+from zoo.cli.stored import check_model, check_state, own_arguments, stored_config
+from zoo.cli.trusted import check_config, check_stored_config
 from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint, read_exported
 from zoo.registry import config_root, list_configs, nearest
-from zoo.training.record import KEPT, KEPT_FOR_FIT
+from zoo.training.checkpoint import UNSAVED
 
 RUNS = Path("runs")
 
@@ -30,7 +33,12 @@ class Prepared:
         checkpoint: The .ckpt file or exported folder, if any.
         model: Class path of the model in it.
         wandb_id: W&B run to go on with.
-        hparams: Model arguments that the checkpoint was made with.
+        hparams: Arguments that the checkpoint's model was made with.
+        made_with: Config that the checkpoint was made with.
+        claim: The lock on the run directory, if this process is to write there.
+        afresh: Why a run that was to go on begins anew, if it does.
+        steps: Optimiser steps that the checkpoint has done.
+        epochs: Epochs that it has begun.
     """
 
     arguments: list[str]
@@ -39,6 +47,11 @@ class Prepared:
     model: str | None = None
     wandb_id: str | None = None
     hparams: dict[str, Any] = field(default_factory=dict)
+    made_with: dict[str, Any] = field(default_factory=dict)
+    claim: Claim | None = None
+    afresh: str = ""
+    steps: int = 0
+    epochs: int = 0
 
 
 def prepare(verb: str, arguments: list[str]) -> Prepared:
@@ -57,12 +70,16 @@ def prepare(verb: str, arguments: list[str]) -> Prepared:
     rest, folder = _take(rest, "--run_dir")
     asked = asked if asked is not None else _peek(configs, "ckpt_path")
     folder = folder if folder is not None else _peek(configs, "run_dir")
-    run_dir, checkpoint = _locate(verb, asked, folder, _stem(configs))
-
-    prepared = Prepared(rest, run_dir, checkpoint)
-    if checkpoint is not None:
-        _read(verb, prepared, checkpoint)
-    prepared.arguments += [f"--run_dir={run_dir}"]
+    prepared = _locate(verb, asked, folder, _stem(configs))
+    prepared.arguments = rest
+    try:
+        if prepared.checkpoint is not None:
+            _read(verb, prepared, prepared.checkpoint)
+    except BaseException:
+        if prepared.claim is not None:
+            prepared.claim.release()
+        raise
+    prepared.arguments += [f"--run_dir={prepared.run_dir}"]
     return prepared
 
 
@@ -123,14 +140,13 @@ def _peek(configs: list[Path], key: str) -> str | None:
     """Top-level value of `key` in the configs; the last one counts."""
     found = None
     for path in configs:
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        if content is not None and not isinstance(content, dict):
-            raise ValueError(f"{path} is not a config: it holds no keys")
-        found = (content or {}).get(key) or found
-    return None if found is None else str(found)
+        content = read_config(path)
+        check_config(content, str(path))
+        value = content.get(key)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{path}: {key} must be text, not {value!r:.80}")
+        found = value or found
+    return found
 
 
 def _stem(configs: list[Path]) -> str:
@@ -154,26 +170,30 @@ def _numbered(stem: str) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def _holds_run(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("*.ckpt")) or (folder / "config.yaml").is_file()
+def _holds_run(folder: Path) -> list[str]:
+    """What there is of a run in a folder."""
+    names = [name for name in ("config.yaml", "metrics.csv") if (folder / name).is_file()]
+    return names + sorted(str(p.relative_to(folder)) for p in folder.glob("checkpoints/*.ckpt"))
 
 
-def _locate(
-    verb: str, asked: str | None, folder: str | None, stem: str
-) -> tuple[Path, Path | None]:
+def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prepared:
     """The run directory, and the checkpoint if there is one to start from."""
     launched = os.environ.get("ZOO_RUN_DIR") if "LOCAL_RANK" in os.environ else None
+    folder = launched or folder
     if asked in ("last", "best"):
         tried = [Path(folder)] if folder else _numbered(stem) or [RUNS / stem]
+        if verb == "fit" and not folder:  # the newest run, whatever it holds
+            tried = [path for path in tried if _holds_run(path)][-1:] or tried[:1]
         for run_dir in reversed(tried):
             file = run_dir / "checkpoints" / f"{asked}.ckpt"
             if file.is_file():
-                return run_dir, file
+                return _claimed(verb, Prepared([], run_dir, file))
         if verb != "fit" or asked == "best":
             raise FileNotFoundError(
                 f"--ckpt_path {asked}: there is no {tried[-1] / 'checkpoints' / asked}.ckpt"
             )
-        return tried[-1], None  # a job that is always started with `last` begins at the beginning
+        afresh = _why_afresh(tried[-1]) if rank() == 0 else ""
+        return _claimed(verb, Prepared([], tried[-1], afresh=afresh))
     if asked is not None:
         file = find_checkpoint(asked)
         if file.is_dir() and verb == "fit":
@@ -181,47 +201,97 @@ def _locate(
                 f"{file} is an export without optimiser state: fit resumes a .ckpt file or a run"
             )
         own = file.parent.parent if file.parent.name == "checkpoints" else None
-        return Path(folder) if folder else own or RUNS / stem, file
+        return _claimed(verb, Prepared([], Path(folder) if folder else own or RUNS / stem, file))
     if verb != "fit":
         raise ValueError(f"zoo {verb} needs --ckpt_path: a .ckpt file, a run directory, or last")
     if launched:
-        return Path(launched), None
+        return Prepared([], Path(launched))
     if folder is not None:
-        if _holds_run(Path(folder)):
-            raise ValueError(
-                f"{folder} already holds a run: go on with --ckpt_path last, or choose another "
-                "--run_dir"
+        return _claimed(verb, Prepared([], Path(folder)), new=True)
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 10_000))]
+    if rank() != 0:
+        return Prepared([], follow_rank_zero(RUNS / name for name in names[:100]))
+    for name in names:
+        if not _holds_run(RUNS / name):
+            try:
+                return _claimed(verb, Prepared([], RUNS / name), new=True)
+            except (InUseError, _HoldsRunError):
+                continue
+    raise ValueError(f"{RUNS / stem}-N are all taken: choose a --run_dir")
+
+
+class _HoldsRunError(ValueError):
+    pass
+
+
+def _claimed(verb: str, prepared: Prepared, new: bool = False) -> Prepared:
+    """Takes the run directory for a fit, on the process that writes.
+
+    Raises:
+        InUseError: Another process has it.
+        ValueError: It is to be new, but holds a run.
+    """
+    if verb == "fit" and rank() == 0:
+        prepared.claim = Claim(prepared.run_dir)
+        if new and _holds_run(prepared.run_dir):
+            prepared.claim.release()
+            raise _HoldsRunError(
+                f"{prepared.run_dir} already holds a run: go on with --ckpt_path last, or choose "
+                "another --run_dir"
             )
-        return Path(folder), None
-    run_dir, number = RUNS / stem, 2
-    while _holds_run(run_dir):
-        run_dir, number = RUNS / f"{stem}-{number}", number + 1
-    return run_dir, None
+    return prepared
+
+
+def _why_afresh(run_dir: Path) -> str:
+    """Why a job that is always started with `last` may begin at the beginning.
+
+    Raises:
+        FileNotFoundError: There is a run, or a link to one, whose checkpoint is missing.
+    """
+    file = run_dir / "checkpoints" / "last.ckpt"
+    for path in (run_dir, file.parent, file):
+        if path.is_symlink() and not path.exists():
+            raise FileNotFoundError(
+                f"--ckpt_path last: {path} is a link to {os.readlink(path)}, which is not there"
+            )
+    found = _holds_run(run_dir)
+    if found and not (run_dir / UNSAVED).is_file():
+        raise FileNotFoundError(
+            f"--ckpt_path last: {run_dir} holds a run ({', '.join(found[:3])}) but no "
+            "checkpoints/last.ckpt: put it back, name another with --ckpt_path FILE, or choose "
+            "another --run_dir"
+        )
+    why = "ended before its first checkpoint" if found else "holds no run yet"
+    return f"{run_dir} {why}: starting afresh"
 
 
 def _read(verb: str, prepared: Prepared, file: Path) -> None:
     """Puts the checkpoint's config before all others."""
     if file.is_dir():
-        name, hparams, _ = read_exported(file)
+        name, hparams, weights = read_exported(file)
+        hparams = own_arguments(hparams)
         config: dict[str, Any] = {"model": {"class_path": name, "init_args": hparams}}
+        check_stored_config(config, str(file))
         prepared.model, prepared.hparams = name, hparams
     else:
         checkpoint = read_checkpoint(file)
-        hparams = _own(checkpoint.get("hyper_parameters", {}))
-        prepared.model, prepared.hparams = checkpoint_class(checkpoint), hparams
+        check_state(checkpoint, file)
+        weights = checkpoint["state_dict"]
+        prepared.hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
+        prepared.model = checkpoint_class(checkpoint)
         if verb == "fit":
-            prepared.wandb_id = checkpoint.get("wandb_run_id")
-        kept = KEPT_FOR_FIT if verb == "fit" else KEPT
-        stored = checkpoint.get("zoo_config", {})
-        config = {key: value for key, value in stored.items() if key in kept}
-        if "model" not in config and prepared.model is not None:
-            config["model"] = {"class_path": prepared.model, "init_args": hparams}
-        data = checkpoint.get("datamodule_hyper_parameters", {})
-        if "data" not in config and "_class_path" in data:
-            config["data"] = {"class_path": data["_class_path"], "init_args": _own(data)}
+            if isinstance(checkpoint.get("wandb_run_id"), str):
+                prepared.wandb_id = checkpoint["wandb_run_id"]
+            prepared.steps, prepared.epochs = checkpoint["global_step"], _epochs(checkpoint)
+        config = stored_config(checkpoint, file, verb)
+        prepared.made_with = {**config, "model": {"init_args": prepared.hparams}}
+    check_model(config, weights, file)
     prepared.arguments.insert(0, f"--config={json.dumps(config)}")
 
 
-def _own(hparams: dict[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters without Lightning's own keys."""
-    return {key: value for key, value in hparams.items() if not key.startswith("_")}
+def _epochs(checkpoint: dict[str, Any]) -> int:
+    """Epochs that a checkpoint has begun."""
+    epochs = 0
+    with suppress(KeyError, TypeError):
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
+    return epochs if isinstance(epochs, int) else 0

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from datamodules.pixels import to_float
 from zoo.cli.memory import check_memory
-from zoo.files import replacing
+from zoo.files import replacing, replacing_folder
 from zoo.loading import (
     build,
     find_checkpoint,
@@ -23,6 +23,7 @@ from zoo.loading import (
     read_checkpoint,
     save_pretrained,
     write_pretrained,
+    zoo_name,
 )
 from zoo.ranges import Count, Finite, Seed, Share, Temperature, Whole
 from zoo.registry import MODELS, nearest
@@ -227,15 +228,15 @@ def export(
             raise ValueError(f"format zoo has no option {next(iter(options))!r}")
         save_pretrained(model, folder)
     else:
-        name = type(model).__name__
+        name = zoo_name(model)
         formats = _exchange(name, "EXPORTERS")
         if format not in formats:
             raise ValueError(
                 f"{name} has no format {format!r}: {nearest(format, ['zoo', *formats])}"
             )
         write = formats[format]
-        with _options_of(format):
-            told = write(dict(model.hparams), model.state_dict(), Path(folder), **(options or {}))
+        with replacing_folder(folder) as temporary, _options_of(format):
+            told = write(dict(model.hparams), model.state_dict(), temporary, **(options or {}))
         notes = told if isinstance(told, list) else []
     print("\n".join([f"written to {folder}", *notes]))
 
@@ -261,8 +262,16 @@ def import_(
     if not Path(source).exists():
         raise FileNotFoundError(f"no such file or folder: {source}")
     name, importer = formats[format]
-    with _options_of(format):
-        hparams, state_dict = importer(Path(source), **(options or {}))
+    try:
+        with _options_of(format):
+            hparams, state_dict = importer(Path(source), **(options or {}))
+    except OSError:
+        raise
+    except Exception as error:  # tensors and fields of any kind lead to errors of any kind
+        said = " ".join(str(error).split())[:300]
+        where = "" if source in said else f"{source}: "
+        what = "" if isinstance(error, ValueError) else f"not of format {format}: "
+        raise ValueError(f"{where}{what}{said or type(error).__name__}") from error
     build(f"zoo.{name}", hparams, state_dict, Path(source))  # refuses what does not fit
     write_pretrained(f"zoo.{name}", hparams, state_dict, folder)
     print(f"written to {folder}")

@@ -4,29 +4,13 @@ import argparse
 import difflib
 import os
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import jsonargparse
 from lightning.pytorch.cli import LightningArgumentParser
 
+from zoo.cli.trusted import refused
 from zoo.cli.words import synonym
 from zoo.registry import MODELS, nearest
-
-TRUSTED = ("zoo", "datamodules", "lightning", "torch")
-
-
-def restrict_imports() -> None:
-    """Limits what a config may import to the zoo, Lightning and torch.
-
-    A YAML is untrusted input and naming a class is running it. `ZOO_TRUST=package,package` adds
-    packages of the user's own.
-    """
-    own = [name.strip() for name in os.environ.get("ZOO_TRUST", "").split(",") if name.strip()]
-    jsonargparse.set_parsing_settings(
-        import_path_denylist=["*"],
-        import_path_allowlist=[*TRUSTED, *own],
-        instantiate_subclass_spec_in_any=False,
-    )
 
 
 class ZooParser(LightningArgumentParser):
@@ -43,6 +27,19 @@ class ZooParser(LightningArgumentParser):
     def format_help(self) -> str:
         """The help, in which a number's type is its range: int (1 or more)."""
         return re.sub(r"Annotated\[(\w+),\s([^\]]*)\]", r"\1 (\2)", super().format_help())
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parses; values of a kind that the parser itself stumbles over are mistakes, too.
+
+        Raises:
+            argparse.ArgumentError: The arguments cannot be taken.
+        """
+        try:
+            return super().parse_args(*args, **kwargs)
+        except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+            if os.environ.get("ZOO_DEBUG"):
+                raise
+            self.error(f"a value is of the wrong kind: {str(error) or type(error).__name__}", error)
 
     def options(self) -> list[str]:
         """Names of all options, those of subcommands too, without dashes."""
@@ -70,10 +67,7 @@ def explain(message: str, parser: ZooParser) -> str:
     """One line for a jsonargparse message of many: what is wrong, and what may have been meant."""
     text = " ".join(message.split())
     if denied := _DENIED.search(text):
-        return (
-            f"class path {denied[1]!r} is not allowed: a config may name classes of "
-            f"{', '.join(TRUSTED)} (ZOO_TRUST=package adds your own)"
-        )
+        return refused(denied[1]) or f"class path {denied[1]!r} is not allowed: it is no class"
     if no_class := _NO_CLASS.search(text):
         known = MODELS if no_class[1] == "model" else _datamodules()
         return f"there is no {no_class[1]} {no_class[2]!r}: {nearest(no_class[2], known)}"

@@ -18,6 +18,7 @@ from zoo.cli.memory import asked_for, is_out_of_memory
 from zoo.cli.parser import ZooParser, innermost
 from zoo.ranges import check_ranges
 from zoo.registry import COMMANDS, TRAINER_VERBS, nearest
+from zoo.training.failure import RunFailedError
 from zoo.training.guard import TrainingDivergedError
 from zoo.training.overhead import settle_missing_gpu
 from zoo.training.stop import Stopped
@@ -60,6 +61,12 @@ def guarded(verb: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("zoo: stopped\n")
         return 130
+    except RunFailedError as error:
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        if str(error):
+            sys.stderr.write(f"zoo: error: {one_line(error)}\n")
+        return 1
     except (*_MISTAKES, RuntimeError, MemoryError) as error:
         line = told(error)
         if line is None or os.environ.get("ZOO_DEBUG"):

@@ -1,7 +1,6 @@
 """fit, validate, test and predict; the only file that touches LightningCLI's internals."""
 
 import importlib
-import json
 import os
 from typing import Any
 
@@ -12,23 +11,34 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.cli.arguments import Prepared, prepare
+from zoo.cli.config_files import guard_parser
 from zoo.cli.numbers import check_numbers
-from zoo.cli.parser import ZooParser, restrict_imports
+from zoo.cli.outputs import place_outputs
+from zoo.cli.parser import ZooParser
+from zoo.cli.sizes import settle_sizes
+from zoo.cli.stored import restoring
+from zoo.cli.symbols import settle_symbols
+from zoo.cli.trusted import restrict_imports
 from zoo.cli.words import meant, with_folder
 from zoo.files import replacing
-from zoo.loading import read_exported
+from zoo.loading import read_checkpoint, read_exported
 from zoo.registry import MODELS
 from zoo.training import (
     EMA,
     AtomicCheckpointIO,
+    Changes,
     Checkpoint,
     FiniteLoss,
     MetricsCSV,
     NoProfiler,
+    Resume,
     RunRecord,
     StepProgressBar,
     StepRNG,
+    ToldData,
 )
+from zoo.training.changes import changed_options, check_options, check_weights, tell_options
+from zoo.training.failure import told_in_one_line
 from zoo.training.finish import FoundRate, why_stopped
 from zoo.training.pace import Pace
 from zoo.training.quality import SampleQuality
@@ -42,12 +52,18 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
         ValueError: Something asked for cannot be done; the message says what to do instead.
     """
     restrict_imports()
+    guard_parser()
     prepared = prepare(verb, meant(verb, arguments))
     os.environ["ZOO_RUN_DIR"] = str(prepared.run_dir)  # for the processes that a strategy launches
     for model in MODELS.values():
         importlib.import_module(model.module)
     importlib.import_module("datamodules")
-    ZooCLI(prepared, [verb, *with_folder(prepared.arguments, prepared.run_dir)])
+    try:
+        with restoring(prepared.checkpoint):
+            ZooCLI(prepared, [verb, *with_folder(prepared.arguments, prepared.run_dir)])
+    finally:
+        if prepared.claim is not None:
+            prepared.claim.release()
 
 
 class ZooCLI(LightningCLI):
@@ -119,8 +135,10 @@ class ZooCLI(LightningCLI):
             )
         if not config.get("data"):
             raise ValueError("which data? give -c CONFIG or --data NAME (such as Digits)")
-        trainer = config.trainer
-        if self.subcommand == "fit":
+        trainer, fit = config.trainer, self.subcommand == "fit"
+        settle_sizes(config, self.prepared.arguments, self.prepared.hparams, fit=fit)
+        self.changed = changed_options(self.prepared.made_with, config.as_dict())
+        if fit:
             if (
                 trainer.max_steps == -1
                 and trainer.max_epochs in (None, -1)
@@ -129,14 +147,30 @@ class ZooCLI(LightningCLI):
                 raise ValueError(
                     "when does it end? give --trainer.max_steps N or --trainer.max_epochs N"
                 )
-            self._tell_changes(config.model.get("init_args", {}))
+            check_options(self.changed)
+            tell_options(self.changed)
+            self._check_end(trainer)
         trainer.default_root_dir = str(self.prepared.run_dir)
+        place_outputs(trainer, self.prepared.run_dir, self.prepared.arguments)
         # Set here, not parsed: the stock verb would look for "last" in places of its own.
         file = self.prepared.checkpoint
         config.ckpt_path = str(file) if file is not None and file.is_file() else None
         for logger in _specs(trainer.logger):
             if str(logger.get("class_path", "")).endswith("WandbLogger"):
                 self._place_wandb(logger.init_args)
+
+    def _check_end(self, trainer: Any) -> None:
+        """Refuses to train up to a step or an epoch that is behind."""
+        for name, done in (
+            ("max_steps", self.prepared.steps),
+            ("max_epochs", self.prepared.epochs),
+        ):
+            end = trainer[name]
+            if end is not None and 0 <= end < done:
+                raise ValueError(
+                    f"--trainer.{name} {end} is below the {done} that {self.prepared.checkpoint} "
+                    "has done: give more, or begin another run"
+                )
 
     def _place_wandb(self, init_args: Any) -> None:
         init_args.save_dir = str(self.prepared.run_dir)
@@ -155,22 +189,17 @@ class ZooCLI(LightningCLI):
                 f"`wandb sync {self.prepared.run_dir / 'wandb'}/offline-run-*`"
             )
 
-    def _tell_changes(self, arguments: Any) -> None:
-        for name, old in self.prepared.hparams.items():
-            new = arguments.get(name, old)
-            if json.dumps(new, default=str) != json.dumps(old, default=str):  # keys become text
-                rank_zero_info(f"model.{name} is {new}; the checkpoint was made with {old}")
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
         settings = self._get(self.config_init, "trainer")
         fit = self.subcommand == "fit"
-        callbacks: list[Callback] = [StepRNG(), FiniteLoss(), Pace()]
+        callbacks: list[Callback] = [StepRNG(), FiniteLoss(), ToldData(), Pace()]
         if settings.enable_progress_bar is not False:
             callbacks.append(StepProgressBar())
         own = settings.callbacks or []
         own = own if isinstance(own, list) else [own]
-        kwargs["callbacks"] = [*callbacks, *own, FoundRate(self.prepared.checkpoint is not None)]
+        resumed = self.prepared.checkpoint is not None
+        kwargs["callbacks"] = [*callbacks, *own, FoundRate(resumed), Changes(), Resume()]
         kwargs["logger"] = self._loggers(settings.logger) if fit else False
         plugins = settings.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
@@ -188,14 +217,32 @@ class ZooCLI(LightningCLI):
         csv = MetricsCSV(self.prepared.run_dir, resume=self.prepared.checkpoint is not None)
         return [csv, *(logger for logger in more if isinstance(logger, Logger))]
 
+    def instantiate_classes(self) -> None:
+        """Makes all; the symbols of a text are counted before the model that reads them."""
+        config, prepared = self.config[self.subcommand], self.prepared
+        data = settle_symbols(config, prepared.arguments, prepared.checkpoint)
+        super().instantiate_classes()
+        if data is not None:  # which has read its files
+            self.datamodule = data
+
     def after_instantiate_classes(self) -> None:
-        """Loads an exported folder, which the Trainer cannot."""
+        """Loads an exported folder, which the Trainer cannot; looks at what the Trainer loads."""
         file = self.prepared.checkpoint
         if file is not None and file.is_dir():
             self.model.load_state_dict(read_exported(file)[2])
+        elif file is not None:
+            weights = read_checkpoint(file)["state_dict"]
+            check_weights(self.model, weights, self.changed, str(file))
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains."""
+        with told_in_one_line(self.trainer, self.prepared.steps):
+            self.trainer.fit(**kwargs)
 
     def before_fit(self) -> None:
         """Says where the run goes."""
+        if self.prepared.afresh:
+            rank_zero_info(self.prepared.afresh)
         rank_zero_info(f"run directory: {self.prepared.run_dir}")
 
     def after_fit(self) -> None:

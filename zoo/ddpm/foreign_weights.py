@@ -1,19 +1,17 @@
 """Reading weights that others wrote: untrusted files in, checked float32 tensors out."""
 
-import json
 import math
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from zoo.building import construct, within
 from zoo.ddpm.unet import UNet
+from zoo.untrusted import check_tensors, read_safetensors, read_torch
 
 # Ho's process (arXiv 2006.11239); OpenAI's default variance without `learn_sigma` is the same.
 HO_PROCESS: dict[str, Any] = {
@@ -43,23 +41,6 @@ UNET_ARGUMENTS = (
 )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        ValueError: There is no such file, or it holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: not a readable JSON file ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, found a {type(value).__name__}")
-    return value
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a PyTorch checkpoint, in float32.
 
@@ -68,42 +49,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     "module." in front of keys is dropped. No code of the file is run.
 
     Raises:
-        ValueError: No such file, a broken one, or one that holds anything but tensors.
+        FileNotFoundError: There is no such file.
+        ValueError: A broken file, or one that holds anything but tensors.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, EOFError, RuntimeError, OSError, KeyError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0][:120]
-        raise ValueError(f"{path}: not a complete weights file ({reason})") from None
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error):
-            raise ValueError(f"{path}: not a weights file") from None
-        raise ValueError(
-            f"{path}: holds Python objects, which could run code and are not loaded; save its "
-            "state dict alone"
-        ) from None
+    content = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     tensors = _find_state_dict(content)
     if tensors is None:
         raise ValueError(f"{path}: holds no state dict of tensors")
+    tensors = check_tensors(tensors, str(path), path.stat().st_size)
     return {k.removeprefix("module."): v.float() for k, v in tensors.items()}
 
 
-def _find_state_dict(content: Any) -> dict[str, Tensor] | None:
+def _find_state_dict(content: Any, depth: int = 4) -> dict[str, Tensor] | None:
     """The dict of tensors in a checkpoint; the last one of a list, which is the average."""
+    if depth == 0:
+        return None
     if isinstance(content, Mapping):
         if content and all(isinstance(v, Tensor) for v in content.values()):
             return dict(content)
         for key in ("ema", "model_ema", "state_dict", "model"):
             if key in content:
-                return _find_state_dict(content[key])
+                return _find_state_dict(content[key], depth - 1)
     if isinstance(content, list | tuple):
         for item in reversed(content):
-            found = _find_state_dict(item)
+            found = _find_state_dict(item, depth - 1)
             if found is not None:
                 return found
     return None
@@ -130,8 +99,8 @@ def check_fit(
     Raises:
         ValueError: A tensor is missing, unknown, or of another shape.
     """
-    with torch.device("meta"):
-        expected = UNet(**unet_arguments(hparams)).state_dict()
+    with torch.device("meta"), within(state, Path(source), layers_only=True):
+        expected = construct(UNet, unet_arguments(hparams), Path(source)).state_dict()
     for what, keys in (
         ("lacks", [k for k in expected if k not in state]),
         ("has an unknown", [k for k in state if k not in expected]),
@@ -206,4 +175,7 @@ def layout_of(state: Mapping[str, Tensor], path: str) -> dict[str, Any]:
 def count(state: Mapping[str, Tensor], pattern: str) -> int:
     """One more than the largest number that `pattern` finds at the start of a key."""
     found = [int(m.group(1)) for k in state if (m := re.match(pattern, k))]
-    return max(found, default=-1) + 1
+    highest = max(found, default=-1)
+    if highest >= len(state):  # they are numbered from 0 without gaps
+        raise ValueError(f"a tensor is numbered {highest}, of {len(state)}: not of this format")
+    return highest + 1

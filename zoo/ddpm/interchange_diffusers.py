@@ -18,14 +18,15 @@ from zoo.ddpm.foreign_weights import (
     add_null_label,
     check_fit,
     multiples,
-    read_json,
     read_weights,
     unet_arguments,
 )
+from zoo.untrusted import read_json_object
 
 # The release whose file format is written.
 _VERSION = "0.35.0"
 _WEIGHTS = "diffusion_pytorch_model"
+_LARGEST = 10**6  # of any whole number in the folder
 
 _PREDICTION = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 _SCHEDULE = {"linear": "linear", "post": "linear", "cosine": "squaredcos_cap_v2"}
@@ -246,11 +247,11 @@ def from_diffusers(
         raise ValueError(f"{path}: not a folder; give the one with model_index.json")
     is_pipeline = (path / "model_index.json").is_file()
     unet = path / "unet" if is_pipeline else path
-    config = read_json(unet / "config.json")
+    config = read_json_object(unet / "config.json")
     hparams = _read_unet(config, str(unet / "config.json"))
     if is_pipeline:
         scheduler = path / "scheduler" / "scheduler_config.json"
-        hparams |= _read_scheduler(read_json(scheduler), str(scheduler))
+        hparams |= _read_scheduler(read_json_object(scheduler), str(scheduler))
     learned = config.get("out_channels", 3) == 2 * hparams["channels"]
     if learned and not is_pipeline:
         hparams["variance"] = "learned_range"
@@ -259,16 +260,14 @@ def from_diffusers(
             f"{unet / 'config.json'}: out_channels {config.get('out_channels', 3)} does not go "
             f"with in_channels {hparams['channels']} and variance_type {hparams.get('variance')}"
         )
-    hparams["image_size"] = image_size or config.get("sample_size")
-    if hparams["image_size"] is None:
-        raise ValueError(f"{unet / 'config.json'}: sample_size is missing: give image_size")
+    hparams["image_size"] = image_size or _sizes(config, "sample_size", str(unet / "config.json"))
 
     files = [unet / f"{_WEIGHTS}.{suffix}" for suffix in ("safetensors", "bin")]
     weights = next((f for f in files if f.is_file()), None)
     if weights is None:
         raise ValueError(f"{unet}: holds neither {files[0].name} nor {files[1].name}")
     state = {_new_name(k): v for k, v in read_weights(weights).items()}
-    classes = config.get("num_class_embeds")
+    classes = _whole(config, "num_class_embeds", None, str(unet / "config.json"))
     if classes and "class_embedding.weight" in state:
         hparams["num_classes"] = classes - 1 if null_label else add_null_label(state)
     return hparams, check_fit(hparams, state, str(weights))
@@ -291,11 +290,59 @@ def _check_fields(
             raise ValueError(f"{source}: {field} {value!r} is not supported, only {choices}")
 
 
+def _whole(config: Mapping[str, Any], field: str, default: Any, source: str) -> Any:
+    """A field that is a positive whole number, or None where that is the default."""
+    value = config.get(field, default)
+    if value is None and default is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+        raise ValueError(f"{source}: {field} {value!r} is no whole number from 1 to {_LARGEST}")
+    return value
+
+
+def _real(config: Mapping[str, Any], field: str, default: float, source: str) -> float:
+    """A field that is a number from 0 to 1."""
+    value = config.get(field, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{source}: {field} {value!r} is no number from 0 to 1")
+    return float(value)
+
+
+def _flag(config: Mapping[str, Any], field: str, default: bool, source: str) -> bool:
+    value = config.get(field, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{source}: {field} {value!r} is neither true nor false")
+    return value
+
+
+def _texts(config: Mapping[str, Any], field: str, default: list[str], source: str) -> list[str]:
+    value = config.get(field, default)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{source}: {field} {value!r:.80} is no list of names")
+    return value
+
+
+def _sizes(config: Mapping[str, Any], field: str, source: str) -> int | list[int]:
+    """A side, or [height, width]."""
+    value = config.get(field)
+    if value is None:
+        raise ValueError(f"{source}: {field} is missing: give image_size")
+    if not isinstance(value, list):
+        return int(_whole(config, field, 0, source))
+    if len(value) != 2:
+        raise ValueError(f"{source}: {field} {value!r:.80} is no [height, width]")
+    return [int(_whole({field: side}, field, 0, source)) for side in value]
+
+
 def _read_unet(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     _check_fields(config, _FIXED_FIELDS, source)
-    dims = list(config.get("block_out_channels", (224, 448, 672, 896)))
-    down = list(config.get("down_block_types", ["DownBlock2D"] + ["AttnDownBlock2D"] * 3))
-    up = list(config.get("up_block_types", ["AttnUpBlock2D"] * 3 + ["UpBlock2D"]))
+    field = "block_out_channels"
+    dims = config.get(field, [224, 448, 672, 896])
+    if not isinstance(dims, list) or not 1 <= len(dims) <= 32:
+        raise ValueError(f"{source}: {field} {dims!r:.80} is no list of a few widths")
+    dims = [_whole({field: dim}, field, 0, source) for dim in dims]
+    down = _texts(config, "down_block_types", ["DownBlock2D"] + ["AttnDownBlock2D"] * 3, source)
+    up = _texts(config, "up_block_types", ["AttnUpBlock2D"] * 3 + ["UpBlock2D"], source)
     for field, types in (("down_block_types", down), ("up_block_types", up)):
         name = field.split("_")[0].capitalize() + "Block2D"
         other = [t for t in types if t not in (name, "Attn" + name)]
@@ -308,32 +355,38 @@ def _read_unet(config: Mapping[str, Any], source: str) -> dict[str, Any]:
             f"block_out_channels {dims}"
         )
     width, multipliers = multiples(dims)
-    groups = config.get("norm_num_groups", 32)
+    groups = _whole(config, "norm_num_groups", 32, source)
     if config.get("time_embedding_dim") not in (None, 4 * dims[0]):
         raise ValueError(f"{source}: time_embedding_dim must be 4 times the first level's width")
     if config.get("attn_norm_num_groups") not in (None, groups):
         raise ValueError(f"{source}: attn_norm_num_groups must equal norm_num_groups")
     return {
-        "channels": config.get("in_channels", 3),
+        "channels": _whole(config, "in_channels", 3, source),
         "width": width,
         "multipliers": multipliers,
-        "blocks": config.get("layers_per_block", 2),
+        "blocks": _whole(config, "layers_per_block", 2, source),
         "attention_levels": [i for i, a in enumerate(attends) if a],
-        "dropout": config.get("dropout", 0.0),
+        "dropout": _real(config, "dropout", 0.0, source),
         "groups": groups,
-        "head_dim": config.get("attention_head_dim", 8),
-        "norm_eps": config.get("norm_eps", 1e-5),
-        "freq_shift": config.get("freq_shift", 0),
-        "cos_first": config.get("flip_sin_to_cos", True),
+        "head_dim": _head_dim(config, source),
+        "norm_eps": _real(config, "norm_eps", 1e-5, source),
+        "freq_shift": int(config.get("freq_shift", 0)),
+        "cos_first": _flag(config, "flip_sin_to_cos", True, source),
         "symmetric_downsample": bool(config.get("downsample_padding", 1)),
     }
 
 
+def _head_dim(config: Mapping[str, Any], source: str) -> int | None:
+    """Channels of a head; null is one head over all, which is not the same as absence."""
+    field = "attention_head_dim"
+    return None if config.get(field, 8) is None else int(_whole(config, field, 8, source))
+
+
 def _read_scheduler(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     _check_fields(config, _FIXED_SCHEDULE, source)
-    if config.get("clip_sample", True) and config.get("clip_sample_range", 1.0) != 1.0:
+    if _flag(config, "clip_sample", True, source) and config.get("clip_sample_range", 1.0) != 1.0:
         raise ValueError(f"{source}: clip_sample_range must be 1")
-    T = config.get("num_train_timesteps", 1000)
+    T = _whole(config, "num_train_timesteps", 1000, source)
     hparams: dict[str, Any] = {
         "timesteps": T,
         "objective": {v: k for k, v in _PREDICTION.items()}[
@@ -342,17 +395,23 @@ def _read_scheduler(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         "variance": config.get("variance_type", "fixed_small").removesuffix("_log"),
         "sampler": "ddim" if config.get("_class_name") == "DDIMScheduler" else "ancestral",
         "spacing": config.get("timestep_spacing", "leading"),
-        "clip": config.get("clip_sample", True),
+        "clip": _flag(config, "clip_sample", True, source),
     }
-    start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
-    if config.get("trained_betas") is not None:
-        betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
+    start = _real(config, "beta_start", 1e-4, source)
+    end = _real(config, "beta_end", 0.02, source)
+    given = config.get("trained_betas")
+    if given is not None:
+        if not isinstance(given, list) or not all(isinstance(b, float) for b in given) or not given:
+            raise ValueError(f"{source}: trained_betas are no list of numbers")
+        betas = torch.tensor(given, dtype=torch.float64)
         start, end = float(betas[0]), float(betas[-1])
         linear = torch.linspace(start, end, T, dtype=torch.float64)
         if betas.shape != (T,) or not torch.allclose(betas, linear, rtol=1e-5, atol=0):
             raise ValueError(f"{source}: trained_betas are supported only if they are linear")
     elif config.get("beta_schedule", "linear") == "squaredcos_cap_v2":
         return hparams | {"schedule": "cosine"}
+    if not 0 < start <= end < 1:
+        raise ValueError(f"{source}: beta_start {start} and beta_end {end} are no noise schedule")
     if abs(start * T / end - 1) < 1e-6:
         return hparams | {"schedule": "post", "beta_end": end}
     return hparams | {"schedule": "linear", "beta_start": start, "beta_end": end}

@@ -28,6 +28,7 @@ from zoo.ddpm.sampler import SamplerName
 from zoo.ddpm.schedule import Chain, Schedule, Spacing, make_betas
 from zoo.ddpm.unet import UNet
 from zoo.layers.counter_rng import integers, normal
+from zoo.loading import class_path
 from zoo.ranges import (
     AtLeastTwo,
     BelowOne,
@@ -284,7 +285,7 @@ class DDPM(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = "zoo.DDPM"
+        checkpoint["zoo_class"] = class_path(self)
 
     def setup(self, stage: str) -> None:
         """Compares the data with the model, and compiles.

@@ -1,12 +1,11 @@
 """Files of other implementations' weights."""
 
-import pickle
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
+
+from zoo.untrusted import check_tensors, read_safetensors, read_torch
 
 _NAMES = ("model.safetensors", "pytorch_model.bin", "model.pt")
 
@@ -23,18 +22,13 @@ def read_weights(source: Path) -> dict[str, Tensor]:
         if not found:
             raise FileNotFoundError(f"{source} has none of {', '.join(_NAMES)}")
         source = found[0]
-    try:
-        if source.suffix == ".safetensors":
-            weights = load_file(source)
-        else:
-            weights = torch.load(source, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{source} is damaged, or no file of weights") from error
+    weights: Any = (
+        read_safetensors(source) if source.suffix == ".safetensors" else read_torch(source)
+    )
     for inner in ("state_dict", "model"):
         if isinstance(weights, dict) and isinstance(weights.get(inner), dict):
             weights = weights[inner]
-    if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
-        raise ValueError(f"{source} holds no tensors by name")
+    weights = check_tensors(weights, str(source), source.stat().st_size)
     return {key.removeprefix("module."): tensor for key, tensor in weights.items()}
 
 

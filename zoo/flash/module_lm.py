@@ -20,6 +20,7 @@ from zoo.flash.network import DecodeState, Kind
 from zoo.flash.scores import ScoreName
 from zoo.flash.words import Words
 from zoo.layers.rotary import Pairing
+from zoo.loading import class_path
 from zoo.ranges import (
     AtLeastTwo,
     BelowOne,
@@ -29,6 +30,7 @@ from zoo.ranges import (
     Range,
     check_ranges,
 )
+from zoo.training.distributed import token_mean
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip
 
@@ -40,7 +42,7 @@ class FlashLM(LightningModule):
     `kind` makes it FLASH-Quad, or a Transformer of today with as many weights.
 
     Args:
-        vocab_size: Number of symbols; a text's are counted when it is read.
+        vocab_size: Number of symbols; `zoo fit` counts the text's.
         dim: Width d of the model.
         depth: Number of gated attention units; two have the weights of a Transformer's block.
         kind: flash (linear), flash_quad (attention to all), or transformer (RoPE, RMSNorm,
@@ -154,7 +156,7 @@ class FlashLM(LightningModule):
         logits = self(batch[0], self._documents(batch))
         targets = batch[1].flatten()
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="sum")
-        loss = loss / (targets != NO_TARGET).sum().clamp(min=1)
+        loss = token_mean(loss, (targets != NO_TARGET).sum())
         if is_logging_step(self):
             log_every(self, {"train/loss": loss})
         return loss
@@ -207,7 +209,7 @@ class FlashLM(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = "zoo.FlashLM"
+        checkpoint["zoo_class"] = class_path(self)
 
     # Evaluation
 

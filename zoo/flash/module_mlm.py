@@ -1,6 +1,6 @@
 """Masked language model, and classifier, as a LightningModule."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from zoo.flash.scores import ScoreName
 from zoo.flash.words import Words
 from zoo.layers.counter_rng import uniform
 from zoo.layers.rotary import Pairing
+from zoo.loading import class_path
 from zoo.ranges import (
     AtLeastTwo,
     BelowOne,
@@ -30,6 +31,7 @@ from zoo.ranges import (
     Whole,
     check_ranges,
 )
+from zoo.training.distributed import token_mean
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip
 
@@ -45,7 +47,7 @@ class FlashMLM(LightningModule):
     --model.pretrained RUN` goes on with the same network and a new head.
 
     Args:
-        vocab_size: Number of symbols: the text's, and one for the mask.
+        vocab_size: Number of symbols: the text's, and one for the mask; `zoo fit` counts them.
         dim: Width d of the model.
         depth: Number of gated attention units.
         kind: flash (linear), flash_quad (attention to all), or transformer.
@@ -90,6 +92,8 @@ class FlashMLM(LightningModule):
     Raises:
         ValueError: A value is out of range, or does not go with the others.
     """
+
+    own_symbols: ClassVar[int] = 1  # the mask, after the text's
 
     def __init__(
         self,
@@ -220,7 +224,7 @@ class FlashMLM(LightningModule):
         logits, targets, scored = self.losses(batch, u)
         targets = targets.where(scored, -100)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
-        loss = loss / scored.sum().clamp(min=1)
+        loss = token_mean(loss, scored.sum())
         if is_logging_step(self):
             log_every(self, {"train/loss": loss})
         return loss
@@ -296,7 +300,7 @@ class FlashMLM(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = "zoo.FlashMLM"
+        checkpoint["zoo_class"] = class_path(self)
 
     # Evaluation
 

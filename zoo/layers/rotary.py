@@ -26,7 +26,7 @@ def rotary_tables(
     Returns:
         Two tensors of shape (*positions, dim / 2).
     """
-    i = torch.arange(0, dim, 2, dtype=torch.float64)
+    i = torch.arange(0, dim, 2, dtype=torch.float64, device="cpu")
     angles = positions.cpu().double()[..., None] * base ** (-i / dim)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     cos, sin = (f(angles).to(wide).to(positions.device, dtype) for f in (torch.cos, torch.sin))

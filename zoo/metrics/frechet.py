@@ -1,14 +1,25 @@
-"""Fréchet distance between Gaussians fitted to two sets of features."""
+"""Fréchet distance between Gaussians fitted to two sets of features.
+
+A covariance Σ is carried as a factor F with F'F = Σ: Tr (Σ1^½ Σ2 Σ1^½)^½ is then the nuclear norm
+of F1 F2', the sum of its singular values, which are known to d ε of the largest one. The roots of
+the eigenvalues of Σ1 Σ2 are known to √ε of it only, half of the digits, wherever Σ is singular: a
+set of no more features than dimensions, or a feature that is dead. Which half is kept depends on
+the processor.
+"""
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from zoo.metrics.checks import check_features
+
 
 class FeatureMoments:
     """Mean and covariance of features that arrive in batches, in float64 (Chan et al. 1979).
 
-    Sums of squares about the running mean, not about zero: nothing cancels when the mean is large.
+    The covariance is kept as the triangular factor of the centred features, the R of their QR
+    decomposition. Features are centred about their batch's mean, and a row tells how far that is
+    from the mean before it: nothing cancels when the mean is large.
 
     Args:
         dim: Number of features d.
@@ -18,18 +29,23 @@ class FeatureMoments:
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
         self.count = torch.zeros((), dtype=torch.float64, device=device)
         self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+        self._rows = torch.zeros(0, dim, dtype=torch.float64, device=device)
 
     def update(self, features_BD: Tensor) -> None:
-        """Adds a batch (B, d)."""
+        """Adds a batch (B, d).
+
+        Raises:
+            ValueError: The features are not d numbers an image, or not finite.
+        """
+        check_features(features_BD, width=len(self.mean))
         x = features_BD.to(self.mean)
         if len(x) == 0:
             return
         mean = x.mean(0)
         total = self.count + len(x)
         shift = mean - self.mean
-        self.scatter += (x - mean).T @ (x - mean)
-        self.scatter += torch.outer(shift, shift) * (self.count * len(x) / total)
+        between = shift * (self.count * len(x) / total).sqrt()
+        self._add(x - mean, between[None])
         self.mean = self.mean + shift * (len(x) / total)
         self.count = total
 
@@ -41,14 +57,25 @@ class FeatureMoments:
         dist.all_reduce(count)
         dist.all_reduce(mean)
         mean /= count.clamp(min=1)
-        shift = self.mean - mean
-        self.scatter += torch.outer(shift, shift) * self.count
-        dist.all_reduce(self.scatter)
+        self._add(((self.mean - mean) * self.count.sqrt())[None])
+        # Rows of zeros, so that all processes send equally many, change no product F'F.
+        own = torch.zeros(len(mean), len(mean)).to(mean)
+        factor = _triangle(self._rows)
+        own[: len(factor)] = factor
+        factors = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(factors, own)
+        self._rows = _triangle(torch.cat(factors))
         self.count, self.mean = count, mean
 
+    def _add(self, *rows: Tensor) -> None:
+        """Adds rows to the factor, which is made triangular once it has twice the rows it needs."""
+        self._rows = torch.cat([self._rows, *rows])
+        if len(self._rows) > 2 * len(self.mean):
+            self._rows = _triangle(self._rows)
+
     @property
-    def covariance(self) -> Tensor:
-        """Unbiased covariance (d, d).
+    def factor(self) -> Tensor:
+        """F of at most d rows, F'F being the unbiased covariance.
 
         Raises:
             ValueError: There are fewer than two features.
@@ -57,44 +84,80 @@ class FeatureMoments:
             raise ValueError(
                 f"a covariance needs at least 2 images, got {int(self.count)}: draw more samples"
             )
-        return torch.div(self.scatter, self.count - 1)
+        return _triangle(self._rows) / (self.count - 1).sqrt()
+
+    @property
+    def covariance(self) -> Tensor:
+        """Unbiased covariance (d, d); raises what `factor` does."""
+        return self.factor.T @ self.factor
 
 
-def _root(matrix: Tensor) -> Tensor:
-    """The symmetric square root of a positive semi-definite matrix."""
-    values, vectors = torch.linalg.eigh(matrix)
-    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+def _triangle(rows_ND: Tensor) -> Tensor:
+    """At most d rows with the same product F'F."""
+    if len(rows_ND) <= rows_ND.shape[1]:
+        return rows_ND
+    triangle: Tensor = torch.linalg.qr(rows_ND, mode="r").R
+    return triangle
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """A factor F of a covariance that has been rounded, F'F = Σ.
+
+    Rounding moves eigenvalues by d ε of the largest one. Those that are no larger are taken for the
+    zeros of a singular covariance, whose roots would be √(d ε), not 0.
+    """
+    precision = torch.finfo(covariance.dtype).eps
+    values, vectors = torch.linalg.eigh(covariance.double())
+    values = values.where(values > len(values) * precision * values[-1], 0).clamp(min=0)
+    root: Tensor = (vectors * values.sqrt()).T
     return root
 
 
 def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> Tensor:
     """Squared Fréchet (2-Wasserstein) distance of two Gaussians (Heusel et al. 2017, 1706.08500).
 
-    |μ1 - μ2|² + Tr(Σ1 + Σ2 - 2 (Σ1^½ Σ2 Σ1^½)^½), where the last trace is the sum of the roots of
-    the eigenvalues of a symmetric matrix: real and stable also for singular Σ, unlike sqrtm(Σ1 Σ2).
+    |μ1 - μ2|² + Tr(Σ1 + Σ2 - 2 (Σ1^½ Σ2 Σ1^½)^½). Near singularity a covariance in floating point
+    fixes its root to √ε only: of features, `frechet_distance` says more.
 
     Args:
         mean_1: (d,).
-        cov_1: (d, d).
+        cov_1: (d, d), its dtype telling how it was rounded.
         mean_2: (d,).
         cov_2: (d, d).
 
     Returns:
         A float64 scalar, at least 0.
+
+    Raises:
+        ValueError: A shape does not fit, or a number is not finite.
     """
-    mean_1, cov_1, mean_2, cov_2 = (t.double() for t in (mean_1, cov_1, mean_2, cov_2))
-    root = _root(cov_1)
-    cross = torch.linalg.eigvalsh(root @ cov_2 @ root).clamp(min=0).sqrt().sum()
-    distance = (mean_1 - mean_2).square().sum() + cov_1.trace() + cov_2.trace() - 2 * cross
-    clamped: Tensor = distance.clamp(min=0)
-    return clamped
+    means = [m if m.is_floating_point() else m.double() for m in (mean_1, mean_2)]
+    covs = [c if c.is_floating_point() else c.double() for c in (cov_1, cov_2)]
+    d = len(means[0])
+    if any(m.shape != (d,) for m in means) or any(c.shape != (d, d) for c in covs):
+        shapes = ", ".join(str(tuple(t.shape)) for t in (mean_1, cov_1, mean_2, cov_2))
+        raise ValueError(f"means and covariances have shapes {shapes}: give (d,) and (d, d)")
+    if not all(bool(t.isfinite().all()) for t in (*means, *covs)):
+        raise ValueError("a mean or covariance is not finite: the features it is of were not")
+    return _distance(means[0], _root(covs[0]), means[1], _root(covs[1]))
 
 
 def frechet_distance(moments_1: FeatureMoments, moments_2: FeatureMoments) -> Tensor:
     """Fréchet distance of two sets of features; with Inception features this is the FID.
 
     Biased upwards by an amount that grows as sets shrink: compare numbers of equal counts only.
+    Known to a few d ε of the traces of both covariances, singular or not.
+
+    Returns:
+        A float64 scalar, at least 0.
     """
-    return gaussian_distance(
-        moments_1.mean, moments_1.covariance, moments_2.mean, moments_2.covariance
-    )
+    return _distance(moments_1.mean, moments_1.factor, moments_2.mean, moments_2.factor)
+
+
+def _distance(mean_1: Tensor, root_1: Tensor, mean_2: Tensor, root_2: Tensor) -> Tensor:
+    """|μ1 - μ2|² + |F1|² + |F2|² - 2 |F1 F2'|*, |.|* being the nuclear norm."""
+    cross = torch.linalg.svdvals(root_1 @ root_2.T).sum()
+    traces = root_1.square().sum() + root_2.square().sum()
+    distance = (mean_1.double() - mean_2.double()).square().sum() + traces - 2 * cross
+    clamped: Tensor = distance.clamp(min=0)
+    return clamped

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from zoo.metrics.checks import check_features
+
 
 def polynomial_kernel(x_MD: Tensor, y_ND: Tensor) -> Tensor:
     """k(x, y) = (x·y / d + 1)³, shape (M, N)."""
@@ -42,8 +44,9 @@ def kernel_distance(
         Mean and standard deviation over the subsets, float64 scalars.
 
     Raises:
-        ValueError: A set has fewer than two items.
+        ValueError: A set has fewer than two items, or features of another number or not finite.
     """
+    check_features(x, y)
     if min(len(x), len(y)) < 2:
         raise ValueError(f"a kernel distance needs at least 2 images a set, got {len(x)}, {len(y)}")
     x, y = x.double(), y.double()

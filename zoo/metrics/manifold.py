@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.metrics.checks import check_features
+
 _CHUNK = 2**24  # distances held at a time: 128 MiB of float64
 
 
@@ -31,6 +33,17 @@ def _distances(x_MD: Tensor, y_ND: Tensor) -> Tensor:
     return squares.clamp_(min=0)
 
 
+def _rounding(*sets: Tensor) -> Tensor:
+    """How far two of `_distances` that are equal may come out apart.
+
+    A sum of d products is off by d ε max |x|² at most, in whatever order it is taken (Higham,
+    Accuracy and Stability, eq. 3.5). A distance is made of four of these and two sums, and off by
+    (4 d + 8) ε max |x|²; two distances are, together, by twice that.
+    """
+    largest = torch.stack([x.square().sum(1).max() for x in sets]).max()
+    return (8 * sets[0].shape[1] + 16) * torch.finfo(largest.dtype).eps * largest
+
+
 def neighbour_radii(x_ND: Tensor, k: int) -> Tensor:
     """Squared distance of each point to its k-th nearest other point, (N,)."""
     radii = []
@@ -50,6 +63,10 @@ def manifold_metrics(
     other real; recall: the same with the roles exchanged. density: mean number of real balls that a
     fake is in, over k (may exceed 1). coverage: share of real balls with a fake in them.
 
+    A point at a ball's surface is in it for precision and recall, and is not for density and
+    coverage, as in the authors' code. Duplicates lie there, so whatever differs by less than what
+    rounding may do to a distance counts as equal: no processor's rounding decides.
+
     Args:
         real: Features (N, d).
         fake: Features (M, d).
@@ -60,8 +77,9 @@ def manifold_metrics(
         Float64 scalars.
 
     Raises:
-        ValueError: A set has no k-th neighbour.
+        ValueError: A set has no k-th neighbour, or features of another number or not finite.
     """
+    check_features(real, fake)
     k = max(k_precision, k_density)
     if min(len(real), len(fake)) <= k or min(k_precision, k_density) < 1:
         raise ValueError(
@@ -71,6 +89,7 @@ def manifold_metrics(
     # About a common centre, so that |x|² + |y|² - 2 x·y cancels less.
     centre = real.double().mean(0)
     real, fake = real.double() - centre, fake.double() - centre
+    tie = _rounding(real, fake)
     real_precision, fake_recall = (neighbour_radii(x, k_precision) for x in (real, fake))
     real_density = neighbour_radii(real, k_density)
 
@@ -80,10 +99,9 @@ def manifold_metrics(
     for start, rows in _rows(real, fake):
         part = slice(start, start + len(rows))
         distances = _distances(rows, fake)
-        in_real |= (distances <= real_precision[part, None]).any(0)
-        in_fake.append((distances <= fake_recall).any(1))
-        # Strictly inside here, as in the authors' code.
-        inside = distances < real_density[part, None]
+        in_real |= (distances <= real_precision[part, None] + tie).any(0)
+        in_fake.append((distances <= fake_recall + tie).any(1))
+        inside = distances < real_density[part, None] - tie
         hits += inside.sum()
         covered.append(inside.any(1))
     return Manifold(

@@ -1,6 +1,7 @@
 """The verbs of this room: embed, similar, paraphrase, mine-pairs; the docstrings are their help."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,10 +12,11 @@ from zoo.cli.memory import check_memory
 from zoo.files import replacing
 from zoo.loading import load
 from zoo.ranges import Count, PositiveShare, Range, Seed, Share, Temperature, Whole
+from zoo.reading import numbered_lines
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
 from zoo.simbert.mining import mine
-from zoo.simbert.rows import numbered_lines
+from zoo.simbert.sentences import length_of
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -29,19 +31,21 @@ def _model(ckpt: str, device: Device, method: str) -> Any:
 
 
 def _lines(path: str) -> list[str]:
-    file = Path(path)
-    if path != "-" and not file.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    if path == "-":
-        try:
-            lines = sys.stdin.read().splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError("standard input is not UTF-8, convert it") from error
-    else:
-        lines = [line for _, line in numbered_lines(file)]
+    lines = [line for _, line in numbered_lines(path)]
     if not any(line.strip() for line in lines):
-        raise ValueError(f"{path} has no sentence: give one a line")
+        where = "standard input" if path == "-" else path
+        raise ValueError(f"{where} has no sentence: give one a line")
     return lines
+
+
+def _tell_cut(model: Any, lines: Sequence[str], max_length: int | None) -> None:
+    """Says how many lines are cut, and where."""
+    length = length_of(model) if max_length is None else max_length
+    share = model.tokenizer.share_cut(lines, length)
+    if share > 0:
+        many = f"{round(share * len(lines))} of {len(lines)} lines are"
+        own = " (the model's own length)" if max_length is None else ""
+        sys.stderr.write(f"zoo: {many} cut at {length} tokens{own}: --max_length\n")
 
 
 def embed(
@@ -50,7 +54,7 @@ def embed(
     input: str,
     output: str = "vectors.npy",
     batch_size: Count = 64,
-    max_length: Count = 64,
+    max_length: Count | None = None,
     dim: Count | None = None,
     normalize: bool = True,
     device: Device = "auto",
@@ -62,13 +66,15 @@ def embed(
         input: Text file of one sentence a line; - for standard input.
         output: The .npy to write.
         batch_size: Sentences at a time.
-        max_length: Tokens after which a sentence is cut.
+        max_length: Tokens after which a sentence is cut; the model's own length if not given.
         dim: The first so many features only, for a model trained with matryoshka.
         normalize: Scale to length 1.
         device: Where to compute; auto takes a GPU if there is one.
     """
     lines = _lines(input)
-    vectors = _model(ckpt, device, "encode").encode(
+    model = _model(ckpt, device, "encode")
+    _tell_cut(model, lines, max_length)
+    vectors = model.encode(
         lines,
         batch_size=batch_size,
         max_length=max_length,
@@ -97,7 +103,7 @@ def similar(
     Args:
         ckpt: A .ckpt file, a run directory or an exported folder.
         query: A sentence, or a list of them.
-        input: The corpus: a text file of one sentence a line.
+        input: The corpus: a text file of one sentence a line; - for standard input.
         index: Folder of the corpus's vectors: written if input is given too, else read.
         k: How many.
         batch_size: Sentences at a time.
@@ -109,6 +115,7 @@ def similar(
     model = _model(ckpt, device, "encode")
     if input is not None:
         lines = list(dict.fromkeys(line for line in _lines(input) if line.strip()))
+        _tell_cut(model, lines, None)
         corpus = SentenceIndex.build(model, lines, batch_size=batch_size, progress=True)
         if index is not None:
             corpus.save(index)

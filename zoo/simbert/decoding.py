@@ -13,7 +13,8 @@ from zoo.layers.counter_rng import uniform
 from zoo.simbert.batches import padded
 from zoo.simbert.cache import KeyValueCache
 from zoo.simbert.encoder import padding_mask
-from zoo.simbert.sentences import MAX_LENGTH, evaluating
+from zoo.simbert.sentences import evaluating
+from zoo.simbert.tokenizer import MAX_LENGTH
 
 if TYPE_CHECKING:
     from zoo.simbert.module import SimBERT

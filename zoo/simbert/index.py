@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,11 +15,16 @@ import torch
 from torch import Tensor
 
 from zoo.files import replacing
+from zoo.reading import decoded, parsed, read_bytes
+from zoo.untrusted import read_json_object
 
 if TYPE_CHECKING:
     from zoo.simbert.sentences import Model
 
 _BLOCK = 65_536  # sentences compared at a time
+# What NumPy raises over headers of any content.
+_DAMAGED = (ValueError, EOFError, OSError, TypeError, OverflowError, SyntaxError, TokenError)
+_OFF_UNIT = 1e-3  # what a rounded sum of squares is far from
 
 
 def fingerprint(model: Model) -> str:
@@ -133,9 +139,55 @@ class SentenceIndex:
 
         Raises:
             FileNotFoundError: It is not there.
+            ValueError: It is damaged, or is not of one index.
         """
         folder = Path(folder)
-        texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
-        vectors = np.load(folder / "vectors.npy", allow_pickle=False)
-        model = json.loads((folder / "model.json").read_text(encoding="utf-8"))["fingerprint"]
-        return cls(texts, torch.from_numpy(vectors), model)
+        texts = _texts(folder / "texts.json")
+        model = read_json_object(folder / "model.json").get("fingerprint")
+        if model is not None and not isinstance(model, str):
+            raise ValueError(f"{folder / 'model.json'}: the fingerprint {model!r:.80} is no text")
+        return cls(texts, _vectors(folder / "vectors.npy", len(texts)), model)
+
+
+def _texts(path: Path) -> list[str]:
+    """The sentences of an index, which may be many.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no list of texts.
+    """
+    text = decoded(read_bytes(path), path)
+    try:
+        texts = parsed(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{path} is no list of texts")
+    return texts
+
+
+def _vectors(path: Path, count: int) -> Tensor:
+    """The vectors of an index, whose header is not believed before the file is as long as it says.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no array of `count` unit vectors in float32.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file")
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        raise ValueError(f"{path} is cut off or no array: {error}") from error
+    if not isinstance(mapped, np.ndarray) or mapped.dtype != np.float32 or mapped.ndim != 2:
+        raise ValueError(f"{path} is no table of float32")
+    if len(mapped) != count:
+        raise ValueError(f"{path} has {len(mapped)} vectors for {count} sentences: make it anew")
+    vectors = torch.from_numpy(np.array(mapped))
+    if not torch.isfinite(vectors).all():
+        raise ValueError(f"{path} holds numbers that are not finite: make it anew")
+    if ((torch.linalg.vector_norm(vectors, dim=1) - 1).abs() > _OFF_UNIT).any():
+        raise ValueError(f"{path} holds vectors that are not of length 1: make it anew")
+    return vectors

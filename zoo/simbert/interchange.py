@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.simbert.tokenizer import SPECIAL, Tokenizer, read_tokens
 from zoo.simbert.training import make_encoder
+from zoo.untrusted import check_tensors, read_json_object, read_safetensors, read_torch
 
 Hparams = dict[str, Any]
 State = dict[str, Tensor]
 Exporter = Callable[[Mapping[str, Any], Mapping[str, Tensor], Path], None]
 TOKENIZER = "tokenizer._extra_state"
 _EPS = 1e-12
+_POSITIONS = "max_position_embeddings"
 
 # Theirs without prefix -> ours; query, key and value are one matrix of ours.
 _NAMES = {
@@ -82,9 +84,13 @@ def encoder_weights(theirs: Mapping[str, Tensor], source: str) -> State:
         else:
             raise ValueError(f"{source}: there is no place for the weight {key!r}")
     tied = parts.pop("decoder", {}).get("weight")
-    if tied is not None and not torch.equal(tied, found["word_embeddings.weight"]):
+    words = found.get("word_embeddings.weight")
+    if tied is not None and (words is None or not torch.equal(tied, words)):
         raise ValueError(f"{source}: the output layer is not tied to the embedding")
     for key, three in parts.items():
+        missing = [name for name in _QKV if name not in three]
+        if missing or len({part.shape for part in three.values()}) != 1:
+            raise ValueError(f"{source}: query, key and value of {key} are not three of one shape")
         found[key] = torch.cat([three[name] for name in _QKV])
     return found
 
@@ -137,12 +143,9 @@ def read_weights(path: Path) -> State:
     files = [path] if path.is_file() else [f for name in names if (f := path / name).is_file()]
     if not files:
         raise FileNotFoundError(f"{path} has neither {' nor '.join(names)}")
-    state: State
-    if files[0].suffix == ".safetensors":
-        state = load_file(files[0])
-    else:
-        state = torch.load(files[0], map_location="cpu", weights_only=True)
-    return state
+    file = files[0]
+    state = read_safetensors(file) if file.suffix == ".safetensors" else read_torch(file)
+    return check_tensors(state, str(file), file.stat().st_size)
 
 
 def read_tokenizer(folder: Path, size: int) -> Tensor:
@@ -154,13 +157,11 @@ def read_tokenizer(folder: Path, size: int) -> Tensor:
     """
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings = read_json_object(folder / "tokenizer_config.json")
     if (folder / "vocab.txt").is_file():
         tokens = read_tokens(folder / "vocab.txt")
     elif (folder / "tokenizer.json").is_file():
-        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        vocabulary = content["model"]["vocab"]
-        tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+        tokens = _tokens_of_json(folder / "tokenizer.json")
     else:
         raise FileNotFoundError(f"{folder} has neither vocab.txt nor tokenizer.json")
     # A vocabulary that was simplified twice gives every token another one's embedding.
@@ -169,7 +170,29 @@ def read_tokenizer(folder: Path, size: int) -> Tensor:
             f"{folder}: a vocabulary of {len(tokens)} tokens for {size} embeddings: "
             "it belongs to another model"
         )
-    return Tokenizer(tokens, settings.get("do_lower_case", True)).get_extra_state()
+    lower = settings.get("do_lower_case", True)
+    if not isinstance(lower, bool):
+        raise ValueError(f"{folder}: do_lower_case {lower!r:.80} is neither true nor false")
+    return Tokenizer(tokens, lower).get_extra_state()
+
+
+def _tokens_of_json(path: Path) -> list[str]:
+    """The vocabulary of a tokenizer.json, in the order of its numbers."""
+    model = read_json_object(path).get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocabulary, dict) or not all(
+        isinstance(number, int) for number in vocabulary.values()
+    ):
+        raise ValueError(f"{path}: model.vocab has no number for each token")
+    return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+def _number(config: Mapping[str, Any], field: str, folder: Path) -> int:
+    """A field of config.json that is a positive whole number."""
+    value = config.get(field)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{folder / 'config.json'}: {field} {value!r:.80} is no positive number")
+    return value
 
 
 def read_folder(
@@ -185,9 +208,9 @@ def read_folder(
     Raises:
         ValueError: It is of another kind, or something is missing.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json")
     kind = config.get("model_type", "bert")
-    found = {"bert": "learned", "roformer": "rotary"}.get(kind)
+    found = {"bert": "learned", "roformer": "rotary"}.get(str(kind))
     if found is None or (positions is not None and found != positions):
         raise ValueError(f"{folder} is of type {kind!r}: give a folder of the format's own type")
     if config.get("hidden_act", "gelu") != "gelu" or config.get("layer_norm_eps", _EPS) != _EPS:
@@ -198,15 +221,18 @@ def read_folder(
         raise ValueError(f"{folder} has no pooler: give --options.pooler cls, or mean")
     if pooler != "cls_linear":
         net = {key: value for key, value in net.items() if not key.startswith("pooler.")}
+    words = net.get("word_embeddings.weight")
+    if words is None or words.dim() != 2:
+        raise ValueError(f"{folder} has no embedding of words: no folder of this format")
     hparams: Hparams = {
-        "vocab_size": config["vocab_size"],
-        "hidden": config["hidden_size"],
-        "layers": config["num_hidden_layers"],
-        "heads": config["num_attention_heads"],
-        "intermediate": config["intermediate_size"],
-        "embedding_size": net["word_embeddings.weight"].shape[1],
+        "vocab_size": _number(config, "vocab_size", folder),
+        "hidden": _number(config, "hidden_size", folder),
+        "layers": _number(config, "num_hidden_layers", folder),
+        "heads": _number(config, "num_attention_heads", folder),
+        "intermediate": _number(config, "intermediate_size", folder),
+        "embedding_size": words.shape[1],
         "positions": found,
-        "max_positions": config.get("max_position_embeddings", 512),
+        "max_positions": _number({_POSITIONS: 512, **config}, _POSITIONS, folder),
         "rotary_value": config.get("rotary_value", False),
         "pooler": pooler,
     }
@@ -272,7 +298,7 @@ def write_config(hparams: Mapping[str, Any], folder: Path, *, head: bool) -> Non
     _write_json(folder / "config.json", config)
 
 
-def write_tokenizer(extra: Tensor, folder: Path) -> None:
+def write_tokenizer(extra: Tensor, folder: Path, max_length: int) -> None:
     """vocab.txt, tokenizer.json and tokenizer_config.json of transformers' BertTokenizer."""
     from tokenizers.processors import TemplateProcessing
 
@@ -294,7 +320,7 @@ def write_tokenizer(extra: Tensor, folder: Path) -> None:
     settings = {
         "tokenizer_class": "BertTokenizer",  # RoFormer's own would need a segmenter
         "do_lower_case": tokenizer.lower,
-        "model_max_length": 512,
+        "model_max_length": max_length,
         **special,
     }
     _write_json(folder / "tokenizer_config.json", settings)
@@ -328,7 +354,7 @@ def to_transformers(hparams: Mapping[str, Any], state: Mapping[str, Tensor], fol
         d = hparams["hidden"] // hparams["heads"]
         weights[f"{prefix}encoder.embed_positions.weight"] = sine_table(hparams["max_positions"], d)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    write_tokenizer(state[TOKENIZER], folder)
+    write_tokenizer(state[TOKENIZER], folder, hparams["max_positions"])
 
 
 def untrained_head(hparams: Mapping[str, Any]) -> State:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.simbert.interchange import (
@@ -20,13 +20,14 @@ from zoo.simbert.interchange import (
     foreign_weights,
     own_encoder,
     read_folder,
+    read_weights,
     sine_table,
     untrained_head,
     write_config,
     write_tokenizer,
 )
-
-_MAX_LENGTH = 64
+from zoo.simbert.tokenizer import Tokenizer
+from zoo.untrusted import read_json, read_json_object
 
 
 def to_sentence_transformers(
@@ -35,7 +36,10 @@ def to_sentence_transformers(
     """Writes a folder for `SentenceTransformer(folder)`, whose vectors are `encode`'s."""
     folder.mkdir(parents=True, exist_ok=True)
     write_config(hparams, folder, head=False)
-    write_tokenizer(state[TOKENIZER], folder)
+    tokenizer = Tokenizer()
+    tokenizer.set_extra_state(state[TOKENIZER])
+    length = min(tokenizer.length, hparams["max_positions"])
+    write_tokenizer(state[TOKENIZER], folder, length)
     net = own_encoder(state)
     rotary, width = hparams["positions"] == "rotary", hparams["hidden"]
     # BertModel has a pooler, which nobody asks here; RoFormerModel has none.
@@ -53,7 +57,7 @@ def to_sentence_transformers(
         kind = f"sentence_transformers.models.{name}"
         modules.append({"idx": i, "name": str(i), "path": path, "type": kind})
     _write(folder / "modules.json", modules)
-    settings = {"max_seq_length": _MAX_LENGTH, "do_lower_case": False}
+    settings = {"max_seq_length": length, "do_lower_case": False}
     _write(folder / "sentence_bert_config.json", settings)
     pooling = {
         "word_embedding_dimension": width,
@@ -79,37 +83,96 @@ def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def from_sentence_transformers(path: Path) -> tuple[Hparams, State]:
     """A sentence-transformers folder of BERT or RoFormer as a `SentenceSimilarity`.
 
+    Its max_seq_length is the model's length, at which `encode` cuts.
+
     Raises:
-        ValueError: It has a module, a pooling or a dense layer that is not ours.
+        ValueError: It has a module, a pooling or a dense layer that is not ours, or is damaged.
     """
-    modules = {m["type"].rsplit(".", 1)[-1]: path / m["path"] for m in _read(path / "modules.json")}
+    modules = _modules(path)
     unknown = set(modules) - {"Transformer", "Pooling", "Dense", "Normalize"}
     if unknown or "Pooling" not in modules or "Transformer" not in modules:
         raise ValueError(f"{path}: cannot take the modules {', '.join(modules)}")
-    pooling = _read(modules["Pooling"] / "config.json")
-    on = {k.removeprefix("pooling_mode_") for k, v in pooling.items() if "mode_" in k and v}
-    mode = pooling.get("pooling_mode") or "+".join(sorted(on))
+    mode = _pooling(read_json_object(modules["Pooling"] / "config.json"))
     pooler = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}.get(mode)
     if pooler is None or (pooler == "mean" and "Dense" in modules):
         raise ValueError(f"{path}: cannot take the pooling {mode!r} with {', '.join(modules)}")
     hparams, state = read_folder(modules["Transformer"], pooler=pooler)
+    tokenizer = Tokenizer()
+    tokenizer.set_extra_state(state[TOKENIZER])
+    tokenizer.max_length = _length(modules["Transformer"], hparams["max_positions"])
+    state[TOKENIZER] = tokenizer.get_extra_state()
     if "Dense" in modules:
-        dense = _read(modules["Dense"] / "config.json")
-        plain = dense["activation_function"].endswith("Identity") and dense["bias"]
-        if not plain or dense["out_features"] != hparams["hidden"]:
-            raise ValueError(f"{path}: the Dense module is not a square linear map with bias")
-        weights = load_file(modules["Dense"] / "model.safetensors")
-        for kind in ("weight", "bias"):
-            state[f"net.pooler.{kind}"] = weights[f"linear.{kind}"]
+        state.update(_dense(modules["Dense"], hparams["hidden"]))
         hparams["pooler"] = "cls_linear"
     return _as_similarity(hparams, state)
+
+
+def _modules(path: Path) -> dict[str, Path]:
+    """The folder of each kind of module."""
+    file = path / "modules.json"
+    listed = read_json(file)
+    if not isinstance(listed, list) or not listed:
+        raise ValueError(f"{file} is no list of modules")
+    modules: dict[str, Path] = {}
+    for module in listed:
+        kind, folder = (
+            (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
+        )
+        if not isinstance(kind, str) or not isinstance(folder, str):
+            raise ValueError(f"{file}: a module without type and path: {module!r:.80}")
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise ValueError(f"{file}: the path {folder!r:.80} leads out of the folder")
+        name = kind.rsplit(".", 1)[-1]
+        if name in modules:
+            raise ValueError(f"{file}: two modules of type {name}, of which only one can be taken")
+        modules[name] = path / folder
+    return modules
+
+
+def _pooling(config: Mapping[str, Any]) -> str:
+    """The kind of pooling, several joined by +: by one name, or by a switch each."""
+    mode = config.get("pooling_mode")
+    if mode is None:
+        switches = [key for key, value in config.items() if "pooling_mode_" in key and value]
+        mode = sorted(key.removeprefix("pooling_mode_") for key in switches)
+    return "+".join(map(str, mode)) if isinstance(mode, list) else str(mode)
+
+
+def _length(folder: Path, positions: int) -> int:
+    """The tokens after which sentence-transformers cuts.
+
+    Versions before 6 keep max_seq_length in sentence_bert_config.json, which still wins, version 6
+    model_max_length in tokenizer_config.json; what is above the positions is cut there.
+    """
+    for pattern, key in (
+        ("sentence_*_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+    ):
+        for file in sorted(folder.glob(pattern)):
+            value = read_json_object(file).get(key)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 3:
+                raise ValueError(f"{file}: {key} {value!r:.80} is no number of tokens")
+            return int(min(value, positions))
+    return positions
+
+
+def _dense(folder: Path, hidden: int) -> State:
+    """The weights of a dense layer that is our linear pooler."""
+    dense = read_json_object(folder / "config.json")
+    plain = str(dense.get("activation_function")).endswith("Identity") and dense.get("bias")
+    if not plain or dense.get("out_features") != hidden:
+        raise ValueError(f"{folder}: the Dense module is not a square linear map with bias")
+    weights = read_weights(folder)
+    for kind, shape in (("weight", (hidden, hidden)), ("bias", (hidden,))):
+        found = weights.get(f"linear.{kind}")
+        if found is None or tuple(found.shape) != shape:
+            raise ValueError(f"{folder}: linear.{kind} is not there with the shape {shape}")
+    return {f"net.pooler.{kind}": weights[f"linear.{kind}"].float() for kind in ("weight", "bias")}
 
 
 def from_bert(path: Path, *, pooler: str = "cls_linear") -> tuple[Hparams, State]:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.files import replacing
+from zoo.reading import numbered_lines, parsed
 from zoo.simbert.catalogues import catalogue_files, catalogue_groups
-from zoo.simbert.rows import Problems, numbered_lines
+from zoo.simbert.rows import Problems
 
 Kind = Literal["answers", "documents", "catalogues"]
 _END = re.compile(r"(?<=[。！？!?；;\n])|(?<=\. )")
@@ -108,8 +109,8 @@ def units(kind: Kind, path: Path) -> Iterator[list[str]]:
         if not line.strip():
             continue
         try:
-            content = json.loads(line)[name]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            content = parsed(line)[name]
+        except (ValueError, KeyError, TypeError, IndexError):
             problems.add(number, f'no JSON with "{name}"')
             continue
         texts = [content] if isinstance(content, str) else content

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from zoo.loading import class_path
 from zoo.ranges import BelowOne, Count, NonNegative, Positive, Whole, check_ranges
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions, unilm_mask
@@ -21,10 +22,9 @@ from zoo.simbert.training import (
     make_encoder,
     prepare,
     token_losses,
-    token_mean,
 )
 from zoo.training.averages import Averages
-from zoo.training.distributed import gather_with_grad
+from zoo.training.distributed import gather_with_grad, token_mean
 from zoo.training.log import log_every
 from zoo.training.optim import clip
 
@@ -201,7 +201,7 @@ class SimBERT(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = f"zoo.{type(self).__name__}"
+        checkpoint["zoo_class"] = class_path(self)
 
     def setup(self, stage: str) -> None:
         """Takes the first weights, and agrees with the data on a vocabulary.

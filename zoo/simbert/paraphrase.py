@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional as F
 
 from zoo.simbert.decoding import beam_search, sample
-from zoo.simbert.sentences import MAX_LENGTH, encode, evaluating, rows_vectors
+from zoo.simbert.sentences import checked, encode, evaluating, length_of, rows_vectors
+from zoo.simbert.tokenizer import MAX_LENGTH
 
 if TYPE_CHECKING:
     from zoo.simbert.module import SimBERT
@@ -109,7 +110,8 @@ def paraphrases(
         raise ValueError(f"{given[0]}={sampling[given[0]]} has no effect with beams={beams}")
     if unfinished not in ("drop", "mark"):
         raise ValueError(f"unfinished={unfinished!r}: choose drop or mark")
-    sources = [model.tokenizer.encode_masked(t, MAX_LENGTH) for t in texts]
+    texts, length = checked(texts, "paraphrases"), length_of(model)
+    sources = [model.tokenizer.encode_masked(t, length) for t in texts]
     if beams:
         n = min(n, beams)
         made = beam_search(model, sources, n, beams=beams, max_new=max_new, batch_size=batch_size)
@@ -163,7 +165,7 @@ def generation_numbers(
         texts: Sources.
         folder: Where to write paraphrases.txt, by the first process, which logs some of it.
     """
-    sources = model.tokenizer.encode(texts, MAX_LENGTH)
+    sources = model.tokenizer.encode(texts, length_of(model))
     made = sample(model, sources, _EVALUATED)
     lines, written, of = [], [], []
     for i, (source, targets) in enumerate(zip(sources, made, strict=True)):

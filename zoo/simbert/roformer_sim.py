@@ -11,7 +11,7 @@ from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Encoder, Pooler, Positions
 from zoo.simbert.losses import Contrast, cosine_matching, over_prefixes
 from zoo.simbert.module import Objective, SimBERT
-from zoo.simbert.sentences import MAX_LENGTH, rows_vectors
+from zoo.simbert.sentences import length_of, rows_vectors
 from zoo.training.averages import Averages
 from zoo.training.distributed import gather_with_grad
 
@@ -149,7 +149,7 @@ class RoFormerSim(SimBERT):
     def _teach(self, texts: list[str]) -> Tensor:
         """The teacher's vectors (n, H') of clean texts."""
         teacher = self._teacher[0]
-        return rows_vectors(teacher, teacher.tokenizer.encode(texts, MAX_LENGTH))
+        return rows_vectors(teacher, teacher.tokenizer.encode(texts, length_of(teacher)))
 
     def vector_losses(self, vectors: Tensor, batch: TextBatch) -> dict[str, Tensor]:
         """The contrastive loss, or the distillation from a teacher."""

@@ -1,25 +1,10 @@
-"""Rows of text files: their lines with numbers, and what is said of those that cannot be read."""
+"""What is said of rows of a file that cannot be read."""
 
-import gzip
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 _NAMED = 3  # bad rows that a warning spells out
-
-
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 text file, .gz or plain, with their numbers from 1.
-
-    Raises:
-        ValueError: A line is not UTF-8.
-    """
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield number, line.decode().rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not UTF-8, convert the file") from error
 
 
 class Problems:
@@ -27,10 +12,11 @@ class Problems:
 
     Args:
         path: The file.
+        rows: Those that are known already.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, list[str]()
+    def __init__(self, path: Path, rows: Sequence[str] = ()) -> None:
+        self.path, self.rows = path, list(rows)
 
     def add(self, line: int, reason: str) -> None:
         """Remembers a bad row."""

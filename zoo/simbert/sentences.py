@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     Model: TypeAlias = SimBERT | SentenceSimilarity
 
-MAX_LENGTH = 64  # tokens of a sentence, as in all of the posts' evaluations
 _CPU_TOKENS = 512  # at a time: what the layers pass on then stays in the cache of a core
 
 
@@ -64,12 +63,38 @@ def predict_step(
     return F.normalize(source_vectors(model.net, batch).float(), dim=-1)
 
 
+def length_of(model: Model) -> int:
+    """Tokens at which a model cuts sentences: its own length, or its learned positions if fewer."""
+    length = model.tokenizer.length
+    learned = model.net.position_embeddings is not None
+    return min(length, model.net.max_positions) if learned else length
+
+
+def checked(texts: Sequence[str], name: str) -> list[str]:
+    """The texts that a method was given.
+
+    Raises:
+        ValueError: They are no list of sentences.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise ValueError(f"{name} takes a list of sentences, not {texts!r:.40}: give [text]")
+    found = list(texts)
+    for i, text in enumerate(found):
+        if not isinstance(text, str):
+            raise ValueError(f"{name} takes sentences (str): number {i} is {text!r:.40}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name}: sentence {i} holds half a surrogate pair") from error
+    return found
+
+
 def encode(
     model: Model,
     texts: Sequence[str],
     *,
     batch_size: int = 64,
-    max_length: int = MAX_LENGTH,
+    max_length: int | None = None,
     normalize: bool = True,
     dim: int | None = None,
     progress: bool = False,
@@ -80,7 +105,8 @@ def encode(
         model: The model.
         texts: The sentences.
         batch_size: Most sentences at a time.
-        max_length: Tokens after which a sentence is cut.
+        max_length: Tokens after which a sentence is cut; what the model was trained with, which it
+            keeps with its weights, if not given.
         normalize: Scale to length 1.
         dim: The first so many features only, for a model trained with `matryoshka`.
         progress: Show a progress bar.
@@ -89,10 +115,10 @@ def encode(
         float32 (N, H) or (N, dim) on the CPU, in the order of the texts.
 
     Raises:
-        ValueError: A single text was given, or a number is out of range.
+        ValueError: No list of texts was given, or a number is out of range.
     """
-    if isinstance(texts, str):
-        raise ValueError("encode takes a list of sentences: give [text]")
+    texts = checked(texts, "encode")
+    max_length = length_of(model) if max_length is None else max_length
     if batch_size < 1 or max_length < 3:
         raise ValueError(
             f"batch_size={batch_size}, max_length={max_length}: need a sentence at a time or more, "

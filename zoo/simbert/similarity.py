@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from zoo.loading import class_path
 from zoo.ranges import BelowOne, Count, Finite, NonNegative, Positive, Whole, check_ranges
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions
@@ -163,7 +164,7 @@ class SentenceSimilarity(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = "zoo.SentenceSimilarity"
+        checkpoint["zoo_class"] = class_path(self)
 
     def setup(self, stage: str) -> None:
         """Takes the first weights, and agrees with the data on a vocabulary.

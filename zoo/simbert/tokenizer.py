@@ -4,14 +4,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from zoo.reading import decoded, parsed, read_bytes
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as WordPieces
 
+MAX_LENGTH = 64  # tokens of a sentence if nothing says otherwise, as in the posts' evaluations
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Where a sentence may be cut, the better places first (kexue.fm/archives/7427's preprocessing).
 _CUTS = "\n。！？!?；;，, "
@@ -36,6 +39,7 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.tokens: list[str] = []
         self.lower = lower
+        self.max_length: int | None = None  # tokens at which sentences are cut, if the model says
         self._pieces: WordPieces | None = None
         if tokens:
             self.adopt(tokens, lower)
@@ -59,16 +63,37 @@ class Tokenizer(nn.Module):
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def length(self) -> int:
+        """Tokens at which sentences are cut: what the model was trained with, or 64."""
+        return self.max_length or MAX_LENGTH
+
     def get_extra_state(self) -> Tensor:
-        """The vocabulary as uint8, for `state_dict`."""
-        text = json.dumps({"lower": self.lower, "tokens": self.tokens}, ensure_ascii=False)
+        """The vocabulary and the length as uint8, for `state_dict`."""
+        content: dict[str, Any] = {"lower": self.lower, "tokens": self.tokens}
+        if self.max_length is not None:
+            content["max_length"] = self.max_length
+        text = json.dumps(content, ensure_ascii=False)
         return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes the vocabulary out of a `state_dict`."""
-        content = json.loads(bytes(state.cpu().tolist()))
-        if content["tokens"]:
-            self.adopt(content["tokens"], content["lower"])
+        """Takes the vocabulary and the length out of a `state_dict`.
+
+        Raises:
+            ValueError: They are not what `get_extra_state` writes.
+        """
+        try:
+            content = parsed(bytes(state.cpu().tolist()).decode())
+            tokens, lower = list(content["tokens"]), content["lower"]
+            length = content.get("max_length")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the vocabulary of the weights is damaged: {error}") from error
+        texts = all(isinstance(token, str) and token for token in tokens)
+        if not texts or not isinstance(lower, bool) or not _is_length(length):
+            raise ValueError("the vocabulary of the weights is damaged: a value of another type")
+        if tokens:
+            self.adopt(tokens, lower)
+        self.max_length = length
 
     @property
     def pieces(self) -> "WordPieces":
@@ -98,6 +123,26 @@ class Tokenizer(nn.Module):
         """Token numbers of each text, without special tokens."""
         encoded = self.pieces.encode_batch_fast(list(texts), add_special_tokens=False)
         return [e.ids for e in encoded]
+
+    def fitting(self, texts: Sequence[str], room: int) -> list[str]:
+        """Each text, or its beginning of no more than `room` tokens, cut as `first_piece` does."""
+        fitted = []
+        for text in texts:
+            # A token is a character or more, but for decomposed ones, whose rows are cut later.
+            whole = len(text) <= room or len(self.pieces_of([text])[0]) <= room
+            length = len(text) if whole else self._characters(text, room)
+            fitted.append(first_piece(text, length))
+        return fitted
+
+    def _characters(self, text: str, tokens: int) -> int:
+        """How many characters of a text its first tokens are of."""
+        offsets = self.pieces.encode(text, add_special_tokens=False).offsets
+        return int(offsets[tokens - 1][1]) if tokens else 0
+
+    def share_cut(self, texts: Sequence[str], max_length: int) -> float:
+        """The share of the texts that have more tokens than `max_length` has room for."""
+        lengths = [len(ids) for ids in self.pieces_of(texts)]
+        return sum(n > max_length - 2 for n in lengths) / max(len(lengths), 1)
 
     def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
         """[CLS] text [SEP] of each text, at most `max_length` tokens."""
@@ -136,6 +181,11 @@ class Tokenizer(nn.Module):
             else:
                 groups.append([i])
         return groups
+
+
+def _is_length(value: Any) -> bool:
+    """Whether a value is a length that sentences can be cut at, or none."""
+    return value is None or (type(value) is int and 3 <= value < 2**31)
 
 
 def _spaced(character: str) -> bool:
@@ -194,9 +244,10 @@ def read_tokens(path: str | Path) -> list[str]:
     """The vocabulary of a vocab.txt, one token a line.
 
     Raises:
-        ValueError: A line is empty.
+        FileNotFoundError: There is no such file.
+        ValueError: A line is empty, or it is not UTF-8.
     """
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    lines = decoded(read_bytes(path), path).split("\n")
     tokens = lines[:-1] if lines[-1] == "" else lines
     tokens = [token.rstrip("\r") for token in tokens]
     if "" in tokens:

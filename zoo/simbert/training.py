@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.layers.precision import at_least_float32
 from zoo.loading import load
 from zoo.simbert.encoder import Encoder
-from zoo.training.distributed import processes
 from zoo.training.optim import may_fuse, piecewise_linear
 
 if TYPE_CHECKING:
@@ -98,6 +96,27 @@ def prepare(model: Model, stage: str) -> None:
         model.tokenizer.adopt(data.vocabulary(model.hparams["vocab_size"]), data.lower)
     # The same object: a checkpoint that is loaded later gives the data its vocabulary too.
     data.tokenizer = model.tokenizer
+    if stage == "fit":
+        agree_on_length(model, data)
+
+
+def agree_on_length(model: Model, data: Any) -> None:
+    """Makes learned positions enough for the rows of a fit, or its sentences short enough.
+
+    Raises:
+        ValueError: The rows of `--data.max_length` are longer than the positions.
+    """
+    if model.net.position_embeddings is None:
+        return
+    rows = 2 if data.purpose == "similar" else 1  # a source and a target
+    most = model.net.max_positions // rows
+    if data.max_length is None:
+        model.tokenizer.max_length = min(model.tokenizer.length, most)
+    elif data.max_length > most:
+        raise ValueError(
+            f"--data.max_length={data.max_length}: rows of {rows * data.max_length} tokens for "
+            f"--model.max_positions={model.net.max_positions}: lower it to {most}, or raise those"
+        )
 
 
 def start_from(model: Model, other: Any, path: str) -> None:
@@ -117,6 +136,7 @@ def start_from(model: Model, other: Any, path: str) -> None:
     if wrong:
         raise ValueError(f"init={path}: {wrong[0]} is not in both models: check the sizes")
     model.tokenizer.adopt(other.tokenizer.tokens, other.tokenizer.lower)
+    model.tokenizer.max_length = other.tokenizer.max_length
 
 
 def adamw(model: Model) -> Any:
@@ -132,20 +152,6 @@ def adamw(model: Model) -> Any:
     points = {int(k): float(v) for k, v in own["lr_schedule"].items()}
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, piecewise_linear(points))
     return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-
-def token_mean(total: Tensor, count: int) -> Tensor:
-    """A sum over this process's tokens, so scaled that DDP's mean is the mean over all tokens.
-
-    Args:
-        total: Sum of the tokens' losses.
-        count: Number of this process's tokens.
-    """
-    if processes() == 1:
-        return total / max(count, 1)
-    everywhere = torch.tensor(float(count), device=total.device)
-    dist.all_reduce(everywhere)
-    return total * processes() / everywhere.clamp(min=1)
 
 
 def token_losses(net: Encoder, hidden: Tensor, places: Tensor, labels: Tensor) -> Tensor:

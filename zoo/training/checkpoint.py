@@ -1,5 +1,6 @@
 """Checkpoints that are whole or not there: atomic files, saved at every way a run can end."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -8,11 +9,16 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
+from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.files import replacing
 from zoo.ranges import Whole, check_ranges
+from zoo.training.csv import MetricsCSV
 from zoo.training.guard import TrainingDivergedError
+from zoo.training.loops import use_exact_loops
 from zoo.training.stop import Stopped, StopRequest
+
+UNSAVED = ".unsaved"  # in a run directory: the run has begun, but written no checkpoint yet
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -21,18 +27,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Saves `checkpoint` at `path` (a local path) or leaves what was there."""
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        """Saves `checkpoint` at `path` (a local path) or leaves what was there.
+
+        Raises:
+            OSError: It could not be written, as on a full disk; names `path`.
+        """
+        try:
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            error.filename = str(path)  # the file object that torch writes to names none
+            raise
 
 
 class Checkpoint(lightning_callbacks.Checkpoint):
     """Keeps `run_dir/checkpoints/last.ckpt`, and `best.ckpt` by a validation metric.
 
     `last.ckpt` is written every n steps, at the end of training, and when Ctrl-C or SIGTERM asks
-    the run to stop. Weights that are not finite are never written, so the last good file stays.
+    the run to stop. Weights that are not finite are never written, so the last good file stays, and
+    a metric that is not finite is never the best.
 
     Args:
         every_n_train_steps: Optimiser steps between two writes of last.ckpt; 0 writes it only when
@@ -58,8 +73,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         self.keep_every_n_train_steps = keep_every_n_train_steps
         self.monitor, self.mode = monitor, mode
         self.best: float | None = None
-        self._saved_step = -1
-        self._seen_step = 0
+        self._saved_step = self._seen_step = -1
         self._stop = StopRequest()
 
     @staticmethod
@@ -69,50 +83,64 @@ class Checkpoint(lightning_callbacks.Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""
-        return {"best": self.best, "monitor": self.monitor}
+        return {"best": self.best, "monitor": self.monitor, "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the best value so far, if the metric is the same."""
-        if state_dict["monitor"] == self.monitor:
-            self.best = state_dict["best"]
+        best = state_dict.get("best")
+        same = state_dict.get("monitor") == self.monitor
+        same = same and state_dict.get("mode", self.mode) == self.mode
+        self.best = best if same and best is not None and math.isfinite(best) else None
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds how far metrics.csv is."""
+        for logger in _csv(trainer):
+            checkpoint["metrics_csv"] = logger.state_dict()
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Sets metrics.csv back to where it was."""
+        for logger in _csv(trainer) if "metrics_csv" in checkpoint else []:
+            logger.load_state_dict(checkpoint["metrics_csv"])
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives the Trainer loops that resume exactly."""
+        if stage == "fit":
+            use_exact_loops(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listens for Ctrl-C and SIGTERM from here on."""
         self._saved_step = self._seen_step = trainer.global_step
-        _begin_next_epoch(trainer)
         self._stop.install()
-        # Lightning broadcasts a flag for SIGTERM at every step and waits for it on the host; the
-        # stop request does that job on logging steps.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Saves when due, or saves and stops when asked, after an optimiser step."""
+    def after_step(self, trainer: Trainer) -> None:
+        """Saves when due, or saves and stops when asked."""
         step = trainer.global_step
-        if step == self._seen_step:  # the batch only accumulated gradients, which are not saved
+        if step == self._seen_step:  # the batch made no step
             return
         self._seen_step = step
-        due = self.every_n_train_steps and step % self.every_n_train_steps == 0
-        if due or _ends_here(trainer):
-            self.save_last(trainer)
-        if self.keep_every_n_train_steps and step % self.keep_every_n_train_steps == 0:
-            self.save_last(trainer)
-            self._link(trainer, f"step={step}.ckpt")
-        if self._stop.agreed(trainer):
-            self._save_and_stop(trainer)
+        every, keep = self.every_n_train_steps, self.keep_every_n_train_steps
+        kept = [f"step={step}.ckpt"] if keep and step % keep == 0 else []
+        asked = self._stop.agreed(trainer)
+        if kept or asked or (every and step % every == 0) or _ends_here(trainer):
+            self.save_last(trainer, *kept)
+        if asked:
+            self._raise_stopped(trainer)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def after_validation(self, trainer: Trainer) -> None:
         """Keeps the best, and stops if that was asked for meanwhile."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
-            return
-        if self.monitor is not None:
-            self._keep_best(trainer, self.monitor)
-        if self._stop.agreed(trainer, now=True):
-            self._save_and_stop(trainer)
+        best = ["best.ckpt"] if self.monitor and self._is_best(trainer, self.monitor) else []
+        asked = self._stop.agreed(trainer, now=True)
+        if best or asked or _ends_here(trainer):
+            self.save_last(trainer, *best)
+        if asked:
+            self._raise_stopped(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the end of a run that was stopped between batches."""
+        """Saves the end of a run that was stopped elsewhere."""
         if trainer.global_step != self._saved_step:
             self.save_last(trainer)
 
@@ -126,60 +154,55 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         """Gives the signals back."""
         self._stop.remove()
 
-    def save_last(self, trainer: Trainer) -> Path:
-        """Writes last.ckpt on all ranks' behalf.
+    def save_last(self, trainer: Trainer, *names: str) -> None:
+        """Writes last.ckpt on all ranks' behalf, and gives it more names.
+
+        last.ckpt comes last: a run that is killed before it goes on from an older one, and gives
+        the other names again.
 
         Raises:
             TrainingDivergedError: The weights are not finite.
         """
-        path = self.folder(trainer) / "last.ckpt"
-        if trainer.global_step != self._saved_step:
-            if not _finite(trainer.lightning_module):
-                raise TrainingDivergedError(
-                    f"the weights are not finite at step {trainer.global_step}: try a lower "
-                    "learning rate, gradient clipping (--trainer.gradient_clip_val 1) or "
-                    f"--trainer.precision 32-true; the last good one is in {path.parent}"
-                )
-            trainer.save_checkpoint(path)
-            self._saved_step = trainer.global_step
-        return path
+        folder = self.folder(trainer)
+        if not _finite(trainer.lightning_module):
+            raise TrainingDivergedError(
+                f"the weights are not finite at step {trainer.global_step}: try a lower "
+                "learning rate, gradient clipping (--trainer.gradient_clip_val 1) or "
+                f"--trainer.precision 32-true; the last good one is in {folder}"
+            )
+        first, *more = [*names, "last.ckpt"]
+        trainer.save_checkpoint(folder / first)
+        for name in more if trainer.is_global_zero else []:
+            temporary = folder / f".{name}.{os.getpid()}.tmp"
+            temporary.unlink(missing_ok=True)
+            os.link(folder / first, temporary)  # a second name: no second copy is written
+            os.replace(temporary, folder / name)
+        if trainer.is_global_zero:
+            (folder.parent / UNSAVED).unlink(missing_ok=True)
+        trainer.strategy.barrier()
+        self._saved_step = trainer.global_step
 
-    def _keep_best(self, trainer: Trainer, monitor: str) -> None:
+    def _is_best(self, trainer: Trainer, monitor: str) -> bool:
         if monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(map(str, trainer.callback_metrics)))
             raise ValueError(f"checkpoint.monitor {monitor!r} is not logged; logged are {known}")
         value = float(trainer.callback_metrics[monitor])
-        if self.best is None or (value < self.best if self.mode == "min" else value > self.best):
+        if not math.isfinite(value):
+            rank_zero_info(f"{monitor} is {value} at step {trainer.global_step}: not the best")
+            return False
+        best = self.best
+        if best is None or (value < best if self.mode == "min" else value > best):
             self.best = value
-            self._saved_step = -1  # the best value belongs into the file
-            self.save_last(trainer)
-            self._link(trainer, "best.ckpt")
+            return True
+        return False
 
-    def _link(self, trainer: Trainer, name: str) -> None:
-        """Gives last.ckpt a second name: no second copy is written."""
-        folder = self.folder(trainer)
-        if trainer.is_global_zero:
-            temporary = folder / f".{name}.tmp"
-            temporary.unlink(missing_ok=True)
-            os.link(folder / "last.ckpt", temporary)
-            os.replace(temporary, folder / name)
-        trainer.strategy.barrier()
-
-    def _save_and_stop(self, trainer: Trainer) -> None:
-        path = self.save_last(trainer)
+    def _raise_stopped(self, trainer: Trainer) -> None:
+        path = self.folder(trainer) / "last.ckpt"
         raise Stopped(self._stop.signal, f"saved step {trainer.global_step} in {path}")
 
 
-def _begin_next_epoch(trainer: Trainer) -> None:
-    """Counts the epoch that a run resumed at the last batch of one goes on with.
-
-    Lightning counts the finished epoch but takes the next one for the rest of it, so that its
-    `ready` count stays one short; a second resume would then repeat an epoch's order of data.
-    """
-    loop = trainer.fit_loop
-    progress: Any = loop.epoch_progress.total
-    if loop.restarted_mid_epoch and progress.processed == progress.ready:
-        loop.reset_restart_stage()
+def _csv(trainer: Trainer) -> list[MetricsCSV]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
 
 
 def _ends_here(trainer: Trainer) -> bool:

@@ -15,8 +15,10 @@ from zoo.files import replacing
 class MetricsCSV(Logger):
     """Writes the metrics of a run to `folder/metrics.csv`.
 
-    Lightning's CSVLogger deletes the file that is there when a run is resumed; this one keeps the
-    rows up to the step that the run is resumed from, and drops those that will be done again.
+    Lightning's CSVLogger deletes the file that is there when a run is resumed; this one goes on
+    from the very place that the checkpoint knows, so that the file of a run that was killed and
+    resumed is that of the run that was not. Of a checkpoint that knows none, the rows before the
+    first step that is logged again are kept.
 
     Args:
         folder: The run directory.
@@ -27,8 +29,20 @@ class MetricsCSV(Logger):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._resume = resume
-        self._columns: list[str] | None = None
-        self._row: dict[str, Any] = {}
+        self._columns = ["step"]
+        self._rows = 0  # that are written
+        self._row: dict[str, Any] = {}  # that is still open
+        self._begun = self._restored = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the file is: its columns, its number of rows, and the row that is still open."""
+        return {"columns": list(self._columns), "rows": self._rows, "row": dict(self._row)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there; what the file has beyond is dropped."""
+        self._columns, self._rows = list(state["columns"]), int(state["rows"])
+        self._row = dict(state["row"])
+        self._begun, self._restored = False, True
 
     @property
     def name(self) -> str:
@@ -54,25 +68,31 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Adds to the row of `step`; the row is written when the next one begins."""
         step = 0 if step is None else step
-        if self._columns is None:
+        if not self._begun:
             self._begin(step)
         if self._row and self._row["step"] != step:
             self._write_row()
         self._row.update(metrics, step=step)
 
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Writes the last row."""
         if self._row:
+            if not self._begun:
+                self._begin(self._row["step"])
             self._write_row()
 
     def _begin(self, step: int) -> None:
-        old = self._read() if self._resume else []
-        kept = [row for row in old if row["step"].isdigit() and int(row["step"]) < step]
-        self._columns = list(kept[0]) if kept else ["step"]
-        self._replace(kept)
+        rows = self._read() if self._resume else []
+        if self._restored:
+            rows = rows[: self._rows]
+        else:
+            rows = [row for row in rows if row["step"].isdigit() and int(row["step"]) < step]
+            self._columns = list(rows[0]) if rows else ["step"]
+        self._begun, self._rows = True, len(rows)
+        self._replace(rows)
 
     def _write_row(self) -> None:
-        assert self._columns is not None
         new = [key for key in self._row if key not in self._columns]
         if new:
             rows = self._read()
@@ -80,6 +100,7 @@ class MetricsCSV(Logger):
             self._replace(rows)
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(self._row)
+        self._rows += 1
         self._row = {}
 
     def _read(self) -> list[dict[str, str]]:
@@ -89,11 +110,10 @@ class MetricsCSV(Logger):
             return [row for row in csv.DictReader(file) if None not in row and row.get("step")]
 
     def _replace(self, rows: list[dict[str, str]]) -> None:
-        assert self._columns is not None
         with (
             replacing(self.path) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, self._columns)
+            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)

@@ -43,3 +43,17 @@ def gather_with_grad(x: Tensor) -> Tensor:
         return x
     gathered: Tensor = _Gather.apply(x)
     return gathered
+
+
+def token_mean(total: Tensor, count: int | Tensor) -> Tensor:
+    """A sum over this process's tokens, so scaled that DDP's mean is the mean over all tokens.
+
+    Args:
+        total: Sum of the tokens' losses.
+        count: Number of this process's tokens; a tensor where only the device knows it.
+    """
+    count = torch.as_tensor(count, dtype=torch.float32, device=total.device)
+    if processes() > 1:
+        count = count.clone()
+        dist.all_reduce(count)
+    return total * processes() / count.clamp(min=1)

@@ -47,7 +47,8 @@ class EMA(Callback):
         self._names = [name for name, _ in named]
         self._parameters = [parameter for _, parameter in named]
         start = self._restored or dict(named)
-        self._averages = [start[name].detach().to(p, copy=True) for name, p in named]
+        # In the parameters' memory layout, whatever the file's.
+        self._averages = [torch.empty_like(p).copy_(start[name].detach()) for name, p in named]
         self._restored = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

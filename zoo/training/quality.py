@@ -6,13 +6,14 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules.pixels import to_uint8
 from zoo.metrics.features import Extractor, load_extractor
 from zoo.metrics.frechet import FeatureMoments, frechet_distance
 from zoo.metrics.kernel import kernel_distance
-from zoo.metrics.manifold import manifold_metrics
+from zoo.metrics.manifold import Manifold, manifold_metrics
 from zoo.ranges import Count, Seed, Whole, check_ranges
 
 Split = Literal["train", "val", "test"]
@@ -149,8 +150,8 @@ class SampleQuality(Callback):
 
         fake = self._features(trainer, self.samples, draw)
         self._record(trainer, split, other, len(real), len(held_out))
-        values = self._compare(real, fake)
-        baseline = self._compare(real, held_out)
+        values = self._compare(real, fake, stage)
+        baseline = self._compare(real, held_out, "baseline")
         return {f"{stage}/{k}": v for k, v in values.items()} | {
             f"baseline/{k}": v for k, v in baseline.items()
         }
@@ -160,11 +161,12 @@ class SampleQuality(Callback):
         if (split, count) not in self._real:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             images: Tensor = data.reference_images(split, count)
-            if len(images) == 0:
-                raise ValueError(f"{type(data).__name__} has no {split} images to compare with")
-            self._real[split, count] = self._features(
-                trainer, len(images), lambda start, stop: images[start:stop]
-            )
+            if len(images):
+                self._real[split, count] = self._features(
+                    trainer, len(images), lambda start, stop: images[start:stop]
+                )
+            else:
+                self._real[split, count] = torch.empty(0, 0)
         return self._real[split, count]
 
     def _features(
@@ -202,18 +204,29 @@ class SampleQuality(Callback):
         # Metal has no float64, which the distances need.
         return features.cpu() if features.device.type == "mps" else features
 
-    def _compare(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        moments = [FeatureMoments(real.shape[1], real.device) for _ in range(2)]
-        for moment, features in zip(moments, (real, fake), strict=True):
-            moment.update(features)
-        kid, _ = kernel_distance(
-            real, fake, subsets=_SUBSETS, subset_size=_SUBSET_SIZE, seed=self.seed
-        )
-        manifold = manifold_metrics(
-            real, fake, k_precision=self.k_precision, k_density=self.k_density
-        )
-        values = {"frechet_distance": frechet_distance(*moments), "kid": kid}
-        return {k: v.float() for k, v in (values | manifold._asdict()).items()}
+    def _compare(self, real: Tensor, fake: Tensor, group: str) -> dict[str, Tensor]:
+        """The numbers that so many images allow; what others would need is put on record."""
+        count, values = min(len(real), len(fake)), dict[str, Tensor]()
+        most = max(self.k_precision, self.k_density)
+        if count >= 2:
+            moments = [FeatureMoments(real.shape[1], real.device) for _ in range(2)]
+            for moment, features in zip(moments, (real, fake), strict=True):
+                moment.update(features)
+            kid, _ = kernel_distance(
+                real, fake, subsets=_SUBSETS, subset_size=_SUBSET_SIZE, seed=self.seed
+            )
+            values |= {"frechet_distance": frechet_distance(*moments), "kid": kid}
+        if count > most:
+            values |= manifold_metrics(
+                real, fake, k_precision=self.k_precision, k_density=self.k_density
+            )._asdict()
+        needed = dict.fromkeys(("frechet_distance", "kid"), 2)
+        needed |= dict.fromkeys(Manifold._fields, most + 1)
+        if missing := [name for name in needed if name not in values]:
+            text = ", ".join(f"{name} (needs {needed[name]})" for name in missing)
+            self._protocol[f"left out of {group}"] = f"{text}: there are {count} images"
+            rank_zero_info(f"left out of {group}: {text}, there are {count} images")
+        return {k: v.float() for k, v in values.items()}
 
     def _record(
         self, trainer: Trainer, split: Split, other: Split, real: int, held_out: int

@@ -11,11 +11,12 @@ from lightning.pytorch.utilities import rank_zero_info
 
 import zoo
 from zoo.files import replacing
+from zoo.training.checkpoint import UNSAVED
 
 # What a checkpoint brings back when no config names it; paths and devices are the command's own.
 KEPT = ("seed_everything", "model", "data", "ema", "quality")
 KEPT_FOR_FIT = (*KEPT, "samples", "checkpoint", "trainer")
-_NOT_KEPT_TRAINER = (
+NOT_KEPT_TRAINER = (
     "accelerator",
     "strategy",
     "devices",
@@ -23,6 +24,7 @@ _NOT_KEPT_TRAINER = (
     "logger",
     "callbacks",
     "plugins",
+    "profiler",
     "default_root_dir",
     "fast_dev_run",
 )
@@ -33,17 +35,30 @@ class RunRecord(SaveConfigCallback):
 
     def __init__(self, parser: Any, config: Any, **kwargs: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+        self._written = False
         self._step: int | None = None  # of the checkpoint; a test's trainer is at 0
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Saves the whole config where the run is, and sends it to the loggers."""
+        """Sends the whole config to the loggers."""
         if stage != "fit":
             return
-        with replacing(Path(trainer.default_root_dir, "config.yaml")) as file:
-            self.parser.save(self.config, file, skip_none=False, overwrite=True, multifile=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):  # the model's hparams are there; add all the rest
                 logger.experiment.config.update({"zoo": self._primitives()}, allow_val_change=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves the config where the run is, once it has begun: a start that fails leaves none."""
+        if self._written or not trainer.is_global_zero:
+            return
+        self._written = True
+        run_dir = Path(trainer.default_root_dir)
+        if trainer.ckpt_path is None:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            (run_dir / UNSAVED).touch()
+        with replacing(run_dir / "config.yaml") as file:
+            self.parser.save(self.config, file, skip_none=False, overwrite=True, multifile=False)
 
     def _primitives(self) -> dict[str, Any]:
         dumped = self.parser.dump(self.config, skip_none=False, format="json")
@@ -58,7 +73,7 @@ class RunRecord(SaveConfigCallback):
         config["trainer"] = {
             key: value
             for key, value in config.get("trainer", {}).items()
-            if key not in _NOT_KEPT_TRAINER and value is not None
+            if key not in NOT_KEPT_TRAINER
         }
         checkpoint["zoo_config"] = config
         checkpoint["zoo_version"] = zoo.__version__

@@ -150,10 +150,10 @@ class Message:
         Raises:
             ValueError: The bytes are none.
         """
-        message = cls(shape, seed)
-        size = 8 * message.heads.size
+        size = 8 * math.prod(shape)  # before there is room for them
         if len(data) < size or len(data) % 4:
-            raise ValueError(f"{len(data)} bytes are no message of {message.heads.size} heads")
+            raise ValueError(f"{len(data)} bytes are no message of {math.prod(shape)} heads")
+        message = cls(shape, seed)
         message.heads = np.frombuffer(data, "<u8", message.heads.size).astype(np.uint64)
         message.heads = message.heads.reshape(shape)
         if message.heads.min() < 1 << _LOW or message.heads.max() >= 1 << 63:

@@ -6,15 +6,22 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from zoo.files import replacing
 
-_MAGIC = b"ZBB1"
+VERSION = 2
+_MAGIC = b"ZBB"
 # Little-endian: channels, height, width, levels, images, chains, heads, seed, the codec's check,
-# the images' checksum, the weights' hash, the version of PyTorch.
-_HEADER = struct.Struct("<4s HHHH I HH I II 32s 12s")
+# then of version 1 the images' CRC-32, of version 2 their digest; the weights' hash, the version of
+# PyTorch, and of version 2 the length of the weights' name, which follows.
+_HEADERS = {
+    1: struct.Struct("<4s HHHH I HH I I I 32s 12s"),
+    2: struct.Struct("<4s HHHH I HH I I 32s 32s 12s B"),
+}
 
 
 class Archive(NamedTuple):
@@ -32,20 +39,25 @@ class Archive(NamedTuple):
     """Of the random bits that the message began with."""
     check: int
     """What `Codec.check` must come to where it is decoded."""
-    checksum: int
-    """CRC-32 of the grey levels as uint16, in order."""
+    digest: bytes
+    """`content_digest` of the images; of version 1 the CRC-32 of their grey levels alone."""
     weights: bytes
     """SHA-256 of the model's weights."""
     torch_version: str
     message: bytes
+    name: str = ""
+    """Where the weights came from, for people."""
+    version: int = VERSION
 
     def to_bytes(self) -> bytes:
         """The content of the file: the header, the message, and the CRC-32 of both."""
-        header = _HEADER.pack(
-            _MAGIC, *self.shape, self.levels, self.number, self.chains, self.heads, self.seed,
-            self.check, self.checksum, self.weights, self.torch_version.encode()[:12],
+        name = self.name.encode()[-255:]
+        header = _HEADERS[VERSION].pack(
+            b"%s%d" % (_MAGIC, VERSION), *self.shape, self.levels, self.number, self.chains,
+            self.heads, self.seed, self.check, self.digest, self.weights,
+            self.torch_version.encode()[:12], len(name),
         )  # fmt: skip
-        body = header + self.message
+        body = header + name + self.message
         return body + struct.pack("<I", zlib.crc32(body))
 
     def write(self, path: Path) -> int:
@@ -57,27 +69,71 @@ class Archive(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> "Archive":
-        """Reads a file.
+        """Reads a file of this version or of 1.
 
         Raises:
-            ValueError: It is none of these files, or damaged.
+            ValueError: It is none of these files, damaged, or says what cannot be.
         """
+        if not path.is_file():
+            problem = "is no file" if path.exists() else "is not there"
+            raise ValueError(f"{path} {problem}: give a file that zoo compress wrote")
         content = path.read_bytes()
-        if content[:3] != _MAGIC[:3]:
+        if content[:3] != _MAGIC:
             raise ValueError(f"{path} was not written by zoo compress")
-        if content[:4] != _MAGIC:
-            raise ValueError(f"{path} is of another version of zoo compress than this one's")
-        size = _HEADER.size
+        version = content[3] - ord("0") if len(content) > 3 else -1
+        if version not in _HEADERS:
+            raise ValueError(f"{path} is of another version of zoo compress than 1 to {VERSION}")
+        size = _HEADERS[version].size
         if len(content) < size + 4 or zlib.crc32(content[:-4]) != int.from_bytes(
             content[-4:], "little"
         ):
             raise ValueError(f"{path} is damaged or cut off: its checksum differs")
-        _, c, h, w, *numbers, weights, version = _HEADER.unpack(content[:size])
-        levels, number, chains, heads, seed, check, checksum = numbers
-        return cls(
-            (c, h, w), levels, number, chains, heads, seed, check, checksum, weights,
-            version.rstrip(b"\0").decode(), content[size:-4],
+        _, c, h, w, *fields = _HEADERS[version].unpack(content[:size])
+        levels, number, chains, heads, seed, check, digest, weights, torch_version, *more = fields
+        if version == 1:
+            digest = struct.pack("<I", digest)
+        end = size + (more[0] if more else 0)
+        archive = cls(
+            (c, h, w), levels, number, chains, heads, seed, check, digest, weights,
+            torch_version.rstrip(b"\0").decode(errors="replace"), content[end:-4],
+            content[size:end].decode(errors="replace"), version,
         )  # fmt: skip
+        archive._check(path)
+        return archive
+
+    def _check(self, path: Path) -> None:
+        """Refuses what no images can be: the rest is for the model to judge."""
+        dimensions = self.shape[0] * self.shape[1] * self.shape[2]
+        states = 8 * self.chains * self.heads
+        if not (dimensions and self.levels > 1 and self.number and states):
+            raise ValueError(
+                f"{path} is damaged: its header has a size of 0, or fewer than 2 levels"
+            )
+        if states > len(self.message):
+            raise ValueError(
+                f"{path} is damaged: a message of {len(self.message):,} bytes for {self.chains} "
+                f"chains of {self.heads} heads, which alone take {states:,}"
+            )
+
+    def matches(self, grey: NDArray[np.int64]) -> bool:
+        """Whether these are the images that were compressed, grey levels (N, C H W)."""
+        if self.version == 1:
+            crc = zlib.crc32(grey.astype("<u2").tobytes())
+            return struct.pack("<I", crc) == self.digest
+        return content_digest(grey, self.shape, self.levels, self.weights) == self.digest
+
+
+def content_digest(
+    grey: NDArray[np.int64], shape: tuple[int, int, int], levels: int, weights: bytes
+) -> bytes:
+    """SHA-256 over the weights' hash, the images' number, shape and levels, and their grey levels.
+
+    It finds mistakes; it is no signature, since who changes a file can change it too.
+    """
+    digest = hashlib.sha256(weights)
+    digest.update(struct.pack("<IHHHH", len(grey), *shape, levels))
+    digest.update(grey.astype("<u2").tobytes())
+    return digest.digest()
 
 
 def weights_hash(model: nn.Module) -> bytes:

@@ -9,7 +9,9 @@ The cosine w = <mu, z> has density e^{kappa w} (1 - w^2)^{(d-3)/2} up to its nor
 Quadrature in a = artanh(w), where the density e^{kappa tanh a} sech(a)^{d-1} is smooth for every d,
 gives all three to a few units of the last place. Once per dimension it fills a table of
 polynomials in t = kappa / (kappa + c); calls evaluate these in float64 for any input dtype. The
-same few operations for every kappa in [0, 1e8]: no switch, no series, no wait for the device.
+same few operations for every kappa in [0, 1e8]: no switch, no series, no wait for the device. At
+1e8 both kappa and Phi leave 8 digits behind the point, and their difference is wanted: 1 - A has a
+polynomial of its own, and kappa - Phi = KL + kappa (1 - A) is a sum of positive terms.
 """
 
 import functools
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.vae.tables import device_table, wide, with_slope
+from zoo.vae.tables import floating, table_rows, wide, with_slope
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,39 +34,53 @@ def kl_to_uniform(dim: int, concentration: Tensor) -> Tensor:
 
     Args:
         dim: Ambient dimension d >= 2; the sphere is S^{d-1}.
-        concentration: kappa in [0, 1e8], any shape and floating dtype; not checked here.
+        concentration: kappa in [0, 1e8], any shape and dtype; not checked here.
 
     Returns:
-        Shape and dtype of `concentration`, gradient kappa A'.
+        Shape and dtype of `concentration`, float of whole numbers; gradient kappa A'.
     """
     k = concentration.detach()
-    kl, _, variance = _moments(dim, k)
+    kl, _, variance, _ = _moments(dim, k)
     return with_slope(concentration, kl, k.to(variance.dtype) * variance)
 
 
 def log_partition(dim: int, concentration: Tensor) -> Tensor:
     """Phi = log E[e^{kappa w}] under the uniform law; arguments as for `kl_to_uniform`."""
     k = concentration.detach()
-    kl, mean, _ = _moments(dim, k)
+    kl, mean, _, _ = _moments(dim, k)
     return with_slope(concentration, k.to(mean.dtype) * mean - kl, mean)
+
+
+def log_peak(dim: int, concentration: Tensor) -> Tensor:
+    """Log of the highest density over the uniform law's, kappa - Phi; as for `kl_to_uniform`."""
+    k = concentration.detach()
+    kl, _, _, shortfall = _moments(dim, k)
+    return with_slope(concentration, kl + k.to(kl.dtype) * shortfall, shortfall)
 
 
 def mean_resultant_length(dim: int, concentration: Tensor) -> Tensor:
     """A = E[w], the length of the mean vector, in [0, 1); arguments as for `kl_to_uniform`."""
-    _, mean, variance = _moments(dim, concentration.detach())
+    _, mean, variance, _ = _moments(dim, concentration.detach())
     return with_slope(concentration, mean, variance)
+
+
+def mean_shortfall(dim: int, concentration: Tensor) -> Tensor:
+    """1 - A with all digits, however large kappa is; arguments as for `kl_to_uniform`."""
+    _, _, variance, shortfall = _moments(dim, concentration.detach())
+    return with_slope(concentration, shortfall, -variance)
 
 
 def cosine_variance(dim: int, concentration: Tensor) -> Tensor:
     """A' = Var(w); arguments as for `kl_to_uniform`."""
     # The one function whose gradient autograd finds: that of the table's polynomial.
+    concentration = floating(concentration)
     return _moments(dim, concentration)[2].to(concentration.dtype)
 
 
 def log_normalizer(dim: int, concentration: Tensor) -> Tensor:
     """Log C_d(kappa), the density being C_d(kappa) e^{kappa w}; as for `kl_to_uniform`."""
     k = concentration.detach()
-    kl, mean, _ = _moments(dim, k)
+    kl, mean, _, _ = _moments(dim, k)
     value = kl - k.to(mean.dtype) * mean - log_area(dim)
     return with_slope(concentration, value, -mean)
 
@@ -72,7 +88,7 @@ def log_normalizer(dim: int, concentration: Tensor) -> Tensor:
 def entropy(dim: int, concentration: Tensor) -> Tensor:
     """Differential entropy in nats, log area - KL; arguments as for `kl_to_uniform`."""
     k = concentration.detach()
-    kl, _, variance = _moments(dim, k)
+    kl, _, variance, _ = _moments(dim, k)
     return with_slope(concentration, log_area(dim) - kl, -k.to(variance.dtype) * variance)
 
 
@@ -113,8 +129,8 @@ def _scale(dim: int) -> float:
     return math.sqrt((dim - 1) * dim / 2)
 
 
-def _moments(dim: int, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """KL, A and A' at kappa, in float64."""
+def _moments(dim: int, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """KL, A, A' and 1 - A at kappa, in float64."""
     k = k.to(wide(k.device))
     c = _scale(dim)
     above = k + c
@@ -122,32 +138,26 @@ def _moments(dim: int, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     u = t * _CELLS
     cell = u.to(torch.int64).clamp(max=_CELLS - 1)
     x = (u - cell).mul(2).sub(1).unsqueeze(-1)
-    table = _table(dim, k.device)
-    rows = table.index_select(0, cell.flatten()).reshape(*k.shape, _TERMS, 3)
+    rows = _rows(dim, cell.flatten()).reshape(*k.shape, _TERMS, 4)
     value = rows[..., _TERMS - 1, :]
     for j in range(_TERMS - 2, -1, -1):
         value = torch.addcmul(rows[..., j, :], value, x)
-    kl, mean, variance = value.unbind(-1)
+    kl, mean, variance, shortfall = value.unbind(-1)
     kl = torch.log1p((k / c).square()) * ((dim - 1) / 4) + t.square() * kl
-    return kl, t * mean, variance / above.square()
-
-
-@torch.compiler.assume_constant_result
-def _table(dim: int, device: torch.device) -> Tensor:
-    return device_table(coefficients, dim, device)
+    return kl, t * mean, variance / above.square(), shortfall / above
 
 
 @functools.cache
 def coefficients(dim: int) -> "np.ndarray":
-    """Polynomials of (KL - (n/4) log(1 + (kappa/c)^2)) / t^2, A / t and A' (kappa + c)^2.
+    """Polynomials of (KL - (n/4) log(1 + (kappa/c)^2)) / t^2, A / t, A' s^2 and (1 - A) s.
 
-    These three are smooth and finite for t in [0, 1], the ends included, so that relative accuracy
-    lasts from kappa = 0 to infinity. In a cell of t they interpolate at Chebyshev nodes; the
-    nearest singularities, zeros of the Bessel function at imaginary kappa, lie on the circle
-    |t - 1/2| = 1/2, many cells away.
+    With s = kappa + c these four are smooth and finite for t in [0, 1], the ends included, so that
+    relative accuracy lasts from kappa = 0 to infinity. In a cell of t they interpolate at Chebyshev
+    nodes; the nearest singularities, zeros of the Bessel function at imaginary kappa, lie on the
+    circle |t - 1/2| = 1/2, many cells away.
 
     Returns:
-        Shape (cells, 8 powers of the place in [-1, 1] in its cell, 3), float64.
+        Shape (cells, 8 powers of the place in [-1, 1] in its cell, 4), float64.
     """
     import numpy as np
 
@@ -155,15 +165,20 @@ def coefficients(dim: int) -> "np.ndarray":
     t = (np.arange(_CELLS)[:, None] + (x + 1) / 2) / _CELLS
     c = _scale(dim)
     k = c * t / (1 - t)
-    kl, mean, variance = (v.reshape(k.shape) for v in quadrature(dim, k.ravel()))
+    kl, mean, variance, shortfall = (v.reshape(k.shape) for v in quadrature(dim, k.ravel()))
     lead = (dim - 1) / 4 * np.log1p((k / c) ** 2)
-    smooth = np.stack([(kl - lead) / t**2, mean / t, variance * (k + c) ** 2], -1)
-    powers: np.ndarray = np.linalg.inv(np.vander(x, increasing=True)) @ smooth
+    smooth = [(kl - lead) / t**2, mean / t, variance * (k + c) ** 2, shortfall * (k + c)]
+    powers: np.ndarray = np.linalg.inv(np.vander(x, increasing=True)) @ np.stack(smooth, -1)
     return powers
 
 
-def quadrature(dim: int, kappa: "np.ndarray") -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
-    """KL, A and A' by the trapezoidal rule in a = artanh(w), which converges exponentially.
+_rows = table_rows("bessel_rows", coefficients, (_TERMS, 4))
+
+
+def quadrature(
+    dim: int, kappa: "np.ndarray"
+) -> "tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]":
+    """KL, A, A' and 1 - A by the trapezoidal rule in a = artanh(w), which converges exponentially.
 
     Args:
         dim: Ambient dimension d >= 2.
@@ -175,7 +190,7 @@ def quadrature(dim: int, kappa: "np.ndarray") -> "tuple[np.ndarray, np.ndarray, 
     # In units of the local width: 10 covers the bell, the rest the tails e^{-n |a|} of low d.
     reach = math.ceil(10 * (10 + 64 / math.sqrt(n)))
     y = np.arange(-reach, reach + 1) / 10
-    kl, mean, variance = np.empty((3, len(kappa)))
+    kl, mean, variance, shortfall = np.empty((4, len(kappa)))
 
     # Small kappa: sums of positive terms over the uniform law, whose width in a is 1 / sqrt(n).
     small = kappa**2 < dim
@@ -187,6 +202,7 @@ def quadrature(dim: int, kappa: "np.ndarray") -> "tuple[np.ndarray, np.ndarray, 
     tilted = weights * np.cosh(k * w)
     norm = tilted.sum(-1)
     mean[small] = (weights * w * np.sinh(k * w)).sum(-1) / norm
+    shortfall[small] = 1 - mean[small]
     variance[small] = (tilted * w**2).sum(-1) / norm - mean[small] ** 2
     kl[small] = kappa[small] * mean[small] - phi
 
@@ -203,8 +219,9 @@ def quadrature(dim: int, kappa: "np.ndarray") -> "tuple[np.ndarray, np.ndarray, 
     p /= area
     shift = (p * rise).sum(-1, keepdims=True)
     mean[~small] = (mode + shift / k)[:, 0]
+    shortfall[~small] = (one_minus_mode - shift / k)[:, 0]
     variance[~small] = (p * (rise - shift) ** 2).sum(-1) / k[:, 0] ** 2
     # KL = kappa (A - w*) - n log sech(a*) - log(sigma area) + log(area of the uniform law's bell)
     bell = np.log(area / total) + np.log1p(-2 * k**2 / (r * (r + n))) / 2
     kl[~small] = (n / 2 * np.log1p(2 * k**2 / (n * (n + r))) + shift - bell)[:, 0]
-    return kl, mean, variance
+    return kl, mean, variance, shortfall

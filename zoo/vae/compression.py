@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from zoo.files import replacing
-from zoo.loading import load
+from zoo.loading import find_checkpoint, load, read_checkpoint
 from zoo.ranges import Count
 from zoo.vae.ans import Integers, Message
-from zoo.vae.archive import Archive, weights_hash
+from zoo.vae.archive import Archive, content_digest, weights_hash
 from zoo.vae.bits_back import Codec
 from zoo.vae.sources import grey_levels, open_source, read_images
 
 _SPLITS = ("train", "val", "test")
+_MOST = 65_535  # what a header has room for
 _SEED = 0
 
 
@@ -54,12 +55,18 @@ def compress(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be 1 or more, not {limit}")
+    for flag, value in (("chains", chains), ("heads", heads)):
+        if value is not None and not 1 <= value <= _MOST:
+            raise ValueError(f"--{flag} must be 1 to {_MOST}, not {value}")
     model: Any = load(ckpt)
     grey, title = _grey(model, ckpt, images, root, limit)
+    chains = min(chains, len(grey))
     heads = max(1, min(64, len(grey) // 32)) if heads is None else heads
     codec = Codec(model, chains=chains, heads=heads)
     message = codec.message(_SEED)
+    name, kept = _weights_name(ckpt)
     archive, ideal, first = _encode(codec, model, message, grey)
+    archive = archive._replace(name=name)
     path = Path(out)
     size = archive.write(path)
     if check:
@@ -68,20 +75,27 @@ def compress(
             raise ValueError(f"{path} does not decode to the same images")
     print("\n".join(_report(codec, grey, title, message, size, ideal, first)))
     print(f"written to {path}" + (", decoded again and found equal" if check else ""))
+    print(
+        f"only these very weights decode it: {name} (SHA-256 {archive.weights.hex()[:16]})" + kept
+    )
 
 
-def decompress(file: str, *, ckpt: str, out: str = "images") -> None:
+def decompress(ckpt: str, file: str, *, out: str = "images") -> None:
     """Writes the images of a file that `zoo compress` wrote.
 
     Args:
-        file: The file.
         ckpt: The model that compressed them: a .ckpt file, a run directory or an exported folder.
+        file: The file.
         out: An .npy to write, uint8 (N, C, H, W), or a folder for PNGs, numbered in their order.
     """
     path, target = Path(file), Path(out)
     as_array = target.suffix.lower() == ".npy"
     if not as_array and target.suffix and not target.is_dir():
         raise ValueError(f"--out {out}: give an .npy or a folder")
+    if Path(ckpt).suffix.lower() == ".zbb":
+        raise ValueError(
+            f"{ckpt} stands where CKPT does: zoo decompress CKPT FILE, as zoo compress"
+        )
     archive = Archive.read(path)
     images = to_uint8(decode(archive, load(ckpt), file), archive.levels)
     images = images.reshape(-1, *archive.shape)
@@ -107,27 +121,62 @@ def decode(archive: Archive, model: Any, name: str) -> Integers:
     Raises:
         ValueError: It is another model, or another machine to the last bit.
     """
-    if weights_hash(model) != archive.weights:
+    if (own := weights_hash(model)) != archive.weights:
+        source = f", those of {archive.name}" if archive.name else ""
+        theirs = archive.weights.hex()[:16]
         raise ValueError(
-            f"{name} was compressed with other weights (SHA-256 {archive.weights.hex()[:16]}...) "
-            f"than this model's ({weights_hash(model).hex()[:16]}...)"
+            f"{name} was compressed with other weights{source} (SHA-256 {theirs}) than this "
+            f"model's ({own.hex()[:16]}): they have been trained on, or it is another model"
         )
     codec = Codec(model, chains=archive.chains, heads=archive.heads)
+    _compare(archive, codec, name)
     differs = (
         "this machine or this PyTorch computes other probabilities than the one that compressed "
         f"{name} (PyTorch {archive.torch_version} there, {torch.__version__} here): decode it there"
     )
     if codec.check() != archive.check:
         raise ValueError(differs)
-    message = Message.from_bytes(archive.message, (codec.chains, codec.heads), archive.seed)
-    grey = np.empty((archive.number, codec.pixels), np.int64)
+    try:
+        message = Message.from_bytes(archive.message, (codec.chains, codec.heads), archive.seed)
+    except ValueError as error:
+        raise ValueError(f"{name} is damaged: {error}") from error
+    parts: list[Integers] = []  # as they come: no room is made for what the header promises
     starts = range(0, archive.number, archive.chains)
     for start in tqdm(reversed(starts), "decompress", len(starts), unit="step", disable=None):
-        rows = min(archive.chains, archive.number - start)
-        grey[start : start + rows] = codec.decode(message, rows)
-    if not message.is_spent() or _checksum(grey) != archive.checksum:
-        raise ValueError(differs)
+        parts.append(codec.decode(message, min(archive.chains, archive.number - start)))
+        if message.drawn:
+            raise ValueError(
+                f"{name} is damaged: its message ends after {sum(map(len, parts)):,} of "
+                f"{archive.number:,} images"
+            )
+    grey = np.concatenate(parts[::-1])
+    if not message.is_spent() or not archive.matches(grey):
+        raise ValueError(
+            f"{name} does not decode to what was compressed: it is damaged, or {differs}"
+        )
     return grey
+
+
+def _compare(archive: Archive, codec: Codec, name: str) -> None:
+    """Refuses an archive whose header is not of this model's images."""
+    for what, theirs, own in (
+        ("images of shape", archive.shape, codec.shape),
+        ("grey levels", archive.levels, codec.levels),
+        ("heads", archive.heads, codec.heads),
+    ):
+        if theirs != own:
+            raise ValueError(f"{name} is damaged: it says {what} {theirs}, and its model has {own}")
+
+
+def _weights_name(ckpt: str) -> tuple[str, str]:
+    """Where a model's weights are, and what to mind where they may change."""
+    file = find_checkpoint(ckpt)
+    if file.is_dir():
+        return str(file), ""
+    step = read_checkpoint(file).get("global_step")
+    changes = file.name in ("last.ckpt", "best.ckpt")
+    kept = f"; training on overwrites {file}: zoo export {ckpt} DIR keeps them" if changes else ""
+    return f"{file} at step {step}", kept
 
 
 def to_uint8(grey: Integers, levels: int) -> NDArray[np.uint8]:
@@ -184,6 +233,7 @@ def _encode(
             first = (start + len(batch), message.content, message.drawn)
         else:
             ideal += bits
+    weights = weights_hash(model)
     archive = Archive(
         shape=codec.shape,
         levels=codec.levels,
@@ -192,8 +242,8 @@ def _encode(
         heads=codec.heads,
         seed=_SEED,
         check=codec.check(),
-        checksum=_checksum(grey),
-        weights=weights_hash(model),
+        digest=content_digest(grey, codec.shape, codec.levels, weights),
+        weights=weights,
         torch_version=torch.__version__,
         message=message.to_bytes(),
     )
@@ -251,7 +301,3 @@ def _png_size(image: NDArray[np.uint8]) -> int:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.tell()
-
-
-def _checksum(grey: Integers) -> int:
-    return zlib.crc32(grey.astype("<u2").tobytes())

@@ -11,11 +11,12 @@ _LOW_DIM = 16  # below it vectors are float64 too: |eps - <eps, mu> mu| may lose
 
 
 class Draw(torch.autograd.Function):
-    """(mu, kappa, noise) -> (z, w), z = w mu + sech(a) v, with few passes over the vectors.
+    """(mu, kappa, noise) -> (z, 1 - w), z = w mu + sech(a) v, with few passes over the vectors.
 
     v = (eps - <eps, mu> mu) / |.| is uniform on the unit sphere orthogonal to mu, and sech(a) =
     sqrt(1 - w^2). Shapes (*batch, d), (*batch), (*samples, *batch, d + 1); the first of the d + 1
-    normal numbers gives w, the others are eps. w is float64, and z of the dtype of mu.
+    normal numbers gives w, the others are eps. 1 - w is float64, with all digits where w rounds to
+    1, and z of the dtype of mu.
 
     The gradient in mu lacks its part along mu, which a normalised vector does not have.
     """
@@ -24,7 +25,7 @@ class Draw(torch.autograd.Function):
     def forward(  # type: ignore[no-untyped-def]
         ctx, mean_direction: Tensor, concentration: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The draw, and its cosine."""
+        """The draw, and what its cosine lacks to 1."""
         dim = mean_direction.shape[-1]
         scalar = wide(noise.device)
         a, slope = quantile(dim, concentration.to(scalar), noise[..., 0].to(scalar))
@@ -41,11 +42,13 @@ class Draw(torch.autograd.Function):
         z.addcmul_(eps, of_eps.to(mu.dtype).unsqueeze(-1))
         ctx.save_for_backward(mean_direction, noise, w, sine, slope, along, across)
         ctx.dtypes = concentration.dtype, concentration.shape
-        return z.to(mean_direction.dtype), w
+        return z.to(mean_direction.dtype), 2 / (2 * a).exp().add(1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_z: Tensor, grad_w: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[no-untyped-def]
+    def backward(
+        ctx, grad_z: Tensor, grad_drop: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[no-untyped-def]
         """Gradients in mu and kappa; the noise gets none."""
         mean_direction, noise, w, sine, slope, along, across = ctx.saved_tensors
         mu, eps = _vectors(mean_direction, noise)
@@ -65,7 +68,7 @@ class Draw(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             # dw/da = sech^2 a, d sech(a)/da = -w sech a
             dtype, shape = ctx.dtypes
-            grad_kappa = sine * (sine * (g_mu + grad_w) - w * g_v) * slope
+            grad_kappa = sine * (sine * (g_mu - grad_drop) - w * g_v) * slope
             grad_kappa = grad_kappa.sum_to_size(shape).to(dtype)
         return grad_mu, grad_kappa, None
 

@@ -92,7 +92,7 @@ def on_test_start(model: ImageVAE) -> None:
             _levels(model),
             model.hparams["binarization"],
         )
-    if getattr(data, "num_classes", 0) > 1:
+    if getattr(data, "num_classes", 0) > 1 and not getattr(data, "unlabelled", None):
         train = data.split("train")  # type: ignore[union-attr]
         count = min(max(LABELLED), len(train))
         batch = train.__getitems__(list(range(count))).to(model.device)

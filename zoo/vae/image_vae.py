@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from zoo.layers.counter_rng import uniform
+from zoo.loading import class_path
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import clip, may_fuse
 from zoo.vae import evaluation, generation
@@ -218,7 +219,7 @@ class ImageVAE(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = f"zoo.{type(self).__name__}"
+        checkpoint["zoo_class"] = class_path(self)
 
     def setup(self, stage: str) -> None:
         """Compares the data with the model, sets the output's bias, and compiles.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.vae.tables import device_table
+from zoo.vae.tables import table_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,8 +48,7 @@ def quantile(dim: int, k: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     x_cell = v.to(torch.int64).clamp(max=_X_CELLS - 1)
     ft, fx = u - t_cell, v - x_cell
     cell = t_cell * _X_CELLS + x_cell
-    table = _table(dim, k.device)
-    rows = table.index_select(0, cell.flatten()).reshape(*cell.shape, 4, 4)
+    rows = _rows(dim, cell.flatten()).reshape(*cell.shape, 4, 4)
     fx = fx.unsqueeze(-1)
     p = torch.addcmul(rows[..., 2, :], rows[..., 3, :], fx)
     p = torch.addcmul(rows[..., 1, :], p, fx)
@@ -113,11 +112,6 @@ def _scale(dim: int) -> float:
     return (dim - 1) / 2 + 3
 
 
-@torch.compiler.assume_constant_result
-def _table(dim: int, device: torch.device) -> Tensor:
-    return device_table(pieces, dim, device)
-
-
 @functools.cache
 def pieces(dim: int) -> "np.ndarray":
     """Cubic polynomials of delta: a bicubic not-a-knot spline through its values on the grid.
@@ -138,6 +132,9 @@ def pieces(dim: int) -> "np.ndarray":
     power = np.array([[1, 4, 1, 0], [-3, 0, 3, 0], [3, -6, 3, 0], [-1, 3, -3, 1]]) / 6
     cells = np.einsum("...tx,lt,mx->...ml", windows, power, power)
     return np.ascontiguousarray(cells.reshape(-1, 4, 4))
+
+
+_rows = table_rows("cosine_quantile_rows", pieces, (4, 4))
 
 
 def _pad(values: "np.ndarray") -> "np.ndarray":

@@ -1,10 +1,9 @@
 """What the verbs work on: a split of a checkpoint's data or a recipe's, or images of one's own."""
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +11,11 @@ import yaml
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from datamodules.decoding import decode, open_picture
+from datamodules.described import tell, tell_lines
 from datamodules.image_data import ImageBatch, ResidentImages
-from datamodules.image_files import ImageFiles, decode
+from datamodules.image_files import ImageFiles
+from datamodules.image_formats import is_picture
 from datamodules.loader import epoch_loader
 from datamodules.pixels import to_float
 from zoo.loading import find_checkpoint, read_checkpoint
@@ -92,7 +94,11 @@ def open_source(
     if own is not None and theirs[0] is not None and theirs != tuple(own):
         raise ValueError(f"{_name(spec)} has images of {_by(theirs)}, the model of {_by(own)}")
     if not len(dataset):
-        raise ValueError(f"the {split} split of {_name(spec)} is empty: choose another --split")
+        raise ValueError(
+            f"the {split} split of {_name(spec)} is empty{_reason(module, split)}: choose another "
+            "--split"
+        )
+    tell(module)
 
     def finish(batch: Any) -> Any:
         return module.on_after_batch_transfer(batch, 0)
@@ -124,39 +130,62 @@ def read_images(
         names = sorted(files.names())
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(str(error).replace("--data.root must", "it must")) from error
+    if exact and (missed := [kind for kind in files.left_out if is_picture(kind)]):
+        raise ValueError(
+            f"{path} holds {files.left_out[missed[0]]} {missed[0]}: the archive would lack them; "
+            "convert them, or take them away"
+        )
     images = np.empty((len(names), *shape), np.uint8)
     for i, name in enumerate(names):
-        content = files.read(name)
-        if exact:
-            _check_file(name, content, shape)
         try:
-            images[i] = decode(content, shape[0], shape[1:])
+            if exact:
+                with files.open(name) as file:
+                    _check_file(name, file, shape)
+            with files.open(name) as file:
+                images[i] = decode(file, shape[0], shape[1:])
+        except UnfitError:
+            raise
         except Exception as error:  # a broken image can raise nearly anything
             raise ValueError(f"{path}: {name} cannot be read ({error}): remove it") from error
+    tell_lines([f"{len(names):,} pictures in {path}", *files.left_out_lines()])
     return names, images
 
 
-def _check_file(name: str, content: bytes, shape: tuple[int, int, int]) -> None:
-    from PIL import Image, UnidentifiedImageError
+class UnfitError(ValueError):
+    """A picture that a model cannot code without a loss."""
 
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            size, mode = (image.height, image.width), image.mode
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{name} cannot be read ({error}): remove it") from error
+
+def _check_file(name: str, file: IO[bytes], shape: tuple[int, int, int]) -> None:
+    """Refuses what `decode` would change: size, mode, transparency, further frames, rotation."""
+    with open_picture(file) as image:
+        size, mode = (image.height, image.width), image.mode
+        frames = getattr(image, "n_frames", 1)
+        clear = "transparency" in image.info
+        turned = image.getexif().get(0x0112, 1) != 1
     modes = ("1", "L") if shape[0] == 1 else ("RGB",)
     if size != shape[1:] or mode not in modes:
-        raise ValueError(
+        raise UnfitError(
             f"{name} is {size[0]}x{size[1]} of mode {mode}, and this model compresses "
             f"{shape[1]}x{shape[2]} of mode {modes[-1]} only: nothing is resized or converted"
         )
+    for has, what in (
+        (frames > 1, f"{frames} frames"),
+        (clear, "a transparent colour"),
+        (turned, "an EXIF orientation"),
+    ):
+        if has:
+            raise UnfitError(f"{name} has {what}, which would be lost: save its pixels alone")
 
 
 def _read_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
     try:
-        array = np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{path} is not an .npy of numbers") from error
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # a header may claim any shape
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise ValueError(f"{path} is not an .npy of numbers, or damaged") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} is an .npz, no .npy")
     if array.dtype != np.uint8:
         raise ValueError(f"{path} holds {array.dtype}: give uint8 from 0 to 255")
     if array.ndim == 3 and shape[0] == 1:
@@ -165,7 +194,12 @@ def _read_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1:] != shape or not len(array):
         raise ValueError(f"{path} is of shape {array.shape}: the model takes N x {_by(shape)}")
-    return np.ascontiguousarray(array)
+    return np.array(array, order="C")
+
+
+def _reason(module: Any, split: str) -> str:
+    reason: Callable[[str], str] = getattr(module, "reason", lambda split: "")
+    return reason(split)
 
 
 def _to_float(batch: ImageBatch, levels: int) -> ImageBatch:
@@ -237,7 +271,8 @@ def _named(data: str) -> dict[str, Any]:
 def _instantiate(spec: dict[str, Any]) -> Any:
     """The DataModule of a config's data section; only of packages that configs may name."""
     import datamodules  # noqa: F401  # so that a bare name is found
-    from zoo.cli.parser import ZooParser, restrict_imports
+    from zoo.cli.parser import ZooParser
+    from zoo.cli.trusted import restrict_imports
 
     restrict_imports()
     parser = ZooParser()

@@ -65,7 +65,8 @@ class SphericalHead(nn.Module):
             values = [
                 kappa if target_kl is None else solve_concentration(d, target_kl) for d in spheres
             ]
-            self.register_buffer("kappas", torch.tensor(values), persistent=False)
+            kappas = torch.tensor(values, dtype=torch.get_default_dtype())
+            self.register_buffer("kappas", kappas, persistent=False)
         self.learned = concentration == "learned"
 
     def prior(self, noise: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datamodules.sentences import TextBatch
 from datamodules.vocabulary import Vocabulary
+from zoo.loading import class_path
 from zoo.ranges import (
     BelowOne,
     Count,
@@ -46,7 +47,8 @@ class TextVAE(LightningModule):
     networks and the training are those of arXiv 1901.05534; all numbers are nats a sentence.
 
     Args:
-        vocab_size: Symbols of the vocabulary, `</s>` and `<unk>` among them.
+        vocab_size: Symbols of the vocabulary, `</s>` and `<unk>` among them; `zoo fit` counts the
+            text's.
         end: Number of `</s>`: 0, or 256 at byte level.
         posterior: gaussian, vmf (on the sphere), or none: an LSTM language model.
         latent_dim: Numbers d of z; on the sphere the dimension of the space around it.
@@ -281,10 +283,6 @@ class TextVAE(LightningModule):
         """Clips all gradients as `--trainer.gradient_clip_val` says; see `DDPM`."""
         clip(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
 
-    def on_train_start(self) -> None:
-        """Makes up for a validation that a killed run had not yet done."""
-        self.plateau.make_up(self.trainer)
-
     # Evaluation
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
@@ -369,8 +367,8 @@ class TextVAE(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`, and keeps what the learning rate waits for."""
-        checkpoint["zoo_class"] = "zoo.TextVAE"
-        checkpoint["plateau"] = self.plateau.save(self.trainer)
+        checkpoint["zoo_class"] = class_path(self)
+        checkpoint["plateau"] = self.plateau.save()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on with the learning rate's schedule.

@@ -16,7 +16,7 @@ from torch.distributions.kl import register_kl
 
 from zoo.vae import bessel
 from zoo.vae.draw import Draw
-from zoo.vae.tables import wide
+from zoo.vae.tables import floating, wide
 
 
 class _Sphere(constraints.Constraint):
@@ -26,6 +26,7 @@ class _Sphere(constraints.Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each vector is on the sphere."""
+        value = floating(value)
         tolerance = max(1e-3, 4 * torch.finfo(value.dtype).eps)
         wide_value = value.to(torch.promote_types(value.dtype, torch.float32))
         good: Tensor = (torch.linalg.vector_norm(wide_value, dim=-1) - 1).abs() <= tolerance
@@ -51,7 +52,8 @@ class VonMisesFisher(Distribution):
 
     Args:
         mean_direction: mu, unit vectors, shape (..., d), d >= 2.
-        concentration: kappa in [0, 1e8], shape (...); 0 is the uniform law.
+        concentration: kappa in [0, 1e8], shape (...), or a number; 0 is the uniform law. KL and
+            entropy have its dtype, and that of the mean direction for whole numbers.
         validate_args: Check the values, which waits for the device; as torch's default if None.
 
     Raises:
@@ -68,9 +70,11 @@ class VonMisesFisher(Distribution):
     def __init__(
         self,
         mean_direction: Tensor,
-        concentration: Tensor,
+        concentration: Tensor | float,
         validate_args: bool | None = None,
     ) -> None:
+        mean_direction = floating(mean_direction)
+        concentration = floating(concentration, mean_direction)
         if mean_direction.ndim < 1 or mean_direction.shape[-1] < 2:
             raise ValueError(
                 f"mean_direction has shape {tuple(mean_direction.shape)}: its last dimension is "
@@ -108,8 +112,8 @@ class VonMisesFisher(Distribution):
         k = self.concentration.to(wide(self.concentration.device))
         along = bessel.cosine_variance(self.dim, k)
         # A / kappa, from A' = 1 - A^2 - (d - 1) A / kappa, finite at kappa = 0.
-        mean = bessel.mean_resultant_length(self.dim, k)
-        across = ((1 - mean.square() - along) / (self.dim - 1)).unsqueeze(-1)
+        short = bessel.mean_shortfall(self.dim, k)
+        across = ((short * (2 - short) - along) / (self.dim - 1)).unsqueeze(-1)
         square = self.mean_direction.to(k.dtype).square()
         return (across + (along.unsqueeze(-1) - across) * square).to(self.mean_direction.dtype)
 
@@ -164,19 +168,20 @@ class VonMisesFisher(Distribution):
         Returns:
             z, and the log-ratio in nats, shape (*sample_shape, *batch_shape).
         """
-        z, cosine = Draw.apply(self.mean_direction, self.concentration, noise)
-        k = self.concentration.to(cosine.dtype)
-        log_ratio = k * cosine - bessel.log_partition(self.dim, k)
+        z, drop = Draw.apply(self.mean_direction, self.concentration, noise)
+        k = self.concentration.to(drop.dtype)
+        log_ratio = bessel.log_peak(self.dim, k) - k * drop
         return z, log_ratio.to(self.concentration.dtype)
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """Log q(z) - log uniform(z) in nats, for unit vectors z (..., d) that broadcast."""
+        z = floating(z, self.mean_direction)
         dtype = torch.promote_types(z.dtype, torch.float32)
         apart = z.to(dtype) - self.mean_direction.to(dtype)
         k = self.concentration.to(wide(z.device))
         # 1 - <mu, z> = |z - mu|^2 / 2, which keeps its digits where kappa is large.
-        rise = k - bessel.log_partition(self.dim, k)
-        log_ratio = rise - k * (apart.square().sum(-1).to(k.dtype) / 2)
+        drop = apart.square().sum(-1).to(k.dtype) / 2
+        log_ratio = bessel.log_peak(self.dim, k) - k * drop
         return log_ratio.to(torch.promote_types(z.dtype, self.concentration.dtype))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -216,6 +221,8 @@ class HypersphericalUniform(Distribution):
     ) -> None:
         if dim < 2:
             raise ValueError(f"dim is {dim}: give that of the space around the sphere, 2 or more")
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"dtype is {dtype}: draws need a floating one, such as torch.float32")
         self.dim, self.dtype, self.device = dim, dtype, device
         super().__init__(torch.Size(batch_shape), torch.Size((dim,)), validate_args=validate_args)
 
@@ -260,7 +267,7 @@ class HypersphericalUniform(Distribution):
         if self._validate_args and not torch.compiler.is_compiling():
             self._validate_sample(value)
         shape = _broadcast(value.shape[:-1], self.batch_shape)
-        return value.new_full(shape, -bessel.log_area(self.dim))
+        return floating(value).new_full(shape, -bessel.log_area(self.dim))
 
     def entropy(self) -> Tensor:
         """Log of the sphere's area."""
@@ -285,13 +292,13 @@ def _kl_uniform_vmf(p: HypersphericalUniform, q: VonMisesFisher) -> Tensor:
 
 @register_kl(VonMisesFisher, VonMisesFisher)  # type: ignore[no-untyped-call]
 def _kl_vmf_vmf(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
-    """KL(p || uniform) - E_p[kappa_q <mu_q, z>] + Phi(kappa_q)."""
+    """KL(p || uniform) - E_p[kappa_q <mu_q, z>] + Phi(kappa_q), in terms that keep their digits."""
     _same_dim(p.dim, q.dim)
     kp, kq = (x.concentration.to(wide(x.concentration.device)) for x in (p, q))
-    mean = bessel.mean_resultant_length(p.dim, kp)
+    mean, short = bessel.mean_resultant_length(p.dim, kp), bessel.mean_shortfall(p.dim, kp)
     dtype = torch.promote_types(p.mean_direction.dtype, torch.float32)
     apart = (p.mean_direction.to(dtype) - q.mean_direction.to(dtype)).square().sum(-1) / 2
-    kl = bessel.kl_to_uniform(p.dim, kp) + bessel.log_partition(p.dim, kq) - kq * mean
+    kl = bessel.kl_to_uniform(p.dim, kp) - bessel.log_peak(p.dim, kq) + kq * short
     return (kl + kq * mean * apart.to(kq.dtype)).to(p.concentration.dtype)
 
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from zoo.loading import class_path
 from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
 from zoo.training.averages import Averages
 from zoo.training.log import is_logging_step, log_every
@@ -339,7 +340,7 @@ class WGAN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = "zoo.WGAN"
+        checkpoint["zoo_class"] = class_path(self)
 
     def configure_callbacks(self) -> list[Callback]:
         """None; but the first hook of a run, where what two optimisers rule out can be refused.
@@ -366,6 +367,13 @@ class WGAN(LightningModule):
                 torch.no_grad()(self._generator_gradient), fullgraph=inner, dynamic=False
             )
             self.compiled = True
+
+    def smaller_batch(self, most: int) -> str:
+        """What to do where a training step may take so many real items at most."""
+        n = self.hparams["n_critic"]
+        if most < n:
+            return f"give {n} images or more, or lower --model.n_critic"
+        return f"lower --model.critic_batch to {most // n} or less"
 
     def unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Images or points, and their classes if the model has any."""

@@ -1,0 +1,35 @@
+"""What a DataModule says, at the start of every verb, about the data that are read."""
+
+from typing import Protocol, runtime_checkable
+
+from lightning.pytorch.utilities import rank_zero_info
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A DataModule that can say what it has read."""
+
+    def describe(self) -> list[str]:
+        """Short lines, once `setup(stage)` has run, of the splits that were loaded.
+
+        The first is the format and the place ("JSONL in pairs/"); then "what: how many" each: the
+        items of a split, classes or symbols, what was left out and why.
+        """
+        ...
+
+
+def block(lines: list[str]) -> str:
+    """The lines as they are shown."""
+    first, *more = lines
+    return "\n".join([f"data: {first}", *(f"  {line}" for line in more)])
+
+
+def tell(data: object) -> None:
+    """Shows what a DataModule has read, on rank 0; nothing if it does not know."""
+    if isinstance(data, Described):
+        tell_lines(data.describe())
+
+
+def tell_lines(lines: list[str]) -> None:
+    """Shows the lines of such an account, on rank 0."""
+    rank_zero_info(block(lines))

@@ -1,0 +1,279 @@
+"""Tables of sentences: which cells a row has, and which columns are the sentences and the label."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.reading import numbered_lines
+
+_DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
+_SNIFFED = 200  # lines that the delimiter is seen from
+
+# Names as `_plain` writes them. GLUE's, SNLI's, SICK's, PAWS-X's and those of the usual hubs.
+_PAIRS = (
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("sentencea", "sentenceb"),
+    ("text1", "text2"),
+    ("texta", "textb"),
+    ("sent1", "sent2"),
+    ("query1", "query2"),
+    ("q1", "q2"),
+    ("s1", "s2"),
+    ("1string", "2string"),
+    ("string1", "string2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("query", "title"),
+)
+_SIMILAR = (("anchor", "positive"), ("query", "positive"), ("query", "pos"))  # by what they mean
+_LABELS = (
+    "label",
+    "goldlabel",
+    "score",
+    "similarity",
+    "similarityscore",
+    "relatednessscore",
+    "entailmentjudgment",
+    "isduplicate",
+    "duplicate",
+    "isparaphrase",
+    "paraphrase",
+    "quality",
+    "grade",
+    "rating",
+)
+_SINGLE = ("sentence", "sentence1", "text", "content", "question", "query", "title")
+_KNOWN = {name for pair in (*_PAIRS, *_SIMILAR) for name in pair} | {*_LABELS, *_SINGLE}
+
+ACCEPTED = (
+    "taken are .tsv, .csv or tabbed .txt with a header line of sentence1, sentence2, label (or "
+    "question1.., text_a.., premise.., anchor..; score, is_duplicate, gold_label), or of two "
+    'columns without one, and JSONL of {"text": .., "synonyms": [..]}, {"anchor": .., "positive": '
+    '..} or {"sentence1": .., "sentence2": .., "label": ..}; others are named by '
+    "--data.columns '[first, second, label]'"
+)
+
+
+class Table(NamedTuple):
+    """The rows of a file."""
+
+    path: Path
+    dialect: str
+    """How cells are parted, in words."""
+    rows: list[tuple[int, list[str]]]
+    """The cells of each row with the line on which it begins."""
+
+
+class Columns(NamedTuple):
+    """Which cells of a row are the sentences and the label."""
+
+    sentences: tuple[int, ...]
+    label: int | None
+    header: bool
+    """Whether the first row is names."""
+    told: str
+    """The same in words."""
+
+
+def _plain(name: str) -> str:
+    """A column's name without case, spaces and marks."""
+    return re.sub(r"[\W_]+", "", name.lower())
+
+
+def table_of(path: Path) -> Table:
+    """The cells of a table, by Python's csv module; .gz or plain.
+
+    Whether quotation marks enclose cells is seen from the whole file: they do if every cell that
+    begins with one is well-formed and no more rows are broken than without (pandas and spreadsheets
+    write so, GLUE's files do not).
+
+    Raises:
+        ValueError: There is no row, or a cell is larger than any sentence.
+    """
+    lines = [f"{line}\n" for _, line in numbered_lines(path)]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise ValueError(f"{path} is empty")
+    delimiter = _delimiter(path, lines[:_SNIFFED])
+    raw, _ = _cells(path, lines, delimiter, csv.QUOTE_NONE)
+    rows, how = raw, "no quotes"
+    if any(cell.lstrip().startswith('"') for _, row in raw for cell in row):
+        quoted, broken = _cells(path, lines, delimiter, csv.QUOTE_MINIMAL)
+        if broken is None and _ragged(quoted) <= _ragged(raw):
+            rows, how = quoted, "cells in quotes"
+        elif broken is not None and _ragged(raw) > 0.01 * len(raw):
+            raise ValueError(
+                f"{path}, line {broken}: a quotation mark that does not end its cell; inside of "
+                'quotes it is written ""'
+            )
+    return Table(path, f"{_DELIMITERS[delimiter]}, {how}", rows)
+
+
+def _delimiter(path: Path, lines: Sequence[str]) -> str:
+    """What parts the cells: that by which most of the first rows have as many as the first."""
+    comma = ".csv" in [suffix.lower() for suffix in path.suffixes]
+    best, found = 0.0, "," if comma else "\t"
+    for delimiter in (",", ";", "\t") if comma else _DELIMITERS:
+        rows, _ = _cells(path, lines, delimiter, csv.QUOTE_MINIMAL)
+        like = sum(len(row) == len(rows[0][1]) for _, row in rows) / len(rows) if rows else 0
+        if rows and len(rows[0][1]) > 1 and like > best + 0.1:  # the usual one, if in doubt
+            best, found = like, delimiter
+    return found
+
+
+def _cells(
+    path: Path, lines: Sequence[str], delimiter: str, quoting: int
+) -> tuple[list[tuple[int, list[str]]], int | None]:
+    """Rows that are not empty, and the line of the first mistake in quoting, which ends them."""
+    rows, start = [], 1
+    # A lone \r is no end of a row here.
+    reader = csv.reader(
+        (line.replace("\r", " ") for line in lines),
+        delimiter=delimiter,
+        quoting=quoting,  # type: ignore[arg-type]  # an int, as csv itself has it
+        strict=True,
+    )
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append((start, row))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        if "field limit" in str(error) and quoting == csv.QUOTE_NONE:
+            raise ValueError(
+                f"{path}, line {start}: a cell of more than {csv.field_size_limit():,} characters, "
+                "which is no sentence"
+            ) from error
+        return rows, start
+    return rows, None
+
+
+def _ragged(rows: Sequence[tuple[int, list[str]]]) -> int:
+    """Rows with another number of cells than most."""
+    if not rows:
+        return 0
+    return len(rows) - Counter(len(row) for _, row in rows).most_common(1)[0][1]
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table: by its name, or .txt whose first lines have as many tabs each."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if ".tsv" in suffixes or ".csv" in suffixes:
+        return True
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    if suffixes[-1:] not in ([".txt"], [".tab"]):
+        return False
+    counts = Counter[int]()
+    for number, line in numbered_lines(path):
+        if line.strip():
+            counts[line.count("\t")] += 1
+        if number == _SNIFFED:
+            break
+    usual, how_often = (counts.most_common(1) or [(0, 0)])[0]
+    return usual > 0 and how_often >= 0.9 * counts.total()
+
+
+def _named(table: Table, columns: Sequence[str], header: Sequence[str]) -> Columns:
+    """The columns that the user named, by their names or their numbers from 1."""
+    plain = [cell.strip().lower() for cell in header]
+    found = []
+    for name in map(str, columns):
+        if name.strip().lower() in plain:
+            found.append(plain.index(name.strip().lower()))
+        elif name.isdecimal() and 0 < int(name) <= len(header):
+            found.append(int(name) - 1)
+        else:
+            raise ValueError(
+                f"{table.path} has no column {name!r} (--data.columns); it has {_shown(header)}"
+            )
+    if len(set(found)) < len(found):
+        raise ValueError(f"--data.columns={list(columns)}: a column is named twice")
+    by_name = any(not str(name).isdecimal() for name in columns)
+    titled = by_name or not _KNOWN.isdisjoint(map(_plain, header))
+    sentences, label = tuple(found[:2]), found[2] if len(found) > 2 else None
+    return _columns(sentences, label, titled, header)
+
+
+def _columns(
+    sentences: tuple[int, ...], label: int | None, titled: bool, header: Sequence[str]
+) -> Columns:
+    names = [header[c].strip() if titled else f"column {c + 1}" for c in sentences]
+    told = " and ".join(names)
+    if label is not None:
+        told += f" with {header[label].strip() if titled else f'column {label + 1}'}"
+    return Columns(sentences, label, titled, told)
+
+
+def _shown(header: Sequence[str]) -> str:
+    cells = [cell.strip()[:20] or "(no name)" for cell in header]
+    return ", ".join(cells[:12]) + (f" and {len(cells) - 12} more" if len(cells) > 12 else "")
+
+
+def columns_of(
+    table: Table, chosen: Sequence[str] | None = None, *, single: bool = False
+) -> Columns:
+    """The columns of a table's sentences and label.
+
+    Args:
+        table: The table.
+        chosen: Names or numbers (from 1) of the columns of both sentences and of the label, if the
+            user gave them.
+        single: Take a table of one sentence a row too.
+
+    Raises:
+        ValueError: They cannot be told from the names.
+    """
+    header = table.rows[0][1]
+    if chosen is not None:
+        return _named(table, chosen, header)
+    plain = [_plain(cell) for cell in header]
+    for pairs in (_SIMILAR, _PAIRS):
+        found = [pair for pair in pairs if set(pair) <= set(plain)]
+        if len(found) > 1:
+            names = " or ".join("/".join(pair) for pair in found)
+            raise ValueError(
+                f"{table.path}: which columns are the sentences, {names}? Say --data.columns "
+                "'[first, second, label]'"
+            )
+        if found:
+            sentences = (plain.index(found[0][0]), plain.index(found[0][1]))
+            label = None if pairs is _SIMILAR else _label(table, plain, header, single)
+            return _columns(sentences, label, True, header)
+    alone = [name for name in _SINGLE if name in plain]
+    if single and alone:
+        label = _label(table, plain, header, True)
+        return _columns((plain.index(alone[0]),), label, True, header)
+    if len(header) in (2, 3) and _KNOWN.isdisjoint(plain):
+        label = 2 if len(header) == 3 else None
+        if not any(_numbers(table, column) for column in (0, 1)):
+            return _columns((0, 1), label, False, header)
+    if single and len(header) == 1 and not _numbers(table, 0):
+        return _columns((0,), None, False, header)
+    raise ValueError(
+        f"{table.path}: which columns are the sentences? It has {_shown(header)}; {ACCEPTED}"
+    )
+
+
+def _label(table: Table, plain: Sequence[str], header: Sequence[str], optional: bool) -> int | None:
+    found = [name for name in _LABELS if name in plain]
+    if len(found) == 1:
+        return plain.index(found[0])
+    if optional or len(plain) == 2:
+        return None
+    raise ValueError(
+        f"{table.path}: which column is the label? It has {_shown(header)}; say --data.columns "
+        "'[first, second, label]', or '[first, second]' if all pairs are similar"
+    )
+
+
+def _numbers(table: Table, column: int) -> bool:
+    """Whether a column holds numbers, as one of ids does, and no sentences."""
+    cells = [row[column] for _, row in table.rows if column < len(row)]
+    return sum(_NUMBER.fullmatch(cell.strip()) is not None for cell in cells) > 0.9 * len(cells)

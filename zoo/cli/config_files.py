@@ -1,0 +1,89 @@
+"""Reading YAML that others wrote, before any of it is acted on."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+_BYTES, _DEPTH, _NODES = 2**20, 40, 100_000
+_SECTIONS = ("trainer", "ema", "samples", "quality", "checkpoint")
+_CLASSES = ("model", "data")
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Raises:
+        ValueError: It is not YAML, holds something else, or would grow when it is read.
+    """
+    if path.stat().st_size > _BYTES:
+        raise ValueError(f"{path} is too large for a config")
+    try:
+        text = path.read_text(encoding="utf-8")
+        check_yaml(text)
+        content = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ValueError(f"{path} is not a config: it holds no keys")
+    for name in _SECTIONS + _CLASSES:
+        section = content.get(name, {})
+        by_name = name in _CLASSES and (section is None or isinstance(section, str))
+        if not isinstance(section, dict) and not by_name:
+            found = "nothing" if section is None else f"a {type(section).__name__}"
+            raise ValueError(f"{path}: {name} must hold keys, and holds {found}")
+    return content
+
+
+def check_yaml(text: str) -> None:
+    """Raises if a YAML is nested deeply, refers to itself, or grows by its aliases.
+
+    Raises:
+        ValueError: It does.
+        yaml.YAMLError: It is no YAML.
+    """
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = []  # anchor, and the count where it began
+    count = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_):
+                raise ValueError(f"the alias *{event.anchor} stands inside of itself")
+            count += sizes.get(str(event.anchor), 0)
+        elif isinstance(event, yaml.ScalarEvent):
+            size = 1 + len(event.value) // 64
+            count += size
+            if event.anchor:
+                sizes[event.anchor] = size
+        elif isinstance(event, yaml.CollectionStartEvent):
+            count += 1
+            open_.append((event.anchor, count))
+            if len(open_) > _DEPTH:
+                raise ValueError("it is nested too deeply")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, begun = open_.pop()
+            if anchor:
+                sizes[anchor] = 1 + count - begun
+        if count > _NODES:
+            raise ValueError("its aliases make it too large")
+
+
+def guard_parser() -> None:
+    """Has the parser check every YAML that it reads, those that a config names too."""
+    if getattr(jsonargparse.get_loader("yaml"), "guarded", False):
+        return
+    load = jsonargparse.get_loader("yaml")
+
+    def guarded(text: str) -> Any:
+        try:
+            check_yaml(text)
+        except ValueError as error:
+            raise yaml.YAMLError(f"not accepted: {error}") from error
+        return load(text)
+
+    guarded.guarded = True  # type: ignore[attr-defined]
+    jsonargparse.set_loader("yaml", guarded, exceptions=(yaml.YAMLError,))

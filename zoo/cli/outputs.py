@@ -1,0 +1,73 @@
+"""Where loggers, callbacks and profilers of a config write: below the run directory."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_FOLDERS = ("save_dir", "dirpath", "dir")
+_SERVERS = ("settings",)  # of W&B: another server would get the user's key
+
+
+def place_outputs(trainer: Any, run_dir: Path, arguments: list[str]) -> None:
+    """Moves relative folders below `run_dir`, and refuses others unless a flag names them.
+
+    Args:
+        trainer: The trainer's part of the config, which is changed.
+        run_dir: The run directory.
+        arguments: What the user typed, which may name any place.
+
+    Raises:
+        ValueError: A config names a place outside.
+    """
+    for name, spec in _specs(trainer):
+        for part in ("init_args", "dict_kwargs"):
+            values = spec.get(part) or {}
+            for key, value in dict(values).items():
+                if value is None or _typed(arguments, key, value):
+                    continue
+                if key in _SERVERS:
+                    raise ValueError(f"{_called(spec)}: {key} may only be given by a flag")
+                if not isinstance(value, str | os.PathLike):
+                    continue
+                path = Path(value)
+                if key in _FOLDERS and not path.is_absolute():
+                    path = run_dir / path
+                    values[key] = str(path)
+                if (path.is_absolute() or ".." in path.parts) and not _below(path, run_dir):
+                    raise ValueError(
+                        f"{_called(spec)}: {key} {str(value)!r} is outside of the run directory "
+                        f"{run_dir}: only a flag may name another place "
+                        f"(--trainer.{name}.{key} {value})"
+                    )
+
+
+def _specs(trainer: Any) -> Iterator[tuple[str, Any]]:
+    for name in ("logger", "callbacks", "profiler", "plugins", "strategy"):
+        given = trainer.get(name)
+        for spec in given if isinstance(given, list) else [given]:
+            if hasattr(spec, "get") and spec.get("class_path"):
+                yield name, spec
+
+
+def _called(spec: Any) -> str:
+    return str(spec.get("class_path")).rsplit(".", 1)[-1]
+
+
+def _below(path: Path, folder: Path) -> bool:
+    inner, outer = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    return inner == outer or outer in inner.parents
+
+
+def _typed(arguments: list[str], key: str, value: Any) -> bool:
+    """Whether a flag of the trainer's gives this value to this key."""
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, own = flag.partition("=")
+        given = own if equals else following
+        if not name.startswith("--trainer."):
+            continue
+        if name.rsplit(".", 1)[-1] == key and (given == str(value) or not isinstance(value, str)):
+            return True
+        if given.lstrip().startswith(("{", "[")) and key in given and str(value) in given:
+            return True
+    return False

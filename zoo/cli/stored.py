@@ -1,0 +1,170 @@
+"""What a Trainer takes out of a checkpoint, which may be anybody's: its config and its state."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.building import TooLargeError, check_size
+from zoo.cli.trusted import check_stored_config
+from zoo.loading import checkpoint_class, model_class
+from zoo.registry import MODELS
+from zoo.training.record import KEPT, KEPT_FOR_FIT, NOT_KEPT_TRAINER
+from zoo.untrusted import check_plain, check_tensors
+
+# The Trainer's own parts of a checkpoint, and their types.
+_STATE: dict[str, type] = {
+    "global_step": int,
+    "epoch": int,
+    "pytorch-lightning_version": str,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+# Functions of Lightning's that take a checkpoint apart.
+_RESTORING = (
+    "load_checkpoint",
+    "migrate_checkpoint",
+    "resume_start",
+    "restore_training_state",
+    "_restore_modules_and_callbacks",
+    "_call_callbacks_load_state_dict",
+    "_call_callbacks_on_load_checkpoint",
+)
+
+
+def stored_config(checkpoint: dict[str, Any], path: Path, verb: str) -> dict[str, Any]:
+    """The config inside a checkpoint, under the strictest rule: its model, its data, plain values.
+
+    What belongs to a machine (devices, loggers, callbacks, profilers) is the command's own and is
+    never taken from a file.
+
+    Raises:
+        ValueError: It names another class than the zoo's or the user's own.
+    """
+    kept = KEPT_FOR_FIT if verb == "fit" else KEPT
+    config = {k: v for k, v in checkpoint.get("zoo_config", {}).items() if k in kept}
+    for name, section in config.items():
+        if name != "seed_everything" and section is not None and not isinstance(section, dict):
+            kind = type(section).__name__
+            raise ValueError(f"{path}: {name} of its config is a {kind}, not a dict")
+    trainer = config.get("trainer") or {}
+    config = {**config, "trainer": {k: v for k, v in trainer.items() if k not in NOT_KEPT_TRAINER}}
+    name = checkpoint_class(checkpoint)
+    if not config.get("model") and name is not None:
+        arguments = own_arguments(checkpoint.get("hyper_parameters", {}))
+        config["model"] = {"class_path": name, "init_args": arguments}
+    data = checkpoint.get("datamodule_hyper_parameters", {})
+    if not config.get("data") and "_class_path" in data:
+        config["data"] = {"class_path": data["_class_path"], "init_args": own_arguments(data)}
+    check_stored_config(config, str(path))
+    return {key: value for key, value in config.items() if value not in (None, {})}
+
+
+def own_arguments(hparams: dict[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters without Lightning's own keys."""
+    return {key: value for key, value in hparams.items() if not str(key).startswith("_")}
+
+
+def check_model(config: dict[str, Any], weights: dict[str, Tensor], path: Path) -> None:
+    """Raises if the model of a stored config is larger than its weights.
+
+    Raises:
+        ValueError: It is.
+    """
+    spec = config.get("model") or {}
+    if str(spec.get("class_path")).rsplit(".", 1)[-1] not in MODELS:
+        return  # the user's own
+    try:
+        check_size(model_class(spec["class_path"], path), spec.get("init_args", {}), weights, path)
+    except TooLargeError:
+        raise
+    except ValueError:
+        return  # flags and configs may still mend it, and the parser knows more
+
+
+def check_state(checkpoint: dict[str, Any], path: Path) -> None:
+    """Raises unless the Trainer's parts of a checkpoint are there, each of its type.
+
+    Raises:
+        ValueError: They are not.
+    """
+    for key, kind in _STATE.items():
+        if key not in checkpoint:
+            raise ValueError(f"{path} is no checkpoint of a Trainer: it has no {key}")
+        value = checkpoint[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{path}: {key} is a {type(value).__name__}, not a {kind.__name__}")
+        if isinstance(value, int) and not 0 <= value < 2**53:
+            raise ValueError(f"{path}: {key} {value} is no number of steps")
+        check_plain(value, f"{path}: {key}", tensors=True)
+    for key in ("optimizer_states", "lr_schedulers"):
+        if not all(isinstance(state, dict) for state in checkpoint[key]):
+            raise ValueError(f"{path}: {key} holds something other than states")
+    for state in checkpoint["optimizer_states"]:
+        _check_optimizer(state, f"{path}: optimizer_states")
+    _check_progress(checkpoint["loops"], f"{path}: loops")
+    raw = checkpoint.get("current_model_state")
+    if raw is not None:
+        tensors = check_tensors(raw, f"{path}: current_model_state", path.stat().st_size)
+        for name, tensor in checkpoint["state_dict"].items():
+            if name not in tensors or tensors[name].shape != getattr(tensor, "shape", None):
+                raise ValueError(f"{path}: current_model_state does not go with state_dict: {name}")
+        updates = checkpoint.get("ema_updates")
+        if not isinstance(updates, int) or isinstance(updates, bool) or updates < 0:
+            raise ValueError(f"{path}: ema_updates is no number of updates")
+
+
+def _check_optimizer(state: dict[str, Any], what: str) -> None:
+    groups, slots = state.get("param_groups"), state.get("state")
+    if not isinstance(groups, list) or not isinstance(slots, dict):
+        raise ValueError(f"{what} holds no state and param_groups of an optimiser")
+    for group in groups:
+        if not isinstance(group, dict) or not isinstance(group.get("params"), list):
+            raise ValueError(f"{what}: a group has no list of params")
+        for name, value in group.items():
+            numbers = value if isinstance(value, list | tuple) else [value]
+            if name != "params" and not all(
+                item is None or isinstance(item, int | float | Tensor) for item in numbers
+            ):
+                raise ValueError(f"{what}: {name} is {value!r:.80}")
+    for slot in slots.values():
+        values = slot.values() if isinstance(slot, dict) else [slot]
+        if not all(v is None or isinstance(v, Tensor | int | float) for v in values):
+            raise ValueError(f"{what}: a parameter's state is neither tensors nor numbers")
+
+
+def _check_progress(loops: dict[str, Any], what: str) -> None:
+    """Counts of steps, batches and epochs are numbers of what has been done."""
+    left: list[tuple[bool, Any]] = [(False, loops)]
+    while left:
+        counts, value = left.pop()
+        if isinstance(value, dict):
+            left += [(counts or str(key).endswith("progress"), v) for key, v in value.items()]
+        elif counts and not (isinstance(value, int) and 0 <= value < 2**53):
+            raise ValueError(f"{what}: {value!r:.80} is no count")
+
+
+@contextmanager
+def restoring(path: Path | None) -> Iterator[None]:
+    """Turns what fails while the Trainer takes a checkpoint apart into a line that names it.
+
+    Raises:
+        ValueError: It cannot be restored.
+    """
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+        if path is None or names.isdisjoint(_RESTORING) or "loading state_dict" in str(error):
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} cannot be restored: {type(error).__name__}: {said or 'no reason given'}"
+        ) from error

@@ -1,0 +1,228 @@
+"""What a config may name: the classes that a run is made of, one by one, and the user's own.
+
+Naming a class is running it, and a YAML is untrusted input: packages hold functions that run code,
+load libraries, fetch or write files, so none is trusted as a whole.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import jsonargparse
+
+from zoo.loading import trusted_packages
+from zoo.registry import MODELS, nearest
+
+LIGHTNING = {
+    "lightning.pytorch.accelerators": ("CPUAccelerator", "CUDAAccelerator", "MPSAccelerator"),
+    "lightning.pytorch.callbacks": (
+        "BatchSizeFinder",
+        "DeviceStatsMonitor",
+        "EarlyStopping",
+        "GradientAccumulationScheduler",
+        "LearningRateFinder",
+        "LearningRateMonitor",
+        "ModelCheckpoint",
+        "ModelSummary",
+        "OnExceptionCheckpoint",
+        "RichModelSummary",
+        "RichProgressBar",
+        "StochasticWeightAveraging",
+        "TQDMProgressBar",
+        "Timer",
+    ),
+    "lightning.pytorch.loggers": ("CSVLogger", "TensorBoardLogger", "WandbLogger"),
+    "lightning.pytorch.plugins": (
+        "DoublePrecision",
+        "FSDPPrecision",
+        "HalfPrecision",
+        "MixedPrecision",
+        "Precision",
+        "TorchSyncBatchNorm",
+    ),
+    "lightning.pytorch.plugins.environments": (
+        "LSFEnvironment",
+        "LightningEnvironment",
+        "MPIEnvironment",
+        "SLURMEnvironment",
+        "TorchElasticEnvironment",
+    ),
+    "lightning.pytorch.profilers": (
+        "AdvancedProfiler",
+        "PassThroughProfiler",
+        "PyTorchProfiler",
+        "SimpleProfiler",
+    ),
+    "lightning.pytorch.strategies": (
+        "DDPStrategy",
+        "FSDPStrategy",
+        "ModelParallelStrategy",
+        "SingleDeviceStrategy",
+    ),
+}
+_ALSO = "a config may name the zoo's models and data, Lightning's callbacks, loggers, strategies, "
+_ALSO += "plugins and profilers that zoo/cli/trusted.py lists, and torch's optimisers"
+
+
+def restrict_imports() -> None:
+    """Limits what a config may import to the listed classes, and to `ZOO_TRUST=package,package`.
+
+    The parser's own rule takes in what is below a path, so the members of each class are denied:
+    what remains are classes alone, no functions.
+    """
+    own = set(trusted_packages())
+    if _settled == [own]:
+        return
+    withdrawn = _settled[0] - own if _settled else set()
+    _settled[:] = [own]
+    jsonargparse.set_parsing_settings(
+        import_path_denylist=["*", *withdrawn, *_members()],
+        import_path_allowlist=[*allowed_paths(), *sorted(own)],
+        instantiate_subclass_spec_in_any=False,
+    )
+
+
+def refused(path: str) -> str | None:
+    """Why a config may not name `path`; None if it may."""
+    if path in allowed_paths() or path.split(".")[0] in trusted_packages():
+        return None
+    package = path.split(".")[0]
+    own = "" if package in _KNOWN else f" (ZOO_TRUST={package} adds your own)"
+    return f"class path {path!r} is not allowed: {_ALSO}{own}"
+
+
+def check_config(config: Any, source: str) -> None:
+    """Raises if a config names a class that it may not, wherever it stands.
+
+    The parser itself refuses too, but knows neither the file nor what was given to the class.
+
+    Raises:
+        ValueError: It does.
+    """
+    for spec in _specs(config):
+        path = spec["class_path"]
+        if "." in path and (why := refused(path)):
+            arguments = spec.get("init_args") or {}
+            given = arguments.items() if isinstance(arguments, dict) else ()
+            dotted = [f"{k}: {v}" for k, v in given if isinstance(v, str) and "." in v]
+            ends = f", with {', '.join(dotted)[:200]}" if dotted else ""
+            raise ValueError(f"{source}: {why}{ends}")
+
+
+def check_stored_config(config: dict[str, Any], source: str) -> None:
+    """Raises if the config that came in a checkpoint names more than its model and its data.
+
+    Both must be the zoo's, or of a package that the user trusts.
+
+    Raises:
+        ValueError: It does.
+    """
+    for section, known in (("model", list(MODELS)), ("data", _datamodules())):
+        spec = config.get(section)
+        if spec is None:
+            continue
+        path = spec.get("class_path") if isinstance(spec, dict) else None
+        arguments = spec.get("init_args", {}) if isinstance(spec, dict) else None
+        if not isinstance(path, str) or not isinstance(arguments, dict):
+            raise ValueError(f"{source}: the {section} of its config is no class with arguments")
+        package, _, name = path.rpartition(".")
+        root = package.split(".")[0]
+        if (
+            not (root in ("zoo", "datamodules") and name in known)
+            and root not in trusted_packages()
+        ):
+            hint = nearest(name, known) if root in ("zoo", "datamodules") else refused(path)
+            raise ValueError(f"{source}: class path {path!r} is not allowed as {section}: {hint}")
+    inside = {
+        key: value.get("init_args") if key in ("model", "data") and value is not None else value
+        for key, value in config.items()
+    }
+    for spec in _specs(inside):
+        raise ValueError(
+            f"{source}: class path {spec['class_path']!r} is not allowed: a checkpoint may name "
+            "only its model and its data"
+        )
+
+
+@cache
+def allowed_paths() -> frozenset[str]:
+    """Every path of every listed class: where it is defined, and where it is exported."""
+    return frozenset(path for cls in _classes() for path in _paths_of(cls))
+
+
+def _classes() -> Iterator[type]:
+    """The listed classes, and torch's optimisers and schedulers of learning rates."""
+    from torch import optim
+
+    import datamodules
+
+    for model in MODELS.values():
+        yield getattr(import_module(model.module), model.name)
+    for name in _datamodules():
+        yield getattr(datamodules, name)
+    for module, names in LIGHTNING.items():
+        for name in names:
+            yield getattr(import_module(module), name)
+    bases: dict[Any, Any] = {
+        optim.Optimizer: optim,
+        optim.lr_scheduler.LRScheduler: optim.lr_scheduler,
+    }
+    for base, space in bases.items():
+        for cls in vars(space).values():
+            public = inspect.isclass(cls) and not cls.__name__.startswith("_")
+            if public and issubclass(cls, base) and cls is not base:
+                yield cls
+
+
+def _datamodules() -> list[str]:
+    """Names of the DataModules, without what else the package exports."""
+    from lightning.pytorch import LightningDataModule
+
+    import datamodules
+
+    return [
+        name
+        for name in datamodules.__all__
+        if inspect.isclass(cls := getattr(datamodules, name))
+        and issubclass(cls, LightningDataModule)
+    ]
+
+
+def _paths_of(cls: type) -> set[str]:
+    """Where a class is defined, and the packages above that export it."""
+    parts = cls.__module__.split(".")
+    packages = [".".join(parts[:n]) for n in range(1, len(parts))]
+    exported = [p for p in packages if getattr(sys.modules.get(p), cls.__name__, None) is cls]
+    return {f"{package}.{cls.__name__}" for package in (*exported, cls.__module__)}
+
+
+@cache
+def _members() -> tuple[str, ...]:
+    """Methods and other attributes of the listed classes, which are no classes of the list."""
+    return tuple(
+        f"{path}.{name}"
+        for cls in _classes()
+        for path in _paths_of(cls)
+        for name in {*dir(cls), *dir(type(cls))}
+        if name.isidentifier()
+    )
+
+
+def _specs(value: Any) -> Iterator[dict[str, Any]]:
+    """Every dict with a class path inside a value without cycles."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            if isinstance(item.get("class_path"), str):
+                yield item
+            left += item.values()
+        elif isinstance(item, list | tuple):
+            left += item
+
+
+_KNOWN = ("zoo", "datamodules", "lightning", "torch", *sys.stdlib_module_names)
+_settled: list[set[str]] = []  # for which own packages; the parser's settings hold for a process

@@ -1,0 +1,158 @@
+"""Text from files of anybody: UTF-8, plain or gzip, never more than their length allows.
+
+Whatever such a file holds, a mistake ends in one ValueError that names the file and the place.
+"""
+
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+# What a .gz may unpack to: text shrinks 3 to 20 times, so that 100 times as much is no text.
+_RATIO, _SMALL = 100, 64 * 2**20
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[tuple[IO[bytes], int]]:
+    """A file to read, unpacked if its name ends in .gz, and the most bytes that it may hold.
+
+    Args:
+        path: The file; - for standard input.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no regular file, which might never end, or no whole .gz.
+    """
+    if str(path) == "-":
+        yield sys.stdin.buffer, sys.maxsize
+        return
+    path = Path(path)
+    if not path.is_file():
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is no regular file: copy it to one, or pipe it in")
+        raise FileNotFoundError(f"no such file: {path}")
+    if path.suffix.lower() != ".gz":
+        with path.open("rb") as plain:
+            yield plain, sys.maxsize
+        return
+    try:
+        with gzip.open(path) as unpacked:
+            yield cast(IO[bytes], unpacked), max(_RATIO * path.stat().st_size, _SMALL)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is cut off or not gzip") from error
+
+
+def _too_large(path: str | Path) -> ValueError:
+    return ValueError(
+        f"{path} unpacks to more than {_RATIO} times its size, as no text does: unpack it "
+        "yourself if you trust it"
+    )
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no regular file, or a .gz that is damaged or unpacks to too much.
+    """
+    with opened(path) as (file, most):
+        data = file.read(min(most + 1, sys.maxsize)) if most < sys.maxsize else file.read()
+    if len(data) > most:
+        raise _too_large(path)
+    return data
+
+
+def _undecodable(path: str | Path, line: int, error: UnicodeDecodeError) -> ValueError:
+    where = "standard input" if str(path) == "-" else str(path)
+    return ValueError(
+        f"{where}, line {line}: not UTF-8 (byte {error.object[error.start]:#04x}): convert it, as "
+        "by iconv -f GB18030 -t UTF-8"
+    )
+
+
+def decoded(data: bytes, path: str | Path, before: int = 0) -> str:
+    """The text of a file's bytes, without a byte order mark.
+
+    Args:
+        data: The bytes.
+        path: The file.
+        before: Lines of the file before them.
+
+    Raises:
+        ValueError: It is not UTF-8, or it holds a NUL, as UTF-16 does.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # The codec of the mark counts from behind it, or from before it: find the place anew.
+        place = _first_bad(data)
+        raise _undecodable(path, before + data.count(b"\n", 0, place.start) + 1, place) from error
+    if "\0" in text:
+        line = before + text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"{path}, line {line}: a NUL: not UTF-8 (UTF-16?), or no text at all")
+    return text
+
+
+def _first_bad(data: bytes) -> UnicodeDecodeError:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error
+    raise AssertionError("the data are UTF-8")
+
+
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    r"""Lines of a UTF-8 text with their numbers from 1, without their ends (\n or \r\n).
+
+    Only \n ends a line: U+2028, U+0085, form feeds and their like are characters of a sentence,
+    from a file as from standard input.
+
+    Args:
+        path: The file, plain or .gz; - for standard input.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A line is not UTF-8 or holds a NUL, or a .gz is damaged or unpacks to too much.
+    """
+    with opened(path) as (file, left):
+        number = 0
+        while raw := (file.readline(left + 1) if left < sys.maxsize else file.readline()):
+            number += 1
+            if left < sys.maxsize:
+                left -= len(raw)
+                if left < 0:
+                    raise _too_large(path)
+            try:
+                line = raw.decode()
+            except UnicodeDecodeError as error:
+                raise _undecodable(path, number, error) from error
+            if "\0" in line:
+                raise ValueError(
+                    f"{path}, line {number}: a NUL: not UTF-8 (UTF-16?), or no text at all"
+                )
+            if number == 1:
+                line = line.removeprefix("\ufeff")
+            yield number, line.rstrip("\r\n")
+
+
+def parsed(text: str) -> Any:
+    """The content of JSON.
+
+    Raises:
+        ValueError: It is no JSON, is nested too deeply, or holds half a surrogate pair.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if "\\u" in text:  # the one way into a text that has no UTF-8
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError) as error:
+            raise ValueError("half a surrogate pair") from error
+    return content

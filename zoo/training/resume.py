@@ -1,0 +1,162 @@
+"""A run that goes on from a checkpoint, with the options of its own command line."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+Options = list[dict[str, Any]]
+"""What each of an optimiser's groups has beside its parameters: learning rate, betas, decay, ..."""
+
+
+class Resume(Callback):
+    """Gives restored optimisers and schedules the options that this run was started with.
+
+    PyTorch saves an optimiser's options with its state. Loading it brings back the learning rates,
+    betas and decays of the run that wrote the file, and tensors in the memory layout that they had
+    there. Here an option that has another value now wins over the file's, a schedule goes on as
+    the function of the step that it is now, and each state is laid out as its parameter, beside
+    which a fused optimiser walks through it. What has not changed is left as it was restored.
+
+    Its place is after the callbacks that set learning rates in `on_fit_start`.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: list[str] = []
+        self._asked: list[Options] = []
+        self._file: dict[str, Any] | None = None
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Notes what the file says of the run so far, without its tensors."""
+        self._file = {
+            "kinds": checkpoint.get("optimizer_kinds"),
+            "options": checkpoint.get("optimizer_options"),
+            "schedules": len(checkpoint.get("lr_schedulers", [])),
+            "sizes": [
+                [len(group["params"]) for group in state["param_groups"]]
+                for state in checkpoint.get("optimizer_states", [])
+                if "param_groups" in state
+            ],
+        }
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes what the optimisers were made with; their states are restored after this.
+
+        Raises:
+            ValueError: They are of another kind than the checkpoint's, or of other parameters.
+        """
+        self._kinds = [type(optimizer).__name__ for optimizer in trainer.optimizers]
+        self._asked = [options(optimizer) for optimizer in trainer.optimizers]
+        if self._file is not None:
+            _check(self._file, trainer.optimizers, self._kinds)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds to the file what the optimisers were made with."""
+        checkpoint["optimizer_kinds"] = self._kinds
+        checkpoint["optimizer_options"] = self._asked
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sets what has changed; all states are restored by now."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        before = file["options"] or [options(optimizer) for optimizer in trainer.optimizers]
+        for optimizer, old, new in zip(trainer.optimizers, before, self._asked, strict=True):
+            set_options(optimizer, old, new)
+            lay_out(optimizer)
+        for i, config in enumerate(trainer.lr_scheduler_configs):
+            if isinstance(config.scheduler, LambdaLR):
+                by_step = config.interval == "step" or not pl_module.automatic_optimization
+                count = trainer.global_step if by_step else trainer.current_epoch
+                go_on(config.scheduler, None if i < file["schedules"] else count)
+
+
+def _check(file: dict[str, Any], optimizers: list[Optimizer], kinds: list[str]) -> None:
+    if file["kinds"] not in (None, kinds):
+        theirs, own = (", ".join(names) or "no optimiser" for names in (file["kinds"], kinds))
+        raise ValueError(
+            f"the checkpoint has the state of {theirs}, from which {own} cannot go on: keep the "
+            "optimizer, or begin a new run"
+        )
+    sizes = [[len(group["params"]) for group in o.param_groups] for o in optimizers]
+    if file["sizes"] and file["sizes"] != sizes:
+        raise ValueError(
+            f"the checkpoint's optimiser trains {file['sizes']} parameters and this run's {sizes}: "
+            "keep the options that choose what is trained, or begin a new run"
+        )
+
+
+def options(optimizer: Optimizer) -> Options:
+    """What each group of an optimiser has beside its parameters."""
+    return [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+
+
+def set_options(optimizer: Optimizer, old: Options, new: Options) -> None:
+    """Changes the options that differ between two runs.
+
+    A learning rate that has fallen meanwhile, to half say, is half of the new one.
+
+    Args:
+        optimizer: With a restored state.
+        old: What it was made with where that state was made.
+        new: What it is made with now.
+    """
+    for group, was, now in zip(optimizer.param_groups, old, new, strict=True):
+        rate = group["lr"]
+        if ("initial_lr" in was) != ("initial_lr" in now):  # a schedule came or went
+            rate = now["lr"]
+        elif _first_rate(was) != _first_rate(now):
+            rate = _first_rate(now) * (rate / _first_rate(was))
+        for name in was.keys() | now.keys():
+            if name not in now:
+                group.pop(name, None)
+            elif name not in was or was[name] != now[name]:
+                group[name] = now[name]
+        group["lr"] = rate
+
+
+def _first_rate(group: dict[str, Any]) -> Any:
+    """The learning rate before a schedule."""
+    return group.get("initial_lr", group["lr"])
+
+
+def lay_out(optimizer: Optimizer) -> None:
+    """Gives each tensor of an optimiser's state the memory layout of its parameter.
+
+    A fused optimiser on a CPU takes the i-th number in memory of weight, gradient and state for
+    one and the same: with another layout it is silently wrong.
+    """
+    for group in optimizer.param_groups:
+        on_device = group.get("fused") or group.get("capturable")
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            for name, value in state.items():
+                if not isinstance(value, Tensor):
+                    continue
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                elif name == "step":  # where this kind of step looks for its number
+                    state[name] = value.to(parameter.device if on_device else "cpu")
+
+
+def go_on(schedule: LambdaLR, count: int | None) -> None:
+    """Goes on with a schedule as the function that it is now.
+
+    Args:
+        schedule: Restored, if the file had one.
+        count: Steps so far, if it had none.
+    """
+    if count is not None:
+        schedule.last_epoch, schedule._step_count = count, count + 1
+    groups = schedule.optimizer.param_groups
+    schedule.base_lrs = [group["initial_lr"] for group in groups]
+    for group, base, multiplier in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base * multiplier(schedule.last_epoch)
+    schedule._last_lr = [group["lr"] for group in groups]
