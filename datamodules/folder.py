@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from datamodules.image_data import ImageData, ImageSet, ResidentImages, Split
 from datamodules.image_files import ImageFiles, LazyImages, decode, refusal
 from datamodules.layout import Folders, sort_files
-from zoo.ranges import Count, NonNegative, Seed, Whole
+from zoo.ranges import Count, NonNegative, Seed, Workers
 
 
 def _rank(name: str) -> int:
@@ -72,7 +72,7 @@ class ImageFolder(ImageData):
         val_batch_size: Count | None = None,
         flip: bool = False,
         seed: Seed = 0,
-        num_workers: Whole | None = None,
+        num_workers: Workers | None = None,
         limit: Count | None = None,
         size: Count | list[Count] = 64,
         channels: Literal[1, 3] = 3,

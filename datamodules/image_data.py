@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.loader import Batches, EpochLoader, epoch_loader
 from datamodules.pixels import coin_flips, to_float, to_uint8
-from zoo.ranges import Count, Seed, Whole, check_ranges
+from zoo.ranges import Count, Seed, Workers, check_ranges
 
 Split = Literal["train", "val", "test"]
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
@@ -123,7 +123,7 @@ class ImageData(LightningDataModule, ABC):
         val_batch_size: Count | None = None,
         flip: bool = False,
         seed: Seed = 0,
-        num_workers: Whole = 0,
+        num_workers: Workers = 0,
         limit: Count | None = None,
     ) -> None:
         super().__init__()

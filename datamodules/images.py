@@ -16,7 +16,7 @@ from datamodules.image_data import (
     Split,
 )
 from datamodules.pixels import to_float, to_uint8
-from zoo.ranges import Count, Seed, Whole
+from zoo.ranges import Count, Seed, Whole, Workers
 from zoo.training.seeds import mix
 
 __all__ = [
@@ -109,7 +109,7 @@ class _OnDisk(ImageData):
         val_batch_size: Count | None = None,
         flip: bool = False,
         seed: Seed = 0,
-        num_workers: Whole = 0,
+        num_workers: Workers = 0,
         limit: Count | None = None,
         val_images: Whole = 5_000,
         download: bool = False,

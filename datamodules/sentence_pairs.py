@@ -7,7 +7,7 @@ from datamodules.loader import EpochLoader
 from datamodules.sentence_data import SentenceData, Split, families, fraction
 from datamodules.sentence_files import Labelled, Reading, read_file
 from datamodules.sentence_sets import GroupSet, LabelledSet, SentenceSet
-from zoo.ranges import BelowOne, Count, Range, Seed, Share, Whole, check_ranges
+from zoo.ranges import BelowOne, Count, Range, Seed, Share, Workers, check_ranges
 from zoo.simbert.losses import TASKS
 
 Held = Literal["val", "test"] | None
@@ -85,7 +85,7 @@ class SimilarGroups(SentenceData):
         vocab: str | None = None,
         lower: bool = True,
         seed: Seed = 0,
-        num_workers: Whole = 0,
+        num_workers: Workers = 0,
         limit: Count | None = None,
     ) -> None:
         super().__init__(
@@ -249,7 +249,7 @@ class LabelledPairs(SentenceData):
         vocab: str | None = None,
         lower: bool = True,
         seed: Seed = 0,
-        num_workers: Whole = 0,
+        num_workers: Workers = 0,
         limit: Count | None = None,
     ) -> None:
         super().__init__(
@@ -371,7 +371,7 @@ class Sentences(SentenceData):
         vocab: str | None = None,
         lower: bool = True,
         seed: Seed = 0,
-        num_workers: Whole = 0,
+        num_workers: Workers = 0,
         limit: Count | None = None,
     ) -> None:
         super().__init__(

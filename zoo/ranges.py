@@ -65,6 +65,8 @@ BelowOne = Annotated[float, Range(0, 1, without_high=True)]
 InsideUnit = Annotated[float, Range(0, 1, without_low=True, without_high=True)]
 # Below it the quotient of two float32 logits and the temperature is no longer a number.
 Temperature = Annotated[float, Range(1e-6, also=0)]
+# More would be a mistake of typing, and a machine that hangs.
+Workers = Annotated[int, Range(0, 1024)]
 # torch takes 64 bits, NumPy no sign.
 Seed = Annotated[int, Range(0)]
 

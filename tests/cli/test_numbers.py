@@ -175,7 +175,7 @@ def test_what_the_trainer_takes_passes():
     [
         ("trainer.accumulate_grad_batches", 0, "must be 1 or more"),
         ("trainer.val_check_interval", 0, "must be 1 or more"),
-        ("trainer.devices", -3, "must be -1, or 1 or more"),
+        ("trainer.devices", -3, "must be -1, or from 1 to 1024"),
         ("trainer.limit_train_batches", 1.5, "must be from 0 to 1"),
         ("seed_everything", -1, "must be from 0 to 4294967295"),
         ("model.lr", 1e-45, "is no number of float32"),

@@ -19,7 +19,8 @@ from zoo.cli.words import meant, names_of, synonym, with_folder
         (["--model.help", "flashlm"], ["--model.help", "FlashLM"]),
         (["-c", "vae/digits", "--data.help"], ["-c", "vae/digits", "--data.help", "Digits"]),
         (["--model.help", "-c", "ddpm/mnist"], ["--model.help", "DDPM", "-c", "ddpm/mnist"]),
-        (["--data.root", "x", "--model.lr=1"], ["--data.root", "x", "--model.lr=1"]),
+        (["--data.root", "data", "--model.lr=1"], ["--data.root", "data", "--model.lr=1"]),
+        (["--run_dir", "model", "--data", "stl10"], ["--run_dir", "model", "--data", "STL10"]),
     ],
 )
 def test_what_is_meant(written, means):

@@ -409,7 +409,10 @@ def test_exact_distance_of_images():
         ({"objective": "js"}, "objective='js'"),
         ({"objective": "c_transform"}, "set lipschitz=none"),
         ({"objective": "c_eps_transform", "lipschitz": "none"}, "needs c_epsilon > 0"),
-        ({"objective": "c_eps_transform", "lipschitz": "none", "c_epsilon": 0.0}, "c_epsilon > 0"),
+        (
+            {"objective": "c_eps_transform", "lipschitz": "none", "c_epsilon": 0.0},
+            "c_epsilon=0.0: must be above 0",
+        ),
         ({"c_epsilon": 0.1}, "no other objective takes it"),
         ({"c_penalty": 0.1}, "c_penalty=0.1: for c_transform and c_eps_transform"),
         ({"dequantize": True}, "network=mlp takes points"),

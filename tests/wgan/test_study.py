@@ -260,10 +260,10 @@ def test_the_command_writes_numbers_table_and_figure(zoo_cli, tmp_path):
         (["--seeds", "[1,1]"], "--seeds [1, 1]: give different numbers"),
         (["--batch_sizes", "1"], "--batch_sizes [1]: give sizes of 2 or more"),
         (["--samples", "63"], "--samples [63]: a step draws 64 of them"),
-        (["--steps", "0"], "--steps 0"),
-        (["--iterations", "0"], "--iterations 0"),
+        (["--steps", "0"], "--steps=0: must be 1 or more"),
+        (["--iterations", "0"], "--iterations=0: must be 1 or more"),
         (["--batch_sizes", "600", "--data", "digits"], "no data set has so many"),
-        (["--limit", "0"], "--limit 0: give 1 or more"),
+        (["--limit", "0"], "--limit=0: must be 1 or more"),
         (["--samples", "[]"], "--samples []"),
         (
             ["--part", "static", "--samples", "1000", "--data", "digits", "--steps", "1"],

@@ -45,9 +45,7 @@ def check_memory(what: str, need: float) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, or that a size is beyond any memory."""
-    if isinstance(error, MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TOLD)
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _TOLD)
 
 
 def asked_for(error: BaseException) -> str:

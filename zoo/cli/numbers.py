@@ -23,8 +23,8 @@ _Part = Whole | Share  # so many batches, or a share of them
 
 # The Trainer's own annotations say int where it means a count.
 TRAINER = {
-    "devices": _AllOrCount | list[Whole],
-    "num_nodes": Count,
+    "devices": Annotated[int, Range(1, 1024, also=-1)] | list[Whole],
+    "num_nodes": Annotated[int, Range(1, 65_536)],
     "fast_dev_run": Whole | bool,
     "max_epochs": _AllOrCount | None,
     "min_epochs": Whole | None,

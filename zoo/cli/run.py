@@ -67,30 +67,11 @@ def guarded(verb: str, arguments: list[str]) -> int:
         if str(error):
             sys.stderr.write(f"zoo: error: {one_line(error)}\n")
         return 1
-    except _MISTAKES as error:
-        if os.environ.get("ZOO_DEBUG"):
+    except (*_MISTAKES, RuntimeError, MemoryError) as error:
+        line = told(error)
+        if line is None or os.environ.get("ZOO_DEBUG"):
             raise
-        sys.stderr.write(f"zoo: error: {one_line(error)}\n")
-        return 2
-    except (RuntimeError, MemoryError) as error:
-        if not os.environ.get("ZOO_DEBUG") and is_out_of_memory(error):
-            sys.stderr.write(
-                f"zoo: error: not enough memory: {asked_for(error)}: take a smaller batch, fewer "
-                "items or a smaller model\n"
-            )
-            return 2
-        if os.environ.get("ZOO_DEBUG"):
-            raise
-        if monitor := _NO_METRIC.search(str(error)):
-            known = monitor[2].replace("`", "")
-            sys.stderr.write(
-                f"zoo: error: EarlyStopping: no metric {monitor[1]!r} is logged: "
-                f"{nearest(monitor[1], known.split(', '))} (logged: {known})\n"
-            )
-            return 2
-        if "loading state_dict" not in str(error):
-            raise
-        sys.stderr.write(f"zoo: error: the checkpoint does not fit the model: {one_line(error)}\n")
+        sys.stderr.write(f"zoo: error: {line}\n")
         return 2
     except _wandb_errors() as error:  # a bad key, no network: no bug of the run's
         if os.environ.get("ZOO_DEBUG"):
@@ -108,6 +89,25 @@ def _wandb_errors() -> tuple[type[BaseException], ...]:
     """W&B's own errors, if the run has loaded it: its import takes a second."""
     wandb = sys.modules.get("wandb")
     return () if wandb is None else (wandb.Error,)
+
+
+def told(error: Exception) -> str | None:
+    """What a mistake is told as, in one line; None of what may be a bug."""
+    said = str(error)
+    if is_out_of_memory(error):
+        return (
+            f"not enough memory: {asked_for(error)}: take a smaller batch, fewer items or a "
+            "smaller model"
+        )
+    if monitor := _NO_METRIC.search(said):
+        known = monitor[2].replace("`", "")
+        return (
+            f"EarlyStopping: no metric {monitor[1]!r} is logged: "
+            f"{nearest(monitor[1], known.split(', '))} (logged: {known})"
+        )
+    if "loading state_dict" in said and not isinstance(error, _MISTAKES):
+        return f"the checkpoint does not fit the model: {one_line(error)}"
+    return one_line(error) if isinstance(error, _MISTAKES) else None
 
 
 def one_line(error: BaseException) -> str:

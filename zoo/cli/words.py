@@ -83,7 +83,8 @@ def meant(verb: str, arguments: list[str]) -> list[str]:
         argument = rest.popleft()
         flag, equals, value = argument.partition("=")
         group = flag.removeprefix("--").removesuffix(".help")
-        config, named = flag in ("-c", "--config"), group in ("model", "data")
+        config = flag in ("-c", "--config")
+        named = flag.startswith("--") and group in ("model", "data")
         if not config and not named:
             out.append(argument)
             continue

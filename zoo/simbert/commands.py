@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from zoo.cli.commands import device_of
 from zoo.cli.memory import check_memory
 from zoo.files import replacing
 from zoo.loading import load
-from zoo.ranges import Count, PositiveShare, Seed, Share, Temperature, Whole
+from zoo.ranges import Count, PositiveShare, Range, Seed, Share, Temperature, Whole
 from zoo.reading import numbered_lines
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
@@ -194,7 +194,7 @@ def mine_pairs(
     threshold: Share = 0.5,
     shortest: Count = 6,
     longest: Count = 64,
-    processes: Count = 1,
+    processes: Annotated[int, Range(1, 1024)] = 1,
 ) -> None:
     """Groups of similar sentences out of texts that were not written as such.
 
