@@ -69,11 +69,12 @@ class Checkpoint(lightning_callbacks.Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""
-        return {"best": self.best, "monitor": self.monitor}
+        return {"best": self.best, "monitor": self.monitor, "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the best value so far, if the metric is the same."""
-        if state_dict["monitor"] == self.monitor:
+        """Goes on with the best value so far, if the metric is the same and so is what is best."""
+        theirs = state_dict["monitor"], state_dict.get("mode", self.mode)
+        if theirs == (self.monitor, self.mode):
             self.best = state_dict["best"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
