@@ -281,6 +281,16 @@ def test_best_and_kept_checkpoints(tmp_path):
     assert checkpoint.best == 1.0
 
 
+@pytest.mark.parametrize(
+    ("monitor", "mode", "best"), [("a", "min", 0.3), ("a", "max", None), ("b", "min", None)]
+)
+def test_the_best_value_is_of_one_metric_and_mode(monitor, mode, best):
+    first, then = Checkpoint(monitor="a", mode="min"), Checkpoint(monitor=monitor, mode=mode)
+    first.best = 0.3
+    then.load_state_dict(first.state_dict())
+    assert then.best == best
+
+
 def test_a_monitor_that_nobody_logs_is_named(tmp_path):
     run = trainer(tmp_path, Checkpoint(monitor="val/fid"))
     with pytest.raises(ValueError, match=r"'val/fid' is not logged; logged are .*val/loss"):

@@ -86,7 +86,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         return {"best": self.best, "monitor": self.monitor, "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the best value so far, if the metric is the same."""
+        """Goes on with the best value so far, if the metric and its mode are the same."""
         best = state_dict.get("best")
         same = state_dict.get("monitor") == self.monitor
         same = same and state_dict.get("mode", self.mode) == self.mode
