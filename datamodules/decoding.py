@@ -64,13 +64,16 @@ def open_picture(file: IO[bytes]) -> "Iterator[Image]":
     """
     from PIL import Image
 
-    with _pixels_allowed(), Image.open(file, formats=readable()) as opened:
-        width, height = opened.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(
-                f"its {width}x{height} pixels are more than the {MAX_PIXELS:,} that are read"
-            )
-        yield opened
+    too_many = f"it has more than the {MAX_PIXELS:,} pixels that are read"
+    with _pixels_allowed():
+        try:
+            opened = Image.open(file, formats=readable())
+        except Image.DecompressionBombError as error:  # at twice the limit
+            raise ValueError(too_many) from error
+        with opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError(too_many)
+            yield opened
 
 
 def _flat(image: "Image", mode: str) -> "Image":
