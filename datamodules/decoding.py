@@ -116,8 +116,8 @@ def _scale_transparency(image: "Image") -> None:
     key, tile = image.info.get("transparency"), getattr(image, "tile", None)
     if image.format != "PNG" or not tile:
         return
-    scale = {"L;2": 85, "L;4": 17}.get(str(tile[0][3]))
-    if isinstance(key, int) and scale:
+    scale = {"1": 255, "L;2": 85, "L;4": 17}.get(str(tile[0][3]), 0)
+    if isinstance(key, int) and scale and key <= 255 // scale:  # of 1 bit Pillow 13 has done it
         image.info["transparency"] = key * scale
     if isinstance(key, tuple) and tile[0][3] == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in key)
