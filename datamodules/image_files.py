@@ -68,7 +68,7 @@ class ImageFiles:
     def left_out_lines(self, more: Sequence[str] = ()) -> list[str]:
         """The line that says what was left out and why, if anything was."""
         out = [f"{n:,} {reason}" for reason, n in self.left_out.most_common()] + list(more)
-        return [f"left out: {', '.join(out)}"] if out else []
+        return [f"left out: {'; '.join(out)}"] if out else []
 
     def _walk(self) -> Iterator[str]:
         """Files below the root; a link to a folder that it lies in would have no end."""

@@ -103,3 +103,12 @@ def test_order_depends_on_seed_and_epoch_and_not_on_the_global_generator() -> No
 def test_a_batch_beyond_the_share_of_a_process_is_refused() -> None:
     with pytest.raises(ValueError, match=r"batch of 12 on each of 2 .*--data.batch_size to 11"):
         loader(23, 12, world_size=2)
+
+
+def test_a_batch_that_is_too_large_comes_with_the_advice_of_who_made_it() -> None:
+    with pytest.raises(ValueError, match=r"training set of 7 items: lower --data.batch_size to 3"):
+        epoch_loader(list(range(7)), 4, train=True, world_size=2)
+    with pytest.raises(ValueError, match="training set of 7 items: at most 7"):
+        epoch_loader(list(range(7)), 8, train=True, advice="at most {}".format)
+    with pytest.raises(ValueError, match="set of 1 items: there must be one for each process"):
+        epoch_loader([0], 1, train=True, world_size=2)

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from datamodules.described import tell
 from datamodules.pixels import to_float
 from zoo.cli.memory import check_memory
 from zoo.files import replacing, replacing_folder
@@ -205,7 +206,8 @@ def _test_images(ckpt: str, n: int, *, data: str | None = None, root: str | None
     chosen: datamodules.ImageData = known[name](**arguments)
     levels = chosen.split("test").first(n)
     if len(levels) == 0:
-        raise ValueError(f"{name} has no test images")
+        raise ValueError(f"{chosen.place()} has no test images{chosen.reason('test')}")
+    tell(chosen)
     return to_float(levels, chosen.levels)
 
 
