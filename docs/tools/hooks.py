@@ -28,6 +28,7 @@ COPIED = {
 }
 _PAGE_OF = {source: uri for uri, source in COPIED.items()} | {"README.md": "index.md"}
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+_CELL = re.compile(r"<td( [^>]*)?>((?:<code>|<strong>)?[^<]{1,18}(?:</code>|</strong>)?)</td>")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -64,11 +65,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Formulas as MathML, which browsers draw without any script."""
+    """Formulas as MathML, which browsers draw without any script; numbers in one line."""
 
     def drawn(match: re.Match[str]) -> str:
         block = match[2] == "["
         formula = convert(html.unescape(match[3]).strip(), display="block" if block else "inline")
         return f'<div class="formula">{formula}</div>' if block else formula
 
+    content = _CELL.sub(r'<td\1 class="short">\2</td>', content)
     return _FORMULA.sub(drawn, content)

@@ -26,7 +26,7 @@ def page() -> str:
             family = name.split("/")[0]
             lines += ["", f"## {family}", ""]
             if family == "overlays":
-                lines += ["Laid over a recipe by a second `-c`, such as `-c ddpm/mnist -c ddp`.", ""]
+                lines += ["Laid over a recipe by a second `-c`: `-c ddpm/mnist -c ddp`.", ""]
             lines += ["| recipe | what it is |", "|---|---|"]
         about = describe_config(name).replace("|", "\\|")
         lines.append(f"| `{name.removeprefix('overlays/')}` | {about} |")

@@ -80,10 +80,11 @@ def run(name: str, keep: bool = True) -> None:
         for number in plt.get_fignums():
             figure = plt.figure(number)
             drawn += 1
-            pictures.append({"file": f"{name}-{drawn}.png", "alt": figure.get_label()})
+            file = f"{name}-{drawn}.png"
+            pictures.append({"file": file, "alt": figure.get_label()})
             if keep:
                 KEPT.mkdir(exist_ok=True)
-                figure.savefig(KEPT / pictures[-1]["file"], bbox_inches="tight", metadata={"Software": None})
+                figure.savefig(KEPT / file, bbox_inches="tight", metadata={"Software": None})
             plt.close(figure)
         outputs.append({"code": cell.digest, "text": printed.getvalue(), "pictures": pictures})
     if keep:
@@ -120,8 +121,8 @@ def page(name: str) -> str:
             parts.append(f"```{{.text .output}}\n{output['text'].rstrip()}\n```")
         parts += [f"![{p['alt']}](output/{p['file']})" for p in output["pictures"]]
     parts.append(
-        f"---\n\nThis page is [`docs/tutorials/{name}.py`]({name}.py), a plain script. What it printed "
-        f"and drew was made by `python docs/tools/tutorial.py {name}`, which took "
+        f"---\n\nThis page is [`docs/tutorials/{name}.py`]({name}.py), a plain script. What it "
+        f"printed and drew was made by `python docs/tools/tutorial.py {name}`, which took "
         f"{made['cpu_seconds']} seconds of a processor's time."
     )
     return "\n\n".join(parts) + "\n"

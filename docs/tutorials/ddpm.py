@@ -4,10 +4,10 @@
 # Post: [生成扩散模型漫谈(一)：DDPM = 拆楼 + 建楼](https://kexue.fm/archives/9119). Paper:
 # [2006.11239](https://arxiv.org/abs/2006.11239). Card: [zoo/ddpm](../../zoo/ddpm/README.md).
 #
-# A building is easy to take apart, brick by brick. Whoever has watched each brick being removed can
-# learn to put one back, and who can put one back can build. DDPM takes an image apart by adding a
-# little noise a thousand times; a network learns to undo one such step; and a new image is built by
-# undoing all of them, from pure noise on.
+# A building is easy to take apart, brick by brick. Whoever has watched each brick being removed
+# can learn to put one back, and who can put one back can build. DDPM takes an image apart by
+# adding a little noise a thousand times; a network learns to undo one such step; and a new image
+# is built by undoing all of them, from pure noise on.
 
 # %%
 import matplotlib.pyplot as plt
@@ -30,12 +30,12 @@ seed_everything(0, verbose=False)
 # \qquad \varepsilon_t \sim N(0, I),$$
 #
 # so that all steps at once are one: $x_t = \bar\alpha_t x_0 + \bar\beta_t \varepsilon$ with
-# $\bar\alpha_t = \alpha_1 \cdots \alpha_t$ and $\bar\beta_t^2 = 1 - \bar\alpha_t^2$. Ho's paper, and
-# this zoo's code, use the squares of these letters: Ho's $\beta_t$ is the post's $\beta_t^2$, and
-# Ho's $\bar\alpha_t$ the post's $\bar\alpha_t^2$.
+# $\bar\alpha_t = \alpha_1 \cdots \alpha_t$ and $\bar\beta_t^2 = 1 - \bar\alpha_t^2$. Ho's paper,
+# and this zoo's code, use the squares of these letters: Ho's $\beta_t$ is the post's $\beta_t^2$,
+# and Ho's $\bar\alpha_t$ the post's $\bar\alpha_t^2$.
 #
 # The post chooses $\alpha_t = \sqrt{1 - 0.02\,t/T}$ with $T = 1000$, which makes
-# $\ln \bar\alpha_T < -0.005\,(T + 1)$: hardly anything of the image is left at the end.
+# $\ln\,\bar\alpha_T < -0.005\,(T + 1)$: hardly anything of the image is left at the end.
 
 # %%
 T = 1000
@@ -51,7 +51,9 @@ steps = torch.tensor([0, 49, 149, 299, 499, 999])
 noise = torch.randn(len(steps), *digit.shape[1:])
 noisy = diffusion.q_sample(digit.expand_as(noise), steps, noise)
 
-figure, axes = plt.subplots(1, len(steps), figsize=(7, 1.5), num="A digit after more and more noise")
+figure, axes = plt.subplots(
+    1, len(steps), figsize=(7, 1.5), num="A digit after more and more noise"
+)
 for axis, image, step in zip(axes, noisy, steps, strict=True):
     axis.imshow(image[0], cmap="gray", vmin=-1, vmax=1)
     axis.set_title(f"t = {step + 1}")
@@ -63,14 +65,14 @@ for axis, image, step in zip(axes, noisy, steps, strict=True):
 # To undo a step the network has to know the noise of that step. The post's first loss has two
 # independent noises in it, that of all earlier steps and that of step $t$:
 #
-# $$\big\|\varepsilon_t - \epsilon_\theta(\bar\alpha_t x_0 + \alpha_t \bar\beta_{t-1}
-# \bar\varepsilon_{t-1} + \beta_t \varepsilon_t,\ t)\big\|^2.$$
+# $$\lVert \varepsilon_t - \epsilon_\theta(\bar\alpha_t x_0 + \alpha_t \bar\beta_{t-1}
+# \bar\varepsilon_{t-1} + \beta_t \varepsilon_t,\ t)\rVert^2.$$
 #
 # Their sum is one noise, $\bar\beta_t \varepsilon$. Write $\varepsilon_t$ as its part along
 # $\varepsilon$ and the rest, average over the rest by hand, and what remains is
 #
-# $$\frac{\beta_t^2}{\bar\beta_t^2} \Big\|\varepsilon - \frac{\bar\beta_t}{\beta_t}
-# \epsilon_\theta(\bar\alpha_t x_0 + \bar\beta_t \varepsilon,\ t)\Big\|^2 +
+# $$\frac{\beta_t^2}{\bar\beta_t^2} \lVert \varepsilon - \frac{\bar\beta_t}{\beta_t}
+# \epsilon_\theta(\bar\alpha_t x_0 + \bar\beta_t \varepsilon,\ t)\rVert^2 +
 # d\,\frac{\alpha_t^2 \bar\beta_{t-1}^2}{\bar\beta_t^2}.$$
 #
 # It has the same mean for any network, and less variance, which is all that the trick is for. Here
@@ -106,9 +108,9 @@ assert one.std() < two.std()
 # %% [markdown]
 # ## Training
 #
-# `zoo.DDPM` learns Ho's $\varepsilon$, which is the post's up to the factor
-# $\bar\beta_t / \beta_t$. This is a small one on scikit-learn's 8×8 digits; the recipe
-# `ddpm/digits` trains five times as long, with the variance learned and the weights averaged.
+# `zoo.DDPM` learns Ho's $\varepsilon$, which is the post's up to the factor $\bar\beta_t /
+# \beta_t$. This is a small one on scikit-learn's 8×8 digits; the recipe `ddpm/digits` trains five
+# times as long, with the variance learned and the weights averaged.
 
 # %%
 model = zoo.DDPM(
@@ -170,8 +172,8 @@ for row, (name, options) in zip(axes, ways.items(), strict=True):
     row[0].set_ylabel(name, rotation=0, ha="right", va="center")
 
 # %% [markdown]
-# The greedy step goes to the middle of what could have been, and so its samples differ less from one
-# another than the random ones do. The deviation of a pixel over 40 samples of the digit 3:
+# The greedy step goes to the middle of what could have been, and so its samples differ less from
+# one another than the random ones do. The deviation of a pixel over 40 samples of the digit 3:
 
 # %%
 for name, options in ways.items():

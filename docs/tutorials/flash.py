@@ -5,9 +5,9 @@
 # [2202.10447](https://arxiv.org/abs/2202.10447). Card: [zoo/flash](../../zoo/flash/README.md).
 #
 # A Transformer's block has two layers, attention and a feed-forward network. FLASH makes one layer
-# of them: a gated linear unit whose inner part has been mixed over the tokens first. With the gate a
-# single head is enough, and with a single head attention within chunks and a linear state between
-# them is cheap.
+# of them: a gated linear unit whose inner part has been mixed over the tokens first. With the gate
+# a single head is enough, and with a single head attention within chunks and a linear state
+# between them is cheap.
 
 # %%
 import matplotlib.pyplot as plt
@@ -26,15 +26,15 @@ seed_everything(0, verbose=False)
 #
 # $$U = \phi(X W_u),\quad V = \phi(X W_v),\quad Z = \phi(X W_z),\qquad O = (U \odot A V)\,W_o,$$
 #
-# with $\phi$ = SiLU. $A = I$ would be a gated linear unit, $U = 1$ plain attention. Queries and keys
-# are the same small $Z$ (of $s = 128$ features, or fewer), each with a scale and an offset of its
-# own: $Q = \gamma_q \odot Z + \beta_q$. The weights are no softmax:
+# with $\phi$ = SiLU. $A = I$ would be a gated linear unit, $U = 1$ plain attention. Queries and
+# keys are the same small $Z$ (of $s = 128$ features, or fewer), each with a scale and an offset of
+# its own: $Q = \gamma_q \odot Z + \beta_q$. The weights are no softmax:
 #
 # $$A = \frac{1}{n s}\,\mathrm{relu}^2(Q K^\top).$$
 #
 # Of a causal model the post says that *the first t terms should be divided by t*, and not by the
-# length $n$ of a text that is still being written; that is `score="relu2_row"` here. In a few lines,
-# without rotary positions, for a single chunk:
+# length $n$ of a text that is still being written; that is `score="relu2_row"` here. In a few
+# lines, without rotary positions, for a single chunk:
 
 # %%
 n, dim, e, s = 12, 32, 64, 16
@@ -47,14 +47,14 @@ U, V, Z = F.silu(X @ W_u), F.silu(X @ W_v), F.silu(X @ W_z)
 Q, K = gamma[:, None] * Z + beta[:, None]
 seen = torch.arange(1, n + 1, dtype=torch.float64)[:, None]  # keys that each token sees
 A = F.relu(Q @ K.T / s**0.5).square().tril() / seen
-O = (U * (A @ V)) @ W_o
-print("A is", tuple(A.shape), "for all features: one head;", "O is", tuple(O.shape))
+output = (U * (A @ V)) @ W_o
+print("A is", tuple(A.shape), "for all features: one head; O is", tuple(output.shape))
 
 # %% [markdown]
 # The same function of the zoo, told the same weights:
 
 # %%
-from zoo.flash.scores import Score, attend  # noqa: E402
+from zoo.flash.scores import Score, attend
 
 mask = torch.ones(n, n, dtype=torch.bool).tril()
 AV = attend(Q[None], K[None], V[None], score=Score("relu2_row"), mask=mask, visible=seen)
@@ -66,10 +66,10 @@ print(f"largest difference below 1e-12: {difference < 1e-12}")
 # ## Mixed chunk attention
 #
 # Within a chunk of $c$ tokens, attention as above. Between chunks, linear attention: the state
-# $\sum_h K_h^\top V_h$ of all chunks before, an $s \times e$ matrix, divided by the number of tokens
-# in it, $(g-1)\,c$. (The post prints $(g-1)\,n/c$, which is a slip.) Nothing grows with the text, so
-# a token costs the same at any length. A FLASH model of 12 units and a Transformer with about as
-# many weights, multiplications a token:
+# $\sum_h K_h^\top V_h$ of all chunks before, an $s \times e$ matrix, divided by the number of
+# tokens in it, $(g-1)\,c$. (The post prints $(g-1)\,n/c$, which is a slip.) Nothing grows with the
+# text, so a token costs the same at any length. A FLASH model of 12 units and a Transformer with
+# about as many weights, multiplications a token:
 
 # %%
 options = {"vocab_size": 256, "dim": 256, "depth": 12, "head_size": 64, "chunk": 128}
@@ -110,7 +110,8 @@ with torch.no_grad():
         sizes.append(state.nbytes())
 assert worst < 1e-10
 assert len(set(sizes)) == 1
-print(f"equal to 1e-10: {bool(worst < 1e-10)}; state of {sizes[0]} bytes after 20 and after 53 tokens")
+print(f"equal to 1e-10: {bool(worst < 1e-10)}")
+print(f"state of {sizes[0]} bytes after 20 tokens, {sizes[-1]} after 53")
 
 # %% [markdown]
 # ## Training, for a moment
@@ -146,8 +147,8 @@ trainer.fit(lm, data)
 (numbers,) = trainer.test(lm, data, verbose=False)
 print(f"{numbers['test/bits_per_char']:.2f} bits a character;", end=" ")
 print(f"counting characters needs {numbers['baseline/bits_per_char']:.2f}")
-print(lm.generate(["ROMEO:"], 120, temperature=0.7, seed=1)[0])
+print("ROMEO:" + lm.generate(["ROMEO:"], 120, temperature=0.7, seed=1)[0])
 
 # %% [markdown]
-# After so few steps it writes something with the rhythm of the text and few of its words. Numbers of
-# whole runs, beside FLASH-pytorch and a Transformer, are in the [results](../results/flash.md).
+# After so few steps it writes something with the rhythm of the text and few of its words. Numbers
+# of whole runs, beside FLASH-pytorch and a Transformer, are in the [results](../results/flash.md).

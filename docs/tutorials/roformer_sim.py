@@ -29,9 +29,9 @@ seed_everything(0, verbose=False)
 # %% [markdown]
 # ## The mask of UniLM
 #
-# A row is `[CLS] a [SEP] b [SEP]`. The source `a` sees itself in both directions and nothing of the
-# target; the target sees the source and its own past. So the same pass is an encoder of `a` and a
-# decoder of `b`.
+# A row is `[CLS] a [SEP] b [SEP]`. The source `a` sees itself in both directions and nothing of
+# the target; the target sees the source and its own past. So the same pass is an encoder of `a`
+# and a decoder of `b`.
 
 # %%
 segments = torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1, 1]])
@@ -47,10 +47,11 @@ assert not mask[:5, 5:].any()
 # ## Two losses from one pass
 #
 # From the target's places comes the generation loss, $-\ln p(b|a)$. From `[CLS]`, or from the mean
-# over `a`, comes the vector of the source. Each pair gives two rows, `a→b` and `b→a`, and the vector of
-# a row must be nearest to that of its partner among the whole batch:
+# over `a`, comes the vector of the source. Each pair gives two rows, `a→b` and `b→a`, and the
+# vector of a row must be nearest to that of its partner among the whole batch:
 #
-# $$L = -\frac{1}{2N} \sum_i \ln \frac{e^{s \cos(v_i, v_{i'})}}{\sum_{j \ne i} e^{s \cos(v_i, v_j)}},$$
+# $$L = -\frac{1}{2N} \sum_i \ln\,
+# \frac{e^{s \cos(v_i, v_{i'})}}{\sum_{j \ne i} e^{s \cos(v_i, v_j)}},$$
 #
 # with $s = 30$ in SimBERT and 20 in RoFormer-Sim's code.
 
@@ -66,8 +67,8 @@ print(f"contrastive loss of 4 random pairs: {by_hand:.3f}")
 # %% [markdown]
 # ## Training, for a moment
 #
-# The embedded pairs are PAWS-X's Chinese development set: long sentences that differ in the order of
-# their words. A short run of the recipe `simbert/demo`, on RoFormer's rotary positions:
+# The embedded pairs are PAWS-X's Chinese development set: long sentences that differ in the order
+# of their words. A short run of the recipe `simbert/demo`, on RoFormer's rotary positions:
 
 # %%
 data = datamodules.SimilarGroups(batch_size=16, val_batch_size=64, max_length=32)
@@ -121,13 +122,14 @@ for written in model.paraphrase(query, n=5, k=2, max_new=32, seed=0, unfinished=
     print("written ", written.text)
 
 # %% [markdown]
-# What it writes after two minutes of seven hundred pairs is no Chinese. The posts had tens of millions
-# of groups, which were never released.
+# What it writes after so little training on seven hundred pairs is no Chinese. The posts had
+# tens of
+# millions of groups, which were never released.
 #
 # ## What RoFormer-Sim adds
 #
-# **Noise.** Half of the sources are corrupted as in BART, by whole words, and the target stays clean
-# and is another sentence, which is harder than BART's own task:
+# **Noise.** Half of the sources are corrupted as in BART, by whole words, and the target stays
+# clean and is another sentence, which is harder than BART's own task:
 
 # %%
 rng = Random(3)
@@ -137,9 +139,9 @@ print("clean   ", text)
 print("noised  ", model.tokenizer.decode(corrupted))
 
 # %% [markdown]
-# **Distillation.** More kinds of sentences made generation better and retrieval worse: a question and
-# a statement are easy to tell apart, so a mixed batch teaches less. The second stage therefore takes
-# SimBERT's cosines as the target, in the place of the contrastive loss:
+# **Distillation.** More kinds of sentences made generation better and retrieval worse: a question
+# and a statement are easy to tell apart, so a mixed batch teaches less. The second stage therefore
+# takes SimBERT's cosines as the target, in the place of the contrastive loss:
 #
 # $$L_{sim} = \frac{\lambda}{n^2} \sum_{i,j} \big(\cos(u_i, u_j) - \cos(v_i, v_j)\big)^2, \qquad
 # \lambda = 100.$$

@@ -2,13 +2,12 @@
 # # 我喜欢北京 is not 我不喜欢北京: supervised RoFormer-Sim
 #
 # Post: [用开源的人工标注数据来增强RoFormer-Sim](https://kexue.fm/archives/8541); also
-# [CoSENT](https://kexue.fm/archives/8847). Paper:
-# [1908.10084](https://arxiv.org/abs/1908.10084) (Sentence-BERT). Card:
-# [zoo/simbert](../../zoo/simbert/README.md).
+# [CoSENT](https://kexue.fm/archives/8847). Paper: [1908.10084](https://arxiv.org/abs/1908.10084)
+# (Sentence-BERT). Card: [zoo/simbert](../../zoo/simbert/README.md).
 #
 # *I like Beijing* and *I do not like Beijing* share nearly everything: the topic, the speaker, all
-# words but one. A model that learned similarity from raw text calls them similar, and in a sense it is
-# right. Whoever wants another sense has to say so, with labels.
+# words but one. A model that learned similarity from raw text calls them similar, and in a sense
+# it is right. Whoever wants another sense has to say so, with labels.
 
 # %%
 import tempfile
@@ -29,9 +28,10 @@ seed_everything(0, verbose=False)
 # ## Why not simply train the cosine?
 #
 # Pairs come labelled 1 or 0, and the test is the cosine. The obvious losses push it to the label,
-# such as $t(1-\cos)^2 + (1-t)\cos^2$. The post finds that they train worse than Sentence-BERT's detour:
-# a linear classifier of $[u, v, |u - v|]$, which is thrown away after training. Its reading: the
-# classifier lets $u$ and $v$ keep the topic, and needs the difference only for the verdict.
+# such as $t(1-\cos)^2 + (1-t)\cos^2$. The post finds that they train worse than Sentence-BERT's
+# detour: a linear classifier of $[u, v, |u - v|]$, which is thrown away after training. Its
+# reading: the classifier lets $u$ and $v$ keep the topic, and needs the difference only for the
+# verdict.
 #
 # A later post ranks instead: CoSENT asks only that a similar pair have a higher cosine than a
 # dissimilar one,
@@ -55,13 +55,13 @@ print(f"CoSENT of 12 random pairs: {by_hand:.4f}, by a double loop and by the zo
 # %% [markdown]
 # ## Labels of our own
 #
-# Sentences of one pattern, with many places and verbs: an adverb changes nothing (label 1), a negation
-# does (label 0). Two places and two verbs are left out of training and are the test.
+# Sentences of one pattern, with many places and verbs: an adverb changes nothing (label 1), a
+# negation does (label 0). Two places and two verbs are left out of training and are the test.
 
 # %%
-places = "北京 上海 广州 深圳 杭州 成都 南京 武汉 西安 苏州 天津 重庆".split()
-verbs = "喜欢 想去 熟悉 怀念 了解 离开".split()
-subjects = "我 他 她 我们 他们 老师".split()
+places = ["北京", "上海", "广州", "深圳", "杭州", "成都", "南京", "武汉", "西安", "苏州", "天津"]
+verbs = ["喜欢", "想去", "熟悉", "怀念", "了解", "离开"]
+subjects = ["我", "他", "她", "我们", "他们", "老师"]
 
 
 def rows(chosen_places, chosen_verbs):
@@ -148,13 +148,14 @@ axes[0].legend()
 figure.tight_layout()
 
 # %% [markdown]
-# The negation's words were in the training pairs, with other places and verbs; that is all that this
-# little grammar shows. On real data the effect is the same in kind and smaller: with the contradictions
-# of NLI among its labels, 不 moves a pair farther apart than 很 does, with every seed, and with
-# Sentence-BERT's head by far the most. The [results](../results/simbert.md) have these numbers, and
-# what the supervision costs elsewhere.
+# The negation's words were in the training pairs, with other places and verbs; that is all that
+# this little grammar shows. On real data the effect is the same in kind and smaller: with the
+# contradictions of NLI among its labels, 不 moves a pair farther apart than 很 does, with every
+# seed, and with Sentence-BERT's head by far the most. The [results](../results/simbert.md) have
+# these numbers, and what the supervision costs elsewhere.
 #
 # ## And back into the model that writes
 #
-# The supervised encoder no longer writes. The post's last step makes it the teacher of RoFormer-Sim,
-# by the distillation of [the tutorial before](roformer_sim.md): recipe `simbert/distil-back`.
+# The supervised encoder no longer writes. The post's last step makes it the teacher of
+# RoFormer-Sim, by the distillation of [the tutorial before](roformer_sim.md): recipe
+# `simbert/distil-back`.

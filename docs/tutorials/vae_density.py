@@ -7,8 +7,8 @@
 #
 # Whoever wants to compress data needs $p(x)$ as a number. A family rich enough is a mixture over a
 # code, $p(x) = \int p(x|z)\,p(z)\,dz$ with $p(z) = N(0, I)$; the integral is the trouble. The post
-# derives the VAE from nothing but the wish to estimate it. (The post writes $p$ for the encoder and
-# $q$ for the model; here $q(z|x)$ is the encoder, as in most papers.)
+# derives the VAE from nothing but the wish to estimate it. (The post writes $p$ for the encoder
+# and $q$ for the model; here $q(z|x)$ is the encoder, as in most papers.)
 
 # %%
 import math
@@ -25,9 +25,9 @@ seed_everything(0, verbose=False)
 # %% [markdown]
 # ## Drawing codes from the prior does not work
 #
-# The plain estimate is $\frac1M\sum_i p(x|z_i)$ with $z_i$ from $p(z)$. Nearly all of its draws are
-# wasted: only few codes explain a given $x$. Take a model that can be integrated by hand,
-# $z \sim N(0, I_d)$ and $x|z \sim N(z, 0.1^2 I_d)$, so that $x \sim N(0, 1.01\,I_d)$. With a proposal
+# The plain estimate is $\frac1M\sum_i p(x|z_i)$ with $z_i$ from $p(z)$. Nearly all of its draws
+# are wasted: only few codes explain a given $x$. Take a model that can be integrated by hand, $z
+# \sim N(0, I_d)$ and $x|z \sim N(z, 0.1^2 I_d)$, so that $x \sim N(0, 1.01\,I_d)$. With a proposal
 # $q(z|x)$ the estimate is the mean of the weights
 #
 # $$w_i = \frac{p(x|z_i)\,p(z_i)}{q(z_i|x)}, \qquad z_i \sim q(z|x).$$
@@ -51,7 +51,9 @@ for d in (1, 4, 16, 64):
     eps = torch.randn(M, d, generator=generator, dtype=torch.float64)
     by_prior = log_mean(normal(eps, 0.1).log_prob(x).sum(1))
     z = x + 0.13 * eps
-    log_weights = normal(z, 0.1).log_prob(x) + normal(0, 1).log_prob(z) - normal(x, 0.13).log_prob(z)
+    log_weights = (
+        normal(z, 0.1).log_prob(x) + normal(0, 1).log_prob(z) - normal(x, 0.13).log_prob(z)
+    )
     by_proposal = log_mean(log_weights.sum(1))
     print(f"{d:10}   {exact:6.2f}   {by_prior:12.2f}   {by_proposal:13.2f}")
 assert abs(by_proposal - exact) < 2 < abs(by_prior - exact)
@@ -60,12 +62,12 @@ assert abs(by_proposal - exact) < 2 < abs(by_prior - exact)
 # ## From the estimate to the VAE, and to IWAE
 #
 # Train by the estimate itself. With one draw, minus its logarithm is
-# $-\ln\big[p(x|z)\,p(z)/q(z|x)\big]$, whose mean is the loss of a VAE: no posterior had to be
-# mentioned. With $M$ draws, $-\ln\frac1M\sum_i w_i$, it is IWAE. By Jensen's inequality the mean of
-# the logarithm is below the truth, and the gap closes as $M$ grows.
+# $-\ln\,[p(x|z)\,p(z)/q(z|x)]$, whose mean is the loss of a VAE: no posterior had to be mentioned.
+# With $M$ draws, $-\ln\,\frac1M\sum_i w_i$, it is IWAE. By Jensen's inequality the mean of the
+# logarithm is below the truth, and the gap closes as $M$ grows.
 #
-# A VAE of the 8×8 digits with all 17 grey levels; `objective="elbo"` with `analytic_kl=False` is the
-# post's loss of one draw, `objective="iwae"` with `samples` that of many.
+# A VAE of the 8×8 digits with all 17 grey levels; `objective="elbo"` with `analytic_kl=False` is
+# the post's loss of one draw, `objective="iwae"` with `samples` that of many.
 
 # %%
 quiet = {
@@ -101,9 +103,9 @@ assert elbo < tight
 # %% [markdown]
 # ## An error bar for each image
 #
-# A single number says nothing of how far it may be trusted. `log_density` gives each image's standard
-# error, its effective number of draws, and the Pareto shape $k$ of the weights' tail: above 0.7
-# neither the value nor its error is reliable.
+# A single number says nothing of how far it may be trusted. `log_density` gives each image's
+# standard error, its effective number of draws, and the Pareto shape $k$ of the weights' tail:
+# above 0.7 neither the value nor its error is reliable.
 
 # %%
 estimate = estimates[-1]
@@ -117,7 +119,7 @@ right.scatter(k, error, s=12, c=["tab:red" if value > 0.7 else "tab:blue" for va
 right.axvline(0.7, color="gray", lw=1)
 right.set(xlabel="Pareto k", ylabel="standard error, nats", yscale="log")
 figure.tight_layout()
-print(f"{(k > 0.7).float().mean():.0%} of the images have k > 0.7: their values are too low")
+print(f"{(k > 0.7).float().mean():.0%} of the images have k > 0.7: read these as lower bounds")
 wide = model.log_density(images, samples=4096, widen=1.2)
 print(f"with a proposal 1.2 times as wide: {(wide.pareto_k > 0.7).float().mean():.0%}")
 
@@ -136,5 +138,6 @@ for axis, i in zip(axes, shown, strict=True):
     axis.axis("off")
 
 # %% [markdown]
-# With these densities the zoo compresses images without loss (`zoo compress`), by bits-back coding; the
-# code is as long as the bound says. The recipes' numbers are in the [results](../results/vae.md).
+# With these densities the zoo compresses images without loss (`zoo compress`), by bits-back
+# coding; the code is as long as the bound says. The recipes' numbers are in the
+# [results](../results/vae.md).

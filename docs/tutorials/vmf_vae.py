@@ -1,14 +1,14 @@
 # %% [markdown]
 # # A code that cannot vanish: VAEs on spheres, and batch norm
 #
-# Posts: [变分自编码器(七)：球面上的VAE](https://kexue.fm/archives/8404) and
-# [变分自编码器(五)：VAE + BN = 更好的VAE](https://kexue.fm/archives/7381). Papers:
-# [1804.00891](https://arxiv.org/abs/1804.00891), [2004.12585](https://arxiv.org/abs/2004.12585).
-# Card: [zoo/vae](../../zoo/vae/README.md).
+# Posts: [变分自编码器(七)：球面上的VAE](https://kexue.fm/archives/8404) and [变分自编码器(五)：VAE + BN
+# =
+# 更好的VAE](https://kexue.fm/archives/7381). Papers: [1804.00891](https://arxiv.org/abs/1804.00891),
+# [2004.12585](https://arxiv.org/abs/2004.12585). Card: [zoo/vae](../../zoo/vae/README.md).
 #
-# A strong decoder, such as one that writes a text word by word, can do without the code. Then the KL
-# term goes to zero and the code says nothing. Both posts have the same idea against it: make the KL
-# impossible to lose.
+# A strong decoder, such as one that writes a text word by word, can do without the code. Then the
+# KL term goes to zero and the code says nothing. Both posts have the same idea against it: make
+# the KL impossible to lose.
 
 # %%
 
@@ -26,11 +26,13 @@ seed_everything(0, verbose=False)
 # %% [markdown]
 # ## A normal law for the sphere
 #
-# Let the code be a unit vector, the prior uniform on the sphere, and the posterior von Mises-Fisher's,
+# Let the code be a unit vector, the prior uniform on the sphere, and the posterior von
+# Mises-Fisher's,
 #
 # $$q(z|x) = C_{d,\kappa}\, e^{\kappa \langle \mu(x), z\rangle},$$
 #
-# with the encoder's direction $\mu(x)$ and a concentration $\kappa$: 0 is uniform, large is narrow.
+# with the encoder's direction $\mu(x)$ and a concentration $\kappa$: 0 is uniform, large is
+# narrow.
 
 # %%
 figure = plt.figure(figsize=(7.2, 2.4), num="Draws on the sphere for concentrations 1, 10 and 100")
@@ -48,12 +50,12 @@ for i, kappa in enumerate((1.0, 10.0, 100.0)):
 # %% [markdown]
 # ## Sampling by inverting one function
 #
-# A draw is $z = w\mu + \sqrt{1-w^2}\,v$, with $v$ uniform among the directions across $\mu$. Only the
-# cosine $w$ is special, and it has a law of one dimension: density in proportion to
-# $e^{\kappa w}(1-w^2)^{(d-3)/2}$. Papers draw it by rejection; the post asks why, since a law of one
+# A draw is $z = w\mu + \sqrt{1-w^2}\,v$, with $v$ uniform among the directions across $\mu$. Only
+# the cosine $w$ is special, and it has a law of one dimension: density in proportion to $e^{\kappa
+# w}(1-w^2)^{(d-3)/2}$. Papers draw it by rejection; the post asks why, since a law of one
 # dimension can be inverted numerically. The post builds a table of ten million points for each
-# $\kappa$. This zoo's `quantile.py` does the inversion for every $\kappa$ at once and with gradients,
-# so that $\kappa$ may be learned.
+# $\kappa$. This zoo's `quantile.py` does the inversion for every $\kappa$ at once and with
+# gradients, so that $\kappa$ may be learned.
 
 # %%
 d, kappa = 4, 20.0
@@ -72,8 +74,8 @@ assert abs(w.double().mean() - law.mean_resultant_length.double()) < 0.004
 # %% [markdown]
 # ## The KL is a constant
 #
-# Where $\kappa$ is a hyper-parameter, the KL depends on $d$ and $\kappa$ alone. It drops out of the
-# loss, and it cannot vanish. The post's demo has $d = 4$ and $\kappa = 20$:
+# Where $\kappa$ is a hyper-parameter, the KL depends on $d$ and $\kappa$ alone. It drops out of
+# the loss, and it cannot vanish. The post's demo has $d = 4$ and $\kappa = 20$:
 
 # %%
 directions = torch.nn.functional.normalize(torch.randn(3, d, dtype=torch.float64), dim=-1)
@@ -86,8 +88,8 @@ assert (kl - 3.258385442132396).abs().max() < 1e-12
 # %% [markdown]
 # ## Digits on a globe
 #
-# A VAE whose code lies on the sphere in three dimensions, with $\kappa$ fixed at 30. Below, the test
-# digits by longitude and latitude, coloured by class.
+# A VAE whose code lies on the sphere in three dimensions, with $\kappa$ fixed at 30. Below, the
+# test digits by longitude and latitude, coloured by class.
 
 # %%
 data = datamodules.Digits(batch_size=64, val_batch_size=360, flip=False)
@@ -127,10 +129,10 @@ axis.legend(ncol=2, bbox_to_anchor=(1, 1))
 # %% [markdown]
 # ## The other way: batch norm on the means
 #
-# A Gaussian posterior has $\mathrm{KL} = \frac12\sum_j(\mu_j^2 + \sigma_j^2 - \ln\sigma_j^2 - 1)$, and
-# $\sigma^2 - \ln\sigma^2 - 1 \ge 0$. So the mean over a batch is at least $\frac12\sum_j
-# \mathbb{E}[\mu_j^2]$, and batch normalisation of the means with a fixed scale $\gamma$ makes that at
-# least $d\gamma^2/2$, whatever the encoder does. Here is an encoder that has all but collapsed:
+# A Gaussian posterior has $\mathrm{KL} = \frac12\sum_j(\mu_j^2 + \sigma_j^2 - \ln\sigma_j^2 - 1)$,
+# and $\sigma^2 - \ln\sigma^2 - 1 \ge 0$. So the mean over a batch is at least $\frac12\sum_j
+# \mathbb{E}[\mu_j^2]$, and batch normalisation of the means with a fixed scale $\gamma$ makes that
+# at least $d\gamma^2/2$, whatever the encoder does. Here is an encoder that has all but collapsed:
 
 # %%
 features = torch.randn(256, 32)

@@ -6,7 +6,7 @@
 # [2111.03162](https://arxiv.org/abs/2111.03162) (GraN-GAN). Card:
 # [zoo/wgan](../../zoo/wgan/README.md).
 #
-# A WGAN's critic must be Lipschitz: $|f(x) - f(y)| \le \|x - y\|$. Clipping and spectral
+# A WGAN's critic must be Lipschitz: $|f(x) - f(y)| \le \lVert x - y \rVert$. Clipping and spectral
 # normalisation see to it layer by layer, a gradient penalty asks for it in the loss. The post's
 # subject is a third way: divide the output by its own gradient.
 
@@ -17,7 +17,6 @@ from lightning.pytorch import Trainer, seed_everything
 
 import datamodules
 import zoo
-from zoo.wgan.gradient import norm_of_each, value_and_gradient
 from zoo.wgan.gradient_normalization import GradientNormalization, GraN
 from zoo.wgan.mlp import MLPCritic
 
@@ -26,20 +25,28 @@ seed_everything(0, verbose=False)
 # %% [markdown]
 # ## The transform
 #
-# With $n = \|\nabla_x f\|$, over all dimensions of a sample,
+# With $n = \lVert\nabla_x f\rVert$, over all dimensions of a sample,
 #
-# $$\text{GN: } \hat f = \frac{f}{n + |f|}, \qquad \text{GraN: } \hat f = \frac{f\,n}{n^2 + \epsilon}.$$
+# $$\text{GN: } \hat f = \frac{f}{n + |f|}, \qquad
+# \text{GraN: } \hat f = \frac{f\,n}{n^2 + \epsilon}.$$
 #
 # A network of linear layers and ReLU is piecewise linear, so $n$ is constant around almost every
-# $x$, and $\hat f$ is a function of $f$ alone there. Its gradient has length $(n / (n + |f|))^2$ for
-# GN and $n^2/(n^2+\epsilon)$ for GraN: at most 1, without any penalty.
+# $x$, and $\hat f$ is a function of $f$ alone there. Its gradient has length $(n / (n + |f|))^2$
+# for GN and $n^2/(n^2+\epsilon)$ for GraN: at most 1, without any penalty.
 
 # %%
 critic = MLPCritic(2, [64, 64]).double()
+
+
+def value_and_norm(x):
+    f = critic(x)
+    (gradient,) = torch.autograd.grad(f.sum(), x, create_graph=True)
+    return f, gradient.norm(dim=1)
+
+
 x = 3 * torch.randn(2000, 2, dtype=torch.float64)
 x.requires_grad_()
-f, gradient = value_and_gradient(critic, x)
-n = norm_of_each(gradient)
+f, n = value_and_norm(x)
 for constraint, slope in (
     (GradientNormalization(), (n / (n + f.abs())).square()),
     (GraN(), n.square() / (n.square() + 0.1)),
@@ -54,20 +61,22 @@ for constraint, slope in (
 # %% [markdown]
 # ## What the post objects to
 #
-# Its first objection is right. From one linear piece to the next $n$ jumps, and $\hat f$ jumps with
-# it. A slope of at most 1 inside each piece is no Lipschitz bound on the whole space:
+# Its first objection is right. From one linear piece to the next $n$ jumps, and $\hat f$ jumps
+# with it. A slope of at most 1 inside each piece is no Lipschitz bound on the whole space:
 
 # %%
 line = torch.stack([torch.linspace(-3, 3, 4001), torch.full((4001,), 0.5)], 1).double()
 line.requires_grad_()
-f, gradient = value_and_gradient(critic, line)
-n = norm_of_each(gradient).detach()
-f_hat = GradientNormalization().normalized(f, n).detach()
+f, n = (values.detach() for values in value_and_norm(line))
+f_hat = GradientNormalization().normalized(f, n)
 figure, axes = plt.subplots(
-    1, 3, figsize=(7.2, 2.2), num="The critic, its gradient's length and the normalised critic on a line"
+    1,
+    3,
+    figsize=(7.2, 2.2),
+    num="The critic, its gradient's length and the normalised critic on a line",
 )
 for axis, (name, values) in zip(
-    axes, {"f": f.detach(), "n = |∇f|": n, "f̂ = f / (n + |f|)": f_hat}.items(), strict=True
+    axes, {"f": f, "n = |∇f|": n, "f̂ = f / (n + |f|)": f_hat}.items(), strict=True
 ):
     axis.plot(line.detach()[:, 0], values, lw=1)
     axis.set_title(name)
@@ -78,18 +87,17 @@ print(f"steepest chord of f̂ on the line: {jumps.max() / step:.1f}, where 1 is 
 assert jumps.max() / step > 1
 
 # %% [markdown]
-# Its third objection is that gradient normalisation needs second derivatives in the generator's step
-# too, which a gradient penalty does not. That is how public code does it, but it is not needed. Where
-# $f$ is piecewise linear, $\nabla \hat f = \frac{n}{(n + |f|)^2}\,\nabla f$ in closed form, and one
-# backward pass gives $f$, $n$ and $\nabla f$:
+# Its third objection is that gradient normalisation needs second derivatives in the generator's
+# step too, which a gradient penalty does not. That is how public code does it, but it is not
+# needed. Where $f$ is piecewise linear, $\nabla \hat f = \frac{n}{(n + |f|)^2}\,\nabla f$ in
+# closed form, and one backward pass gives $f$, $n$ and $\nabla f$:
 
 # %%
 points = torch.randn(512, 2, dtype=torch.float64)
 _, closed = GradientNormalization().generator_gradient(critic, points, None, "wasserstein")
 
 x = points.clone().requires_grad_()
-f, gradient = value_and_gradient(critic, x)
-loss = -GradientNormalization().normalized(f, norm_of_each(gradient)).mean()
+loss = -GradientNormalization().normalized(*value_and_norm(x)).mean()
 (twice,) = torch.autograd.grad(loss, x)  # through the gradient
 print(f"equal to 1e-12: {bool((closed - twice).abs().max() < 1e-12)}")
 assert (closed - twice).abs().max() < 1e-12
@@ -99,8 +107,8 @@ assert (closed - twice).abs().max() < 1e-12
 #
 # The second thing that the post reports is that in the author's experiments gradient normalisation
 # gives worse samples than a gradient penalty. Here both learn eight Gaussians on a circle, in 200
-# iterations of the generator with five steps of the critic each. One training step of `zoo.WGAN` is
-# one such iteration.
+# iterations of the generator with five steps of the critic each. One training step of `zoo.WGAN`
+# is one such iteration.
 
 # %%
 quiet = {
@@ -133,11 +141,15 @@ for lipschitz, options in {"gp": {"penalty": 0.1}, "gn": {}}.items():
         drawn[lipschitz] = model(torch.randn(500, 2, generator=torch.Generator().manual_seed(1)))
 
 # %%
-from zoo.wgan.transport import exact_w1  # noqa: E402
+from zoo.wgan.transport import exact_w1
 
 real = data.reference_points("test", 500)
 figure, axes = plt.subplots(
-    1, 2, figsize=(6, 3), num="Samples of a critic with a penalty and of a normalised one", sharey=True
+    1,
+    2,
+    figsize=(6, 3),
+    num="Samples of a critic with a penalty and of a normalised one",
+    sharey=True,
 )
 for axis, (lipschitz, points) in zip(axes, drawn.items(), strict=True):
     axis.scatter(*real.T, s=4, c="lightgray")
@@ -148,5 +160,5 @@ print(f"W1 of as many real points: {exact_w1(data.reference_points('val', 500), 
 
 # %% [markdown]
 # One seed and a thirtieth of a minute settle nothing. The [results](../results/wgan.md) have ten
-# constraints on three toys with three seeds each, and images: there, too, a penalty comes out ahead
-# of gradient normalisation on most of them, and not on all.
+# constraints on three toys with three seeds each, and images: there, too, a penalty comes out
+# ahead of gradient normalisation on most of them, and not on all.

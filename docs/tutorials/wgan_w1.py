@@ -2,12 +2,12 @@
 # # WGAN works, but not by the Wasserstein distance
 #
 # Post: [WGAN的成功，可能跟Wasserstein距离没啥关系](https://kexue.fm/archives/8244), about
-# [2103.01678](https://arxiv.org/abs/2103.01678) and [1910.03875](https://arxiv.org/abs/1910.03875).
-# Card: [zoo/wgan](../../zoo/wgan/README.md).
+# [2103.01678](https://arxiv.org/abs/2103.01678) and
+# [1910.03875](https://arxiv.org/abs/1910.03875). Card: [zoo/wgan](../../zoo/wgan/README.md).
 #
-# The story of WGAN is that the critic estimates a distance and the generator walks down it. The post
-# tells of two papers that estimate the distance better, and get worse samples. Its conclusion: what
-# helps is the Lipschitz constraint, not the distance.
+# The story of WGAN is that the critic estimates a distance and the generator walks down it. The
+# post tells of two papers that estimate the distance better, and get worse samples. Its
+# conclusion: what helps is the Lipschitz constraint, not the distance.
 
 # %%
 import matplotlib.pyplot as plt
@@ -49,16 +49,18 @@ print(f"W1 of a batch to another real batch: {real.mean():.2f} (deviation {real.
 print(f"W1 of a batch to 64 k-means centres: {blurred.mean():.2f} (deviation {blurred.std():.2f})")
 assert (blurred < real).all()
 
-figure, axes = plt.subplots(2, 12, figsize=(7.2, 1.4), num="Real digits above, k-means centres below")
+figure, axes = plt.subplots(
+    2, 12, figsize=(7.2, 1.4), num="Real digits above, k-means centres below"
+)
 for row, images in zip(axes, (train, centres), strict=True):
     for axis, image in zip(row, images, strict=False):
         axis.imshow(image[0], cmap="gray")
         axis.axis("off")
 
 # %% [markdown]
-# So a generator that really minimised the distance of batches would draw blurred digits. The reason
-# lies in the number of dimensions: two points of $N(0, I_d)$ are $\sqrt{2d}$ apart, a point and the
-# mean only $\sqrt d$.
+# So a generator that really minimised the distance of batches would draw blurred digits. The
+# reason lies in the number of dimensions: two points of $N(0, I_d)$ are $\sqrt{2d}$ apart, a point
+# and the mean only $\sqrt d$.
 
 # %%
 for d in (4, 64, 1024):
@@ -73,10 +75,10 @@ for d in (4, 64, 1024):
 # ## A better estimate: the c-transform
 #
 # The distance has the dual form $\sup\,\mathbb{E}\,\varphi(x) + \mathbb{E}\,\psi(y)$ with
-# $\varphi(x) + \psi(y) \le \|x - y\|$. Instead of a Lipschitz constraint, take any $\varphi$ and the
-# best $\psi$ that goes with it on the batch,
+# $\varphi(x) + \psi(y) \le \lVert x - y \rVert$. Instead of a Lipschitz constraint, take any
+# $\varphi$ and the best $\psi$ that goes with it on the batch,
 #
-# $$\varphi^c(y) = \min_i\,\big[\|x_i - y\| - \varphi(x_i)\big].$$
+# $$\varphi^c(y) = \min_i\,\big[\lVert x_i - y \rVert - \varphi(x_i)\big].$$
 #
 # Whatever $\varphi$ is, the value is at most the distance of the two batches, and for the best
 # $\varphi$ equal to it:
@@ -99,8 +101,8 @@ assert 0.97 * exact < value < exact + 1e-9
 # ## ... of the wrong distance
 #
 # Now a critic is trained between two distributions that stand still, $N(0, I)$ and itself moved by
-# one. Their distance is exactly 1. In 20 dimensions, that of two batches of 64 is far larger. Which of
-# the two does a critic find?
+# one. Their distance is exactly 1. In 20 dimensions, that of two batches of 64 is far larger.
+# Which of the two does a critic find?
 
 
 # %%
@@ -126,7 +128,8 @@ def trained(objective, d, steps=250):
             x, y = torch.randn(2, 64, d)
             y[:, 0] += 1
             by_gp = critic(x).mean() - critic(y).mean()
-            values.append(by_gp if objective == "gp" else dual_value(critic(x), pairwise_cost(x, y)))
+            by_dual = dual_value(critic(x), pairwise_cost(x, y))
+            values.append(by_gp if objective == "gp" else by_dual)
             exact.append(exact_w1(x, y))
     return torch.stack(values).mean().item(), torch.stack(exact).mean().item()
 
@@ -140,9 +143,9 @@ assert abs(by_c - batches) < abs(by_gp - batches)
 assert abs(by_gp - 1) < abs(by_c - 1)
 
 # %% [markdown]
-# The c-transform follows the batches; the penalised critic, which cannot follow a batch, is near the
-# distance of the distributions. A generator that is led by the c-transform is led towards k-means
-# centres.
+# The c-transform follows the batches; the penalised critic, which cannot follow a batch, is near
+# the distance of the distributions. A generator that is led by the c-transform is led towards
+# k-means centres.
 #
 # `zoo study wasserstein` measures all of it, the training of generators too, on the data that you
 # choose; what holds of the post and what does not is in the [study](../studies/wasserstein.md).

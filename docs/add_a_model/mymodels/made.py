@@ -33,8 +33,8 @@ class MaskedLinear(nn.Linear):
 class MADE(LightningModule):
     """Masked autoencoder of images with an exact likelihood (arXiv 1502.03509).
 
-    The pixels in reading order: p(x) is the product of p(x_i | x_1 ... x_{i-1}), and one pass of the
-    network gives all factors, because no output sees its own pixel or a later one.
+    The pixels in reading order: p(x) is the product of p(x_i | x_1 ... x_{i-1}), and one pass of
+    the network gives all factors, because no output sees its own pixel or a later one.
 
     Args:
         image_size: Side of a square image.
@@ -64,7 +64,7 @@ class MADE(LightningModule):
         self._validation, self._test = Averages("val/loss"), Averages("test/bits_per_dim")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, pixels, levels) of each pixel given those before it, of images (B, 1, H, W)."""
+        """Logits (B, pixels, levels), each pixel given those before it, of images (B, 1, H, W)."""
         logits: Tensor = self.outer(F.relu(self.inner(x.flatten(1))))
         return logits.unflatten(1, (-1, self.levels))
 
