@@ -123,8 +123,7 @@ for written in model.paraphrase(query, n=5, k=2, max_new=32, seed=0, unfinished=
 
 # %% [markdown]
 # What it writes after so little training on seven hundred pairs is no Chinese. The posts had
-# tens of
-# millions of groups, which were never released.
+# tens of millions of groups, which were never released.
 #
 # ## What RoFormer-Sim adds
 #

@@ -1,9 +1,8 @@
 # %% [markdown]
 # # A code that cannot vanish: VAEs on spheres, and batch norm
 #
-# Posts: [变分自编码器(七)：球面上的VAE](https://kexue.fm/archives/8404) and [变分自编码器(五)：VAE + BN
-# =
-# 更好的VAE](https://kexue.fm/archives/7381). Papers: [1804.00891](https://arxiv.org/abs/1804.00891),
+# Posts: [变分自编码器(七)：球面上的VAE](https://kexue.fm/archives/8404) and
+# [变分自编码器(五)：VAE + BN = 更好的VAE](https://kexue.fm/archives/7381). Papers: [1804.00891](https://arxiv.org/abs/1804.00891),
 # [2004.12585](https://arxiv.org/abs/2004.12585). Card: [zoo/vae](../../zoo/vae/README.md).
 #
 # A strong decoder, such as one that writes a text word by word, can do without the code. Then the
