@@ -6,12 +6,16 @@ import griffe
 
 
 class Methods(griffe.Extension):
-    """Replaces such attributes by the functions they name."""
+    """Replaces such attributes by the functions they name, also `sample = generation.sample`."""
 
     def on_class_members(self, *, cls: griffe.Class, **kwargs: Any) -> None:
         """Looks at the members of each class that was read."""
+        names = cls.parent.members if cls.parent else {}
         for name, member in list(cls.members.items()):
-            if member.is_attribute and str(member.value) == name:  # type: ignore[union-attr]
-                target = cls.parent.members.get(name) if cls.parent else None
-                if target is not None and target.is_alias:
-                    cls.set_member(name, griffe.Alias(name, target.target_path, parent=cls))
+            if not member.is_attribute:
+                continue
+            root, *rest = str(member.value).split(".")  # type: ignore[union-attr]
+            imported = names.get(root)
+            if [root, *rest][-1] == name and imported is not None and imported.is_alias:
+                path = ".".join([imported.target_path, *rest])
+                cls.set_member(name, griffe.Alias(name, path, parent=cls))

