@@ -147,8 +147,8 @@ bits = model.bits_per_dim(images, labels=labels, index=index)
 print(f"variational bound: {bits.mean():.2f} bits a pixel of 17 grey levels")
 
 # %% [markdown]
-# That is worse than counting each pixel's levels (2.43 bits): $\beta_t$ is too much noise for a
-# step, and the training was short. The recipe, whose network says the variance, has 1.98.
+# That is worse than counting each pixel's levels (2.43 bits), after so short a training and with a
+# fixed variance. The recipe, whose network says the variance, has 1.98.
 #
 # ## Building, with and without noise
 #
