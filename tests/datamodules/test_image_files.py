@@ -158,6 +158,10 @@ class TestFewImages:
         data = ImageFolder(root=str(tmp_path), size=4)
         data.setup("test")
         assert "test: 1 images" in data.describe()
+        for memory in (0, 4):  # decoded when they are needed, and at once
+            one = ImageFolder(root=str(tmp_path), size=4, memory_limit_gb=memory)
+            assert one.reference_images("train").shape == (0, 3, 4, 4)
+            assert one.reference_images("test").shape == (1, 3, 4, 4)
         with pytest.raises(ValueError, match=r"no train images \(no folder .* there is test only"):
             data.setup("fit")
 
