@@ -97,7 +97,7 @@ def test_what_is_not_listed_is_refused_in_every_place(path):
     for config in ({"model": spec}, {"trainer": {"callbacks": [spec]}}, {"a": [{"b": spec}]}):
         with pytest.raises(ValueError, match=f"theirs.yaml: class path '{path}' is not allowed"):
             check_config(config, "theirs.yaml")
-    with pytest.raises(ValueError, match="torch.is_tensor"):
+    with pytest.raises(ValueError, match=r"torch\.is_tensor"):
         check_config({"data": spec}, "theirs.yaml")
 
 
