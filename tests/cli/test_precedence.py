@@ -70,7 +70,7 @@ def test_test_of_the_wrong_model_is_refused(trained, mistake):
             "--ckpt_path",
             "run",
             "--model",
-            "lightning.pytorch.demos.boring_classes.DemoModel",
+            "zoo.VAE",
         )
     )
     assert "holds a zoo.DDPM, but the config asks for" in line
