@@ -192,7 +192,7 @@ def _test_images(ckpt: str, n: int, *, data: str | None = None, root: str | None
     if data is None:
         file = find_checkpoint(ckpt)
         config = read_checkpoint(file).get("zoo_config", {}) if file.is_file() else {}
-        if "data" not in config:
+        if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
             raise ValueError(f"{ckpt} does not say what its data are: give --data, such as MNIST")
         spec = config["data"]
     package, _, name = str(spec["class_path"]).rpartition(".")
