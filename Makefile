@@ -4,7 +4,7 @@ BIN := .venv/bin
 export WANDB_MODE ?= offline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-slow test-all docs tutorials demo bench clean
+.PHONY: help setup lint format test test-slow test-long test-all docs tutorials demo bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,10 +26,13 @@ format: setup  ## rewrite to the house style
 	$(BIN)/ruff format .
 
 test: setup  ## the fast tests
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow and not long"
 
 test-slow: setup  ## the tests that start processes or train for a while
 	$(BIN)/python -m pytest -n auto -m slow
+
+test-long: setup  ## 100 kills over all families, resumed and compared; writes docs/results/kills.md (an hour)
+	$(BIN)/python -m tests.long.kills --kills 100 --out docs/results/kills.md
 
 test-all: test test-slow  ## every test
 

@@ -37,9 +37,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            error.filename = str(path)  # the file object that torch writes to names none
-            raise
+        except (OSError, RuntimeError) as error:
+            # torch raises an error of its own over that of the file, which names no path.
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from error
 
 
 class Checkpoint(lightning_callbacks.Checkpoint):
