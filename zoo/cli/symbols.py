@@ -43,7 +43,7 @@ def settle_symbols(
         return None if checkpoint is not None else _sentences(kind(**given), model, fixed, typed)
     start = checkpoint or model.get("pretrained")
     words = None if start is None else packed_vocabulary(start)
-    data = kind(**given)
+    data: TextData = kind(**given)
     if words is not None:
         data.take_vocabulary(words)
     if checkpoint is not None:
