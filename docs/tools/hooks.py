@@ -28,7 +28,7 @@ COPIED = {
 }
 _PAGE_OF = {source: uri for uri, source in COPIED.items()} | {"README.md": "index.md"}
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
-_CELL = re.compile(r"<td( [^>]*)?>((?:<code>|<strong>)?[^<]{1,18}(?:</code>|</strong>)?)</td>")
+_CELL = re.compile(r"<td( [^>]*)?>((?:<code>|<strong>)?[^<]{1,24}(?:</code>|</strong>)?)</td>")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
