@@ -211,7 +211,7 @@ def test_compression_mistakes(grey, binary, mistake, zoo_cli, tmp_path):
     assert "damaged or cut off" in mistake("decompress", grey, "short.zbb")
     assert "was not written by zoo compress" in mistake("decompress", grey, "odd.npy")
     assert "zoo decompress CKPT FILE" in mistake("decompress", "images.zbb", grey)
-    assert "--chains must be 1 to" in mistake("compress", grey, "good.npy", "--chains", 0)
+    assert "--chains=0: must be 1 or more" in mistake("compress", grey, "good.npy", "--chains", 0)
     turned = Image.new("L", (8, 8))
     exif = Image.Exif()
     exif[0x0112] = 6

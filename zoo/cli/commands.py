@@ -239,7 +239,7 @@ def export(
         write = formats[format]
         with replacing_folder(folder) as temporary, _options_of(format):
             told = write(dict(model.hparams), model.state_dict(), temporary, **(options or {}))
-        notes = told if isinstance(told, list) else []
+        notes = [note.replace(str(temporary), folder) for note in told or []]
     print("\n".join([f"written to {folder}", *notes]))
 
 
