@@ -1,20 +1,36 @@
 """Every shipped YAML, over the registry: it parses, builds, and every parameter learns."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from zoo.registry import MODELS, config_root, describe_config, list_configs
+from zoo.recipes import describe_config, list_configs, resolve_config
+from zoo.registry import MODELS
 from zoo.training import mix
 
 RECIPES = [name for name in list_configs() if not name.startswith("overlays/")]
 OVERLAYS = [name for name in list_configs() if name.startswith("overlays/")]
 
 
+def lay(under, over):
+    """Two configs, the second laid over the first."""
+    if not isinstance(under, dict) or not isinstance(over, dict):
+        return over
+    return under | {key: lay(under.get(key), value) for key, value in over.items()}
+
+
 def load(name):
-    return yaml.safe_load((config_root() / f"{name}.yaml").read_text())
+    files, flags = resolve_config(name)
+    config = {}
+    for file in files:
+        config = lay(config, yaml.safe_load(file.read_text()))
+    for flag in flags:
+        key, _, value = flag.removeprefix("--model.").partition("=")
+        config["model"]["init_args"][key] = yaml.safe_load(value)
+    return config
 
 
 def with_text_keys(value):
@@ -44,6 +60,11 @@ def fit_one_step(model, data):
 def test_there_are_configs():
     assert "ddpm/digits" in RECIPES
     assert "overlays/wandb" in OVERLAYS
+
+
+def test_every_name_that_was_ever_listed_still_works():
+    listed = (Path(__file__).parent / "recipe_names.txt").read_text().split()
+    assert set(listed) <= set(list_configs())
 
 
 @pytest.mark.parametrize("name", list_configs())

@@ -4,7 +4,6 @@ import difflib
 import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 MIXED_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 ALL_PRECISIONS = (*MIXED_PRECISIONS, "64-true", "bf16-true", "16-true")
@@ -198,27 +197,6 @@ COMMANDS = {
         "zoo.wgan.study:study", "measure what a post says: tables and figures (wasserstein)"
     ),
 }
-
-
-def config_root() -> Path:
-    """Folder of the shipped configs: inside the wheel, or beside `zoo/` in a checkout."""
-    package = Path(__file__).parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-def list_configs() -> list[str]:
-    """Names of the shipped recipes, such as `ddpm/digits`; overlays last."""
-    root = config_root()
-    names = [path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")]
-    return sorted(names, key=lambda name: (name.startswith("overlays/"), name))
-
-
-def describe_config(name: str) -> str:
-    """First comment line of a shipped config."""
-    with (config_root() / f"{name}.yaml").open(encoding="utf-8") as file:
-        first = file.readline()
-    return first.lstrip("# ").strip() if first.startswith("#") else ""
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -1,6 +1,7 @@
 """The page of recipes, made of the registry and the configs: what `zoo list` shows."""
 
-from zoo.registry import MODELS, describe_config, list_configs
+from zoo.recipes import describe_config, list_configs
+from zoo.registry import MODELS
 
 
 def page() -> str:

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 import zoo
-from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, list_configs, list_models
+from zoo.recipes import list_configs
+from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, list_models
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["--version"], ["--help"], ["list", "*ddpm*"]])

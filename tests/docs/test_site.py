@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from zoo.registry import MODELS, list_configs
+from zoo.recipes import list_configs
+from zoo.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 CARDS = sorted(ROOT.glob("zoo/*/README.md"))

@@ -11,7 +11,7 @@ from tests.processes import in_new_process
 from tests.test_resume import compare_metrics, differences
 from zoo.flash.averages import PredictionAverages
 from zoo.flash.module_lm import FlashLM
-from zoo.registry import config_root, list_configs
+from zoo.recipes import config_root, list_configs
 
 TINY = {
     "vocab_size": 67, "dim": 32, "depth": 2, "head_size": 16, "chunk": 16, "expansion": 2.0,

@@ -13,7 +13,7 @@ from zoo.flash.gau import CrossGatedAttentionUnit, GatedAttentionUnit, GAUConfig
 from zoo.flash.module_lm import FlashLM
 from zoo.flash.network import macs_per_token
 from zoo.flash.scores import Score
-from zoo.registry import config_root
+from zoo.recipes import config_root
 
 SCORES = ["relu2_paper", "relu2", "relu2_row", "softmax", "softmax_plus", "laplace"]
 RICH = {"token_shift": True, "sinusoidal": True, "norm": "scale", "head_bias": True}

@@ -119,7 +119,7 @@ def test_a_study_trains_every_objective_and_goes_on_where_it_was(zoo_cli, tmp_pa
 def test_the_recipes_batch_is_the_baselines(config):
     import yaml
 
-    from zoo.registry import config_root
+    from zoo.recipes import config_root
     from zoo.wgan.study_training import _BATCH
 
     settings = yaml.safe_load((config_root() / f"{config}.yaml").read_text())

@@ -4,7 +4,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, describe_config, list_configs, nearest
+from zoo.recipes import describe_config, list_configs
+from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, nearest
 
 # What other commands call it.
 _SYNONYMS = {

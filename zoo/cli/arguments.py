@@ -17,7 +17,7 @@ from zoo.cli.config_files import read_config
 from zoo.cli.stored import check_model, check_state, own_arguments, stored_config
 from zoo.cli.trusted import check_config, check_stored_config
 from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint, read_exported
-from zoo.registry import config_root, list_configs, nearest
+from zoo.recipes import config_root, resolve_config
 from zoo.training.checkpoint import UNSAVED
 
 RUNS = Path("runs")
@@ -65,12 +65,12 @@ def prepare(verb: str, arguments: list[str]) -> Prepared:
         a in ("-h", "--help", "--print_config") or a.endswith(".help") for a in arguments
     ) or any(a.startswith("--print_config=") for a in arguments):
         return Prepared(_with_configs(arguments)[0], RUNS)
-    rest, configs = _with_configs(arguments)
+    rest, configs, stem = _with_configs(arguments)
     rest, asked = _take(rest, "--ckpt_path")
     rest, folder = _take(rest, "--run_dir")
     asked = asked if asked is not None else _peek(configs, "ckpt_path")
     folder = folder if folder is not None else _peek(configs, "run_dir")
-    prepared = _locate(verb, asked, folder, _stem(configs))
+    prepared = _locate(verb, asked, folder, stem)
     prepared.arguments = rest
     try:
         if prepared.checkpoint is not None:
@@ -83,28 +83,11 @@ def prepare(verb: str, arguments: list[str]) -> Prepared:
     return prepared
 
 
-def resolve_config(name: str) -> Path:
-    """The file of a config: a path, or the name of a shipped one.
-
-    Raises:
-        FileNotFoundError: Neither; suggests the nearest shipped one.
-    """
-    if Path(name).is_file():
-        return Path(name)
-    shipped = config_root() / name
-    for path in (shipped, shipped.with_name(f"{shipped.name}.yaml")):
-        if path.is_file():
-            return path
-    overlay = config_root() / "overlays" / f"{name}.yaml"
-    if overlay.is_file():
-        return overlay
-    raise FileNotFoundError(f"no config {name!r}: {nearest(name, list_configs())}")
-
-
-def _with_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
-    """The arguments with every config resolved, and the configs in order."""
+def _with_configs(arguments: list[str]) -> tuple[list[str], list[Path], str]:
+    """The arguments with every config resolved, the configs in order, and the run's name."""
     out: list[str] = []
     configs: list[Path] = []
+    names: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         flag, equals, value = argument.partition("=")
@@ -113,10 +96,11 @@ def _with_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
             continue
         if not equals:
             value = next(rest, "")
-        path = resolve_config(value)
-        configs.append(path)
-        out.append(f"--config={path}")
-    return out, configs
+        files, flags = resolve_config(value)
+        configs += files
+        names.append(value)
+        out += [*(f"--config={path}" for path in files), *flags]
+    return out, configs, _stem(names)
 
 
 def _take(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
@@ -149,14 +133,15 @@ def _peek(configs: list[Path], key: str) -> str | None:
     return found
 
 
-def _stem(configs: list[Path]) -> str:
-    """Name of a run made from these configs: family-recipe for a shipped one."""
-    if not configs:
+def _stem(names: list[str]) -> str:
+    """Name of a run of these configs: family-recipe for a shipped one."""
+    if not names:
         return "run"
-    path = configs[0].resolve()
-    root = config_root().resolve()
-    parts = path.relative_to(root).with_suffix("").parts if root in path.parents else (path.stem,)
-    return "-".join(parts)
+    path, root = Path(names[0]).resolve(), config_root().resolve()
+    if root in path.parents:
+        return "-".join(path.relative_to(root).with_suffix("").parts)
+    shipped = not path.is_file()
+    return names[0].removesuffix(".yaml").replace("/", "-") if shipped else path.stem
 
 
 def _numbered(stem: str) -> list[Path]:

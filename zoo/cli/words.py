@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from zoo.registry import MODELS, TRAINER_VERBS, config_root, list_configs, nearest
+from zoo.recipes import list_configs, resolve_config
+from zoo.registry import MODELS, TRAINER_VERBS, nearest
 
 # Other names of arguments, as other libraries have them, and what they are here.
 SYNONYMS = {
@@ -106,9 +107,9 @@ def recipe_class(arguments: list[str], group: str) -> str | None:
     for flag, value in itertools.pairwise(arguments):
         name = value if flag in ("-c", "--config") else flag.partition("=")[2]
         if flag.split("=")[0] in ("-c", "--config") and name in list_configs():
-            with (config_root() / f"{name}.yaml").open(encoding="utf-8") as file:
-                spec = yaml.safe_load(file).get(group) or {}
-            found = spec.get("class_path", found)
+            for file in resolve_config(name)[0]:
+                spec = yaml.safe_load(file.read_text(encoding="utf-8")).get(group) or {}
+                found = spec.get("class_path", found)
     return found
 
 

@@ -244,15 +244,15 @@ def _recorded(ckpt: Path) -> dict[str, Any]:
 def _named(data: str) -> dict[str, Any]:
     """A DataModule by its name, or the data section of a config."""
     import datamodules
-    from zoo.cli.arguments import resolve_config
-    from zoo.registry import list_configs, nearest
+    from zoo.recipes import list_configs, resolve_config
+    from zoo.registry import nearest
 
     known = {name.lower(): name for name in datamodules.__all__}
     is_class = "." in data and "/" not in data and not data.endswith((".yaml", ".yml"))
     if data.lower() in known or is_class:
         return {"class_path": known.get(data.lower(), data)}
     try:
-        file = resolve_config(data)
+        files, _ = resolve_config(data)
     except FileNotFoundError as error:
         names = [n for n in datamodules.__all__ if hasattr(getattr(datamodules, n), "split")]
         hint = nearest(data, [*names, *list_configs()])
@@ -261,6 +261,7 @@ def _named(data: str) -> dict[str, Any]:
         raise FileNotFoundError(
             f"--data {data}: no such folder, .zip, .npy, DataModule or config: {hint}"
         ) from error
+    file = files[0]  # what lies over a recipe leaves its data as they are
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     spec = (content or {}).get("data") if isinstance(content, dict) else None
     if not isinstance(spec, dict) or "class_path" not in spec:

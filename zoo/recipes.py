@@ -1,0 +1,120 @@
+"""The shipped recipes by name: a YAML, or one with an overlay or a flag laid over it.
+
+Imports nothing heavy: `zoo list` is quick.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.registry import nearest
+
+_PARTS = ("overlays", "wgan/on-points", "wgan/on-images")  # folders of what lies over a recipe
+
+_POINTS = ("clip", "sn", "gp", "lp", "div", "dragan", "r1", "gn", "gran", "c", "c-eps")
+_IMAGES = ("clip", "sn", "gp", "gn", "gran")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a name stands for after `-c`.
+
+    Args:
+        files: Configs, each laid over those before it, as names below `configs/`.
+        flags: Flags laid over them.
+        note: What sets it apart from its first config, for `zoo list`.
+    """
+
+    files: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    note: str = ""
+
+
+def _laid_over() -> dict[str, Recipe]:
+    found = {}
+    for data, folder, names in (
+        ("8gaussians", "on-points", _POINTS),
+        ("25gaussians", "on-points", _POINTS),
+        ("swissroll", "on-points", _POINTS),
+        ("mnist", "on-images", _IMAGES),
+        ("fashion-mnist", "on-images", _IMAGES),
+    ):
+        for name in names:
+            found[f"wgan/{data}-{name}"] = Recipe((f"wgan/{data}", f"wgan/{folder}/{name}"))
+    for data in ("8gaussians", "25gaussians", "swissroll"):
+        found[f"wgan/{data}-none"] = Recipe((f"wgan/{data}",))
+    for d in (2, 5, 10, 20, 40):
+        normal, sphere = f"--model.latent_dim={d}", f"--model.spheres=[{d + 1}]"
+        found[f"vae/mnist-normal-d{d}"] = Recipe(("vae/mnist-normal",), (normal,), f"d = {d}")
+        found[f"vae/mnist-vmf-d{d}"] = Recipe(("vae/mnist-vmf",), (sphere,), f"d = {d}")
+    return found
+
+
+COMPOSED = _laid_over()
+
+
+def config_root() -> Path:
+    """Folder of the shipped configs: inside the wheel, or beside `zoo/` in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _file(name: str) -> Path:
+    return config_root() / f"{name}.yaml"
+
+
+def list_files() -> list[str]:
+    """Names of the YAML files, recipes and parts of them."""
+    root = config_root()
+    return sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
+
+
+def list_configs() -> list[str]:
+    """Names of the shipped recipes, such as `ddpm/digits`; overlays last."""
+    parts = _PARTS[1:]
+    names = {n for n in list_files() if n.rpartition("/")[0] not in parts} | set(COMPOSED)
+    return sorted(names, key=lambda name: (name.startswith("overlays/"), name))
+
+
+def find_recipe(name: str) -> Recipe | None:
+    """The shipped recipe or overlay of this name, with or without `.yaml`, if there is one."""
+    name = name.removesuffix(".yaml")
+    if name in COMPOSED:
+        return COMPOSED[name]
+    for known in (name, f"overlays/{name}"):
+        if _file(known).is_file():
+            return Recipe((known,))
+    return None
+
+
+def resolve_config(name: str) -> tuple[list[Path], tuple[str, ...]]:
+    """The files of a config, in the order in which they are laid, and the flags over them.
+
+    Args:
+        name: A path, or the name of a shipped recipe or overlay.
+
+    Raises:
+        FileNotFoundError: Neither; suggests the nearest shipped one.
+    """
+    if Path(name).is_file():
+        return [Path(name)], ()
+    recipe = find_recipe(name)
+    if recipe is None:
+        raise FileNotFoundError(f"no config {name!r}: {nearest(name, list_configs())}")
+    return [_file(part) for part in recipe.files], recipe.flags
+
+
+def describe_config(name: str) -> str:
+    """What a shipped config is, in one line: the first comment line of its files."""
+    recipe = find_recipe(name)
+    assert recipe is not None, name
+    line, *over = map(_first_line, recipe.files)
+    over += [recipe.note] if recipe.note else []
+    return f"{re.split(':|, d = ', line)[0]}: {over[0]}" if over else line
+
+
+def _first_line(name: str) -> str:
+    with _file(name).open(encoding="utf-8") as file:
+        first = file.readline()
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
