@@ -35,7 +35,7 @@ def compare(lipschitz, backend):
             )
         loss, values = loss_of(model.critic, real, fake, None, noise)
         gradients = torch.autograd.grad(loss, parameters)
-        _, upstream = upstream_of(model.critic, fake, None, "wasserstein")
+        _, upstream = upstream_of(model.critic, fake, None, model.objective)
         found.append([loss.detach(), values.real.detach(), upstream, *gradients])
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(*found, strict=True))
 

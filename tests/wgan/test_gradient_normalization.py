@@ -10,7 +10,7 @@ from tests.wgan.critics import Linear, image_critic, mlp_critic, points
 from zoo.wgan.gradient import norm_of_each, value_and_gradient
 from zoo.wgan.gradient_normalization import GradientNormalization, GraN
 from zoo.wgan.networks import make_networks
-from zoo.wgan.objectives import critic_loss, generator_losses, generator_slopes
+from zoo.wgan.objectives import Hinge, NonSaturating, Wasserstein
 
 CONSTRAINTS = [GradientNormalization(), GraN(), GradientNormalization(scale=3.0), GraN(scale=0.5)]
 CRITICS = {
@@ -118,13 +118,13 @@ def test_an_unknown_module_is_refused_by_name():
         GraN().check(image_critic(network, num_classes=3))
 
 
-@pytest.mark.parametrize("objective", ["wasserstein", "hinge", "ns"])
+@pytest.mark.parametrize("objective", [Wasserstein(), Hinge(), NonSaturating()])
 @pytest.mark.parametrize("critic", CRITICS)
 @pytest.mark.parametrize("constraint", CONSTRAINTS, ids=str)
 def test_closed_form_of_the_generator_step_equals_double_backward(critic, constraint, objective):
     make, shape = CRITICS[critic]
     critic, x = make(), points(8, *shape).requires_grad_()
-    loss = generator_losses(objective, normalized(constraint, critic, x)).mean()
+    loss = objective.generator_losses(normalized(constraint, critic, x)).mean()
     (exact,) = torch.autograd.grad(loss, x)
     value, upstream = constraint.generator_gradient(critic, x, None, objective)
     torch.testing.assert_close(value, loss.detach(), rtol=0, atol=1e-12)
@@ -136,7 +136,7 @@ def test_closed_form_of_the_generator_step_equals_double_backward(critic, constr
 def test_critic_step_is_autograd_s(constraint):
     critic, real, fake = image_critic(), points(5, 2, 8, 8), points(5, 2, 8, 8, seed=2)
     out = constraint.evaluate(critic, real, fake)
-    ours = torch.autograd.grad(critic_loss("wasserstein", out.real, out.fake), critic.parameters())
+    ours = torch.autograd.grad(Wasserstein().critic_loss(out.real, out.fake), critic.parameters())
     x = torch.cat([real, fake]).requires_grad_()
     f_hat = normalized(constraint, critic, x)
     theirs = torch.autograd.grad(f_hat[5:].mean() - f_hat[:5].mean(), critic.parameters())
@@ -147,12 +147,12 @@ def test_critic_step_is_autograd_s(constraint):
 def test_hinge_is_the_wasserstein_loss_plus_two():
     critic, constraint = mlp_critic(), GradientNormalization()
     out = constraint.evaluate(critic, points(9, 3), points(9, 3, seed=2))
-    hinge = critic_loss("hinge", out.real, out.fake)
-    wasserstein = critic_loss("wasserstein", out.real, out.fake)
+    hinge = Hinge().critic_loss(out.real, out.fake)
+    wasserstein = Wasserstein().critic_loss(out.real, out.fake)
     torch.testing.assert_close(hinge, 2 + wasserstein, rtol=0, atol=1e-14)
     # ... and the loss of the first GAN is confined to above these floors.
-    assert critic_loss("ns", out.real, out.fake) >= 0.6265
-    assert (generator_losses("ns", out.fake) >= 0.3132).all()
+    assert NonSaturating().critic_loss(out.real, out.fake) >= 0.6265
+    assert (NonSaturating().generator_losses(out.fake) >= 0.3132).all()
 
 
 def test_scale_of_the_critic_changes_gn_nothing_and_gran_something():
@@ -166,7 +166,7 @@ def test_scale_of_the_critic_changes_gn_nothing_and_gran_something():
         assert torch.allclose(a, b, rtol=0, atol=1e-14) == same
     out = GradientNormalization().evaluate(critic, x, points(9, 3, seed=2))
     last = [critic.linear.weight, critic.linear.bias]
-    grads = torch.autograd.grad(critic_loss("hinge", out.real, out.fake), last)
+    grads = torch.autograd.grad(Hinge().critic_loss(out.real, out.fake), last)
     radial = sum((g * p).sum() for g, p in zip(grads, last, strict=True))
     assert radial.abs() < 1e-14 * 100 < sum(g.square().sum() for g in grads).sqrt()
 
@@ -207,19 +207,19 @@ def test_a_dead_critic_gives_zeros_not_nan(constraint):
     out = constraint.evaluate(critic, points(4, 3), points(4, 3, seed=2))
     assert (out.real == 0).all()
     grads = torch.autograd.grad(
-        critic_loss("wasserstein", out.real, out.fake), critic.parameters(), allow_unused=True
+        Wasserstein().critic_loss(out.real, out.fake), critic.parameters(), allow_unused=True
     )
     assert all(torch.isfinite(g).all() for g in grads if g is not None)
-    _, upstream = constraint.generator_gradient(critic, points(4, 3), None, "wasserstein")
+    _, upstream = constraint.generator_gradient(critic, points(4, 3), None, Wasserstein())
     assert (upstream == 0).all()
 
 
 def test_slope_of_the_generator_s_loss():
     fake = points(5)
-    for objective in ("wasserstein", "hinge", "ns"):
+    for objective in (Wasserstein(), Hinge(), NonSaturating()):
         value = fake.clone().requires_grad_()
-        (exact,) = torch.autograd.grad(generator_losses(objective, value).sum(), value)
-        torch.testing.assert_close(generator_slopes(objective, fake), exact)
+        (exact,) = torch.autograd.grad(objective.generator_losses(value).sum(), value)
+        torch.testing.assert_close(objective.generator_slopes(fake), exact)
 
 
 def test_the_gradient_is_that_of_each_sample():
@@ -234,6 +234,6 @@ def test_a_tiny_gradient_is_no_0_by_0(length):
     """In float32 the square of n + |f| is 0 before n is."""
     critic = Linear(torch.full((3,), length, dtype=torch.float32))
     x = points(4, 3).float()
-    value, upstream = GradientNormalization().generator_gradient(critic, x, None, "wasserstein")
+    value, upstream = GradientNormalization().generator_gradient(critic, x, None, Wasserstein())
     assert value.isfinite()
     assert upstream.isfinite().all()

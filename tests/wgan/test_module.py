@@ -126,9 +126,9 @@ def test_c_transform_moves_fakes_towards_their_nearest_real_points():
     """The generator's gradient is that of the assigned pairs."""
     model = wgan(TOY, lipschitz="none", objective="c_transform")
     real, fake = torch.randn(8, 2), torch.randn(16, 2)
-    from zoo.wgan.steps import dual_generator_gradient
-
-    value, upstream = dual_generator_gradient(model.critic, real, None, fake, 0.0)
+    value, upstream = model.objective.generator_gradient(
+        model.constraint.generator_gradient, model.critic, fake, None, real, None
+    )
     phi = model.critic(real).detach()
     cost = torch.cdist(fake, real)
     pick = (cost - phi).argmin(1)

@@ -11,8 +11,9 @@ from torch import Tensor
 from zoo.layers.counter_rng import normal
 from zoo.training.averages import Averages
 from zoo.wgan.lipschitz import Evaluated
+from zoo.wgan.objectives import CTransform
 from zoo.wgan.toys import toy_metrics
-from zoo.wgan.transport import exact_w1, pairwise_cost, transform
+from zoo.wgan.transport import exact_w1
 
 if TYPE_CHECKING:
     from zoo.wgan.module import WGAN
@@ -115,22 +116,14 @@ def monitor(
         labels: Classes of both.
         values: Of the critic step.
     """
-    estimate = _estimates(model, real, fake, values.real.detach(), values.fake.detach()).mean()
-    logged = {"wasserstein/critic": estimate, "wasserstein/exact": exact_w1(real, fake)}
+    estimate = model.objective.estimates(real, fake, values.real.detach(), values.fake.detach())
+    logged = {"wasserstein/critic": estimate.mean(), "wasserstein/exact": exact_w1(real, fake)}
     alpha = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
     places = {"real": real, "fake": fake, "between": torch.lerp(fake, real, alpha)}
     for name, x in places.items():
         _, n, n_hat = critic_values(model, x, labels)
         logged |= {f"gradient/f_{name}": n.mean(), f"gradient/f_hat_{name}": n_hat.mean()}
     return logged
-
-
-def _estimates(model: WGAN, real: Tensor, fake: Tensor, on_real: Tensor, on_fake: Tensor) -> Tensor:
-    """The terms (B,) whose mean is the critic's estimate of W1 of a batch, as it is trained."""
-    if not model.hparams["objective"].startswith("c_"):
-        return on_real - on_fake
-    epsilon = model.hparams["c_epsilon"] or 0.0
-    return on_real + transform(pairwise_cost(real, fake), on_real, epsilon)
 
 
 def item_numbers(batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -147,7 +140,7 @@ def add_values(model: WGAN, averages: Averages, batch: Sequence[Tensor], batch_i
     index = item_numbers(batch, batch_idx)
     fake = sample(model, len(x), seed=EVALUATION_SEED, labels=labels, index=index)
     on_real, on_fake = (critic_values(model, each, labels)[0] for each in (x, fake))
-    averages.add({averages.names[0]: _estimates(model, x, fake, on_real, on_fake)})
+    averages.add({averages.names[0]: model.objective.estimates(x, fake, on_real, on_fake)})
 
 
 def finish(model: WGAN, averages: Averages, stage: Literal["val", "test"]) -> int:
@@ -212,7 +205,7 @@ def protocol(model: WGAN, tested: int) -> dict[str, str]:
 
 
 def _what(model: WGAN) -> str:
-    if model.hparams["objective"].startswith("c_"):
+    if isinstance(model.objective, CTransform):
         return "mean of phi on the items of a batch and of its transform on as many samples"
     return "mean of the critic on the test split less its mean on as many samples"
 

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from zoo.layers.precision import at_least_float32
 from zoo.wgan.gradient import Critic, norm_of_each, value_and_gradient
-from zoo.wgan.lipschitz import Evaluated, Unconstrained
-from zoo.wgan.objectives import Objective, generator_losses, generator_slopes
+from zoo.wgan.lipschitz import Evaluated, LossOfValues, Unconstrained
 from zoo.wgan.piecewise_linear import check_piecewise_linear
 
 
@@ -66,7 +65,7 @@ class GradientNormalization(Unconstrained):
         return Evaluated(f_hat[: len(real)], f_hat[len(real) :], None)
 
     def generator_gradient(
-        self, critic: Critic, x: Tensor, labels: Tensor | None, objective: Objective
+        self, critic: Critic, x: Tensor, labels: Tensor | None, objective: LossOfValues
     ) -> tuple[Tensor, Tensor]:
         """The generator's loss at generated points, and its gradient by them in closed form.
 
@@ -75,9 +74,9 @@ class GradientNormalization(Unconstrained):
         f, gradient = value_and_gradient(critic, x, labels, create_graph=False)
         f, n = at_least_float32(f.detach()), norm_of_each(gradient)
         f_hat = self.normalized(f, n)
-        upstream = generator_slopes(objective, f_hat) * self.slope(f, n) / len(x)
+        upstream = objective.generator_slopes(f_hat) * self.slope(f, n) / len(x)
         upstream = upstream.to(gradient.dtype).reshape(-1, *[1] * (x.ndim - 1))
-        return generator_losses(objective, f_hat).mean(), gradient * upstream
+        return objective.generator_losses(f_hat).mean(), gradient * upstream
 
 
 @dataclass(frozen=True)

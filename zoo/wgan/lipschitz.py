@@ -7,7 +7,7 @@ critic's output. A constraint gets the critic as a function and holds no weights
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,17 @@ from torch.nn.utils import parametrizations, parametrize
 
 from zoo.layers.precision import at_least_float32
 from zoo.wgan.gradient import Critic, norm_of_each, value_and_gradient
-from zoo.wgan.objectives import Objective, generator_losses
 from zoo.wgan.piecewise_linear import check_no_batch_statistics
+
+
+class LossOfValues(Protocol):
+    """What a constraint needs of an objective."""
+
+    def generator_losses(self, fake: Tensor) -> Tensor:
+        """Losses (B,) of the critic's values (B,)."""
+
+    def generator_slopes(self, fake: Tensor) -> Tensor:
+        """Their derivatives by these values, (B,)."""
 
 
 class Evaluated(NamedTuple):
@@ -100,7 +109,7 @@ class Unconstrained:
         return Evaluated(values[: len(real)], values[len(real) :], None)
 
     def generator_gradient(
-        self, critic: Critic, x: Tensor, labels: Tensor | None, objective: Objective
+        self, critic: Critic, x: Tensor, labels: Tensor | None, objective: LossOfValues
     ) -> tuple[Tensor, Tensor]:
         """The generator's loss at generated points, and its gradient by them; no double backward.
 
@@ -116,7 +125,7 @@ class Unconstrained:
         """
 
         def losses(points: Tensor, labels: Tensor | None = None, /) -> Tensor:
-            return generator_losses(objective, at_least_float32(critic(points, labels)))
+            return objective.generator_losses(at_least_float32(critic(points, labels)))
 
         each, gradient = value_and_gradient(losses, x, labels, create_graph=False)
         return each.detach().mean(), gradient / len(x)

@@ -19,11 +19,10 @@ from zoo.wgan.constraints import Lipschitz, make_constraint
 from zoo.wgan.layers import Activation, Init
 from zoo.wgan.lipschitz import Evaluated
 from zoo.wgan.networks import Network, make_networks
-from zoo.wgan.objectives import Objective
-from zoo.wgan.steps import average_over_processes, critic_step_loss, dual_generator_gradient
+from zoo.wgan.objectives import ObjectiveName, make_objective
+from zoo.wgan.steps import average_over_processes, critic_step_loss
 
 OptimizerName = Literal["adam", "rmsprop"]
-_C_PENALTY = 0.1
 
 
 class WGAN(LightningModule):
@@ -113,7 +112,7 @@ class WGAN(LightningModule):
         clip_value: Positive | None = None,
         gran_epsilon: Positive | None = None,
         lipschitz_constant: Positive | None = None,
-        objective: Objective = "wasserstein",
+        objective: ObjectiveName = "wasserstein",
         c_epsilon: Positive | None = None,
         c_penalty: NonNegative | None = None,
         n_critic: Count = 5,
@@ -147,7 +146,13 @@ class WGAN(LightningModule):
             raise ValueError("dequantize is for images: network=mlp takes points")
         if optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer={optimizer!r}: choose adam or rmsprop")
-        _check_objective(objective, lipschitz, c_epsilon, c_penalty, critic_batch_norm)
+        self.objective = make_objective(
+            objective,
+            lipschitz=lipschitz,
+            critic_batch_norm=critic_batch_norm,
+            epsilon=c_epsilon,
+            penalty=c_penalty,
+        )
         # Keys that went through JSON are strings.
         self.lr_points = {int(k): float(v) for k, v in (lr_schedule or {0: 1.0}).items()}
         piecewise_linear(self.lr_points)
@@ -188,11 +193,7 @@ class WGAN(LightningModule):
             self.to(memory_format=torch.channels_last)
         self.compiled = False
         self._critic_loss: Callable[..., tuple[Tensor, Evaluated]] = partial(
-            critic_step_loss,
-            self.constraint,
-            objective,
-            c_epsilon or 0.0,
-            _C_PENALTY if c_penalty is None else c_penalty,
+            critic_step_loss, self.constraint, self.objective
         )
         self._generator_gradient: Callable[..., tuple[Tensor, Tensor]] = (
             self.constraint.generator_gradient
@@ -285,13 +286,10 @@ class WGAN(LightningModule):
         """
         labels = self.draw_labels(self.generator_batch)
         x = self(self.draw_latent(self.generator_batch), labels)
-        fake, objective = x.detach(), self.hparams["objective"]
         with self.critic_precision(), self.constraint.frozen(self.critic):
-            if objective in ("c_transform", "c_eps_transform"):
-                epsilon = self.hparams["c_epsilon"] or 0.0
-                loss, upstream = dual_generator_gradient(self.critic, real, of_real, fake, epsilon)
-            else:
-                loss, upstream = self._generator_gradient(self.critic, fake, labels, objective)
+            loss, upstream = self.objective.generator_gradient(
+                self._generator_gradient, self.critic, x.detach(), labels, real, of_real
+            )
         parameters = list(self.generator.parameters())
         self._update(optimizer, parameters, torch.autograd.grad(x, parameters, upstream))
         return loss
@@ -425,31 +423,4 @@ def _check_trainer(trainer: Trainer) -> None:
     if trainer.precision not in ("32-true", "bf16-mixed"):
         raise ValueError(
             f"--trainer.precision={trainer.precision}: inner gradients need 32-true or bf16-mixed"
-        )
-
-
-def _check_objective(
-    objective: str,
-    lipschitz: str,
-    epsilon: float | None,
-    penalty: float | None,
-    batch_norm: bool,
-) -> None:
-    if objective not in get_args(Objective):
-        raise ValueError(f"objective={objective!r}: choose {', '.join(get_args(Objective))}")
-    dual = objective.startswith("c_")
-    if dual and lipschitz != "none":
-        raise ValueError(f"objective={objective} needs no constraint: set lipschitz=none")
-    if dual and batch_norm:
-        raise ValueError(f"objective={objective} takes its critic without critic_batch_norm")
-    if penalty is not None and not (dual and penalty >= 0):
-        raise ValueError(
-            f"objective={objective}, c_penalty={penalty}: for c_transform and c_eps_transform, 0 "
-            "or more"
-        )
-    soft = objective == "c_eps_transform"
-    if soft != (epsilon is not None) or (epsilon is not None and not epsilon > 0):
-        raise ValueError(
-            f"objective={objective}, c_epsilon={epsilon}: c_eps_transform needs c_epsilon > 0, and "
-            "no other objective takes it"
         )

@@ -18,7 +18,7 @@ from zoo.wgan.gradient_normalization import GradientNormalization
 from zoo.wgan.gradient_penalties import GradientPenalty, LipschitzPenalty
 from zoo.wgan.lipschitz import SpectralNormalization, Unconstrained, WeightClipping
 from zoo.wgan.mlp import MLPCritic
-from zoo.wgan.objectives import critic_loss
+from zoo.wgan.objectives import Wasserstein
 from zoo.wgan.study_data import Population
 from zoo.wgan.study_report import Part, markdown_table, mean, with_spread
 from zoo.wgan.transport import dual_loss, dual_value, exact_w1, pairwise_cost
@@ -108,7 +108,7 @@ def fit_critic(name: str, problem: Problem, *, steps: int, seed: int) -> dict[st
                 loss = dual_loss(critic(z), pairwise_cost(z, z), BATCH, eps=kind)
             else:
                 seen = constraint.evaluate(critic, x, y, noise=constraint.noise(x))
-                loss = critic_loss("wasserstein", seen.real, seen.fake)
+                loss = Wasserstein().critic_loss(seen.real, seen.fake)
                 loss = loss if seen.penalty is None else loss + seen.penalty
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
