@@ -160,3 +160,14 @@ def test_bf16_clips_with_the_fused_optimiser(tiny, zoo_cli, algorithm, monkeypat
     assert code == 0, err
     assert len(norms) == 3
     assert all(norm == pytest.approx(0.001, rel=1e-3) for norm in norms)
+
+
+def test_flags_win_wherever_the_config_is_written(tiny, zoo_cli):
+    code, out, err = zoo_cli("fit", "--model.lr", 0.25, "-c", tiny, "--print_config")
+    assert code == 0, err
+    assert yaml.safe_load(out)["model"]["init_args"]["lr"] == 0.25
+    dim = ("--model.latent_dim", 7)
+    for words in ((*dim, "-c", "vae/mnist-normal-d10"), ("-c", "vae/mnist-normal-d10", *dim)):
+        code, out, err = zoo_cli("fit", *words, "--print_config")
+        assert code == 0, err
+        assert yaml.safe_load(out)["model"]["init_args"]["latent_dim"] == 7

@@ -84,23 +84,27 @@ def prepare(verb: str, arguments: list[str]) -> Prepared:
 
 
 def _with_configs(arguments: list[str]) -> tuple[list[str], list[Path], str]:
-    """The arguments with every config resolved, the configs in order, and the run's name."""
-    out: list[str] = []
+    """The arguments with every config resolved, the configs in order, and the run's name.
+
+    Configs come first, wherever they were written: flags win over them.
+    """
+    laid: list[str] = []
+    flags: list[str] = []
     configs: list[Path] = []
     names: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         flag, equals, value = argument.partition("=")
         if flag not in ("-c", "--config"):
-            out.append(argument)
+            flags.append(argument)
             continue
         if not equals:
             value = next(rest, "")
-        files, flags = resolve_config(value)
+        files, own = resolve_config(value)
         configs += files
         names.append(value)
-        out += [*(f"--config={path}" for path in files), *flags]
-    return out, configs, _stem(names)
+        laid += [*(f"--config={path}" for path in files), *own]
+    return [*laid, *flags], configs, _stem(names)
 
 
 def _take(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
