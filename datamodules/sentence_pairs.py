@@ -7,7 +7,7 @@ from datamodules.loader import EpochLoader
 from datamodules.sentence_data import SentenceData, Split, families, fraction
 from datamodules.sentence_files import Labelled, Reading, read_file
 from datamodules.sentence_sets import GroupSet, LabelledSet, SentenceSet
-from zoo.ranges import BelowOne, Count, Range, Seed, Share, Workers, check_ranges
+from zoo.ranges import BelowOne, Count, Finite, Range, Seed, Share, Workers, check_ranges
 from zoo.simbert.losses import TASKS
 
 Held = Literal["val", "test"] | None
@@ -71,7 +71,7 @@ class SimilarGroups(SentenceData):
         files: list[str] | str | None = None,
         columns: list[str] | None = None,
         labels: list[str] | None = None,
-        scale: list[float] | None = None,
+        scale: list[Finite] | None = None,
         general: list[str] = [],  # noqa: B006  # never changed; a list, as YAML has it
         noise: Share = 0.0,
         segmenter: str | None = None,
@@ -238,7 +238,7 @@ class LabelledPairs(SentenceData):
         files: list[str] | str | None = None,
         columns: list[str] | None = None,
         labels: list[str] | None = None,
-        scale: list[float] | None = None,
+        scale: list[Finite] | None = None,
         val_share: BelowOne = 0.0,
         test_share: BelowOne = 0.0,
         root: str | None = None,
@@ -359,7 +359,7 @@ class Sentences(SentenceData):
         files: list[str] | str | None = None,
         columns: list[str] | None = None,
         labels: list[str] | None = None,
-        scale: list[float] | None = None,
+        scale: list[Finite] | None = None,
         purpose: Literal["mlm", "simcse"] = "mlm",
         segmenter: str | None = None,
         val_share: BelowOne = 0.01,
