@@ -4,7 +4,7 @@ BIN := .venv/bin
 export WANDB_MODE ?= offline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-slow test-all demo bench clean
+.PHONY: help setup lint format test test-slow test-long test-all docs tutorials demo bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,12 +26,28 @@ format: setup  ## rewrite to the house style
 	$(BIN)/ruff format .
 
 test: setup  ## the fast tests
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow and not long"
 
 test-slow: setup  ## the tests that start processes or train for a while
 	$(BIN)/python -m pytest -n auto -m slow
 
+test-long: setup  ## 100 kills over all families, resumed and compared; writes docs/results/kills.md (an hour)
+	$(BIN)/python -m tests.long.kills --kills 100 --out docs/results/kills.md
+
 test-all: test test-slow  ## every test
+
+# The site needs no PyTorch: it is built by a small environment of its own, by reading the sources.
+.venv-docs/.installed: pyproject.toml
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > .venv-docs/requirements.txt
+	.venv-docs/bin/python -m pip install -q --disable-pip-version-check -r .venv-docs/requirements.txt
+	@touch $@
+
+docs: .venv-docs/.installed  ## build the documentation site into site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+tutorials: setup  ## run the tutorials, and keep what they print and draw for the site
+	$(BIN)/python docs/tools/tutorial.py
 
 demo: setup  ## train DDPM on handwritten digits, print its numbers, draw a grid (about 5 minutes)
 	$(BIN)/zoo fit -c ddpm/digits --run_dir runs/demo --ckpt_path last
@@ -49,4 +65,4 @@ bench: setup  ## the benchmarks, ours and the peers in one run (needs the extra 
 	$(BIN)/python benchmarks/simbert.py
 
 clean:  ## remove what the tools left behind (not runs/, not .venv)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache dist build *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache dist build site *.egg-info

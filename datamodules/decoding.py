@@ -64,13 +64,16 @@ def open_picture(file: IO[bytes]) -> "Iterator[Image]":
     """
     from PIL import Image
 
-    with _pixels_allowed(), Image.open(file, formats=readable()) as opened:
-        width, height = opened.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(
-                f"its {width}x{height} pixels are more than the {MAX_PIXELS:,} that are read"
-            )
-        yield opened
+    too_many = f"it has more than the {MAX_PIXELS:,} pixels that are read"
+    with _pixels_allowed():
+        try:
+            opened = Image.open(file, formats=readable())
+        except Image.DecompressionBombError as error:  # at twice the limit
+            raise ValueError(too_many) from error
+        with opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError(too_many)
+            yield opened
 
 
 def _flat(image: "Image", mode: str) -> "Image":
@@ -113,8 +116,8 @@ def _scale_transparency(image: "Image") -> None:
     key, tile = image.info.get("transparency"), getattr(image, "tile", None)
     if image.format != "PNG" or not tile:
         return
-    scale = {"L;2": 85, "L;4": 17}.get(str(tile[0][3]))
-    if isinstance(key, int) and scale:
+    scale = {"1": 255, "L;2": 85, "L;4": 17}.get(str(tile[0][3]), 0)
+    if isinstance(key, int) and scale and key <= 255 // scale:  # of 1 bit Pillow 13 has done it
         image.info["transparency"] = key * scale
     if isinstance(key, tuple) and tile[0][3] == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in key)

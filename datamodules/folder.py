@@ -205,7 +205,7 @@ class ImageFolder(ImageData):
         if sum(map(len, self._names.values())) * pixels > self.memory_limit:
             if not self._workers_given:
                 self.num_workers = min(8, os.cpu_count() or 1)
-            return LazyImages(names, labels, self._decode, self.refuse)
+            return LazyImages(names, labels, self._decode, self.refuse, (self.channels, *self.size))
 
         images = np.empty((len(names), self.channels, *self.size), np.uint8)
 

@@ -68,7 +68,7 @@ class ImageFiles:
     def left_out_lines(self, more: Sequence[str] = ()) -> list[str]:
         """The line that says what was left out and why, if anything was."""
         out = [f"{n:,} {reason}" for reason, n in self.left_out.most_common()] + list(more)
-        return [f"left out: {', '.join(out)}"] if out else []
+        return [f"left out: {'; '.join(out)}"] if out else []
 
     def _walk(self) -> Iterator[str]:
         """Files below the root; a link to a folder that it lies in would have no end."""
@@ -172,12 +172,19 @@ class LazyImages:
         labels: Their classes (N,).
         read: Decodes one file to uint8 (C, H, W).
         refuse: Whether a broken file is an error; else the next readable file takes its place.
+        shape: (C, H, W) of an image.
     """
 
     def __init__(
-        self, names: list[str], labels: Tensor, read: Callable[[str], Any], refuse: bool
+        self,
+        names: list[str],
+        labels: Tensor,
+        read: Callable[[str], Any],
+        refuse: bool,
+        shape: tuple[int, int, int],
     ) -> None:
         self.names, self.labels, self.read, self.refuse = names, labels, read, refuse
+        self.shape = shape
         self.broken: set[int] = set()
 
     def __len__(self) -> int:
@@ -207,9 +214,8 @@ class LazyImages:
     def first(self, count: int | None = None) -> Tensor:
         """The first `count` images, or all, uint8 (N, C, H, W)."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return torch.stack(
-                [image for _, image in pool.map(self._item, range(len(self))[:count])]
-            )
+            images = [image for _, image in pool.map(self._item, range(len(self))[:count])]
+        return torch.stack(images) if images else torch.empty((0, *self.shape), dtype=torch.uint8)
 
 
 def refusal(broken: list[tuple[str, Exception]]) -> ValueError:

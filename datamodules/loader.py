@@ -107,14 +107,23 @@ class EpochLoader(DataLoader):
         self.done = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Batches of the current epoch that were handed out; 0 at its end."""
-        return {"batches": self.done % max(len(self), 1)}
+        """Batches of the current epoch that were handed out, 0 at its end, and their items."""
+        assert self.batch_size is not None
+        batches = self.done % max(len(self), 1)
+        return {"batches": batches, "items": batches * self.batch_size * self.sampler.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next iteration start after the batches that are already done."""
-        self.done = state["batches"]
+        """Makes the next iteration start after what is already done.
+
+        That is counted in items of all processes, so that batches of another size, or another
+        number of processes, go on from there. Where no whole batch is left, the epoch starts anew.
+        """
         assert self.batch_size is not None
-        self.sampler.start = self.done * self.batch_size
+        items = state.get("items", state["batches"] * self.batch_size * self.sampler.world_size)
+        start = items // self.sampler.world_size
+        if start + self.batch_size > len(self.sampler) and self.drop_last:
+            start = 0
+        self.sampler.start, self.done = start, start // self.batch_size
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         assert self.batch_size is not None

@@ -167,7 +167,8 @@ class SentenceData(LightningDataModule, ABC):
         return f"no {what} is left to train on: give more --data.files ({read})"
 
     def _read(self, source: Source) -> SentenceFile:
-        return read_file(source.path, self.reading, single=self.single)
+        kept_back = source.split is not None  # perhaps
+        return read_file(source.path, self.reading, single=self.single, unlabelled=kept_back)
 
     @property
     def length(self) -> int:

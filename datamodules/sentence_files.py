@@ -149,7 +149,11 @@ def _clean(text: str) -> str:
 
 
 def read_file(
-    path: Path, reading: Reading = _NOTHING_SAID, *, single: bool = False
+    path: Path,
+    reading: Reading = _NOTHING_SAID,
+    *,
+    single: bool = False,
+    unlabelled: bool = False,
 ) -> SentenceFile:
     """The rows of any file of sentences.
 
@@ -157,6 +161,7 @@ def read_file(
         path: A table (.tsv, .csv, tabbed .txt), JSONL, or with `single` plain lines; .gz too.
         reading: What the user said of it.
         single: Take single sentences too.
+        unlabelled: Take a table of pairs whose label is not there too.
 
     Raises:
         ValueError: It is of another kind, or its columns cannot be told.
@@ -166,7 +171,7 @@ def read_file(
         raise ValueError(f"{path} is no text: save it as .csv; {ACCEPTED}")
     json_lines = not _JSONL.isdisjoint(suffixes)
     if not json_lines and is_table(path):
-        return _of_table(table_of(path), reading, single)
+        return _of_table(table_of(path), reading, single, unlabelled)
     if json_lines or _begins_as_json(path):
         return _of_jsonl(path, reading, single)
     if not single:
@@ -185,8 +190,8 @@ def _begins_as_json(path: Path) -> bool:
     return False
 
 
-def _of_table(table: Table, reading: Reading, single: bool) -> SentenceFile:
-    columns = columns_of(table, reading.columns, single=single)
+def _of_table(table: Table, reading: Reading, single: bool, unlabelled: bool) -> SentenceFile:
+    columns = columns_of(table, reading.columns, single=single, unlabelled=unlabelled)
     found = SentenceFile(table.path, reading, f"{table.dialect}; {columns.told}")
     width = len(table.rows[0][1])
     for number, cells in table.rows[1:] if columns.header else table.rows:

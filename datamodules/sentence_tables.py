@@ -162,7 +162,7 @@ def _ragged(rows: Sequence[tuple[int, list[str]]]) -> int:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table: by its name, or .txt whose first lines have as many tabs each."""
+    """Whether a file is a table: by its name, or .txt with a header or as many tabs a line."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if ".tsv" in suffixes or ".csv" in suffixes:
         return True
@@ -172,6 +172,8 @@ def is_table(path: Path) -> bool:
         return False
     counts = Counter[int]()
     for number, line in numbered_lines(path):
+        if number == 1 and len(_KNOWN.intersection(map(_plain, line.split("\t")))) > 1:
+            return True  # whose cells may hold line breaks
         if line.strip():
             counts[line.count("\t")] += 1
         if number == _SNIFFED:
@@ -217,7 +219,11 @@ def _shown(header: Sequence[str]) -> str:
 
 
 def columns_of(
-    table: Table, chosen: Sequence[str] | None = None, *, single: bool = False
+    table: Table,
+    chosen: Sequence[str] | None = None,
+    *,
+    single: bool = False,
+    unlabelled: bool = False,
 ) -> Columns:
     """The columns of a table's sentences and label.
 
@@ -225,7 +231,8 @@ def columns_of(
         table: The table.
         chosen: Names or numbers (from 1) of the columns of both sentences and of the label, if the
             user gave them.
-        single: Take a table of one sentence a row too.
+        single: Take a table of one sentence a row too, and no label.
+        unlabelled: Take a table that has no label too.
 
     Raises:
         ValueError: They cannot be told from the names.
@@ -244,7 +251,9 @@ def columns_of(
             )
         if found:
             sentences = (plain.index(found[0][0]), plain.index(found[0][1]))
-            label = None if pairs is _SIMILAR else _label(table, plain, header, single)
+            label = (
+                None if pairs is _SIMILAR else _label(table, plain, header, single or unlabelled)
+            )
             return _columns(sentences, label, True, header)
     alone = [name for name in _SINGLE if name in plain]
     if single and alone:

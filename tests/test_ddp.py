@@ -14,6 +14,7 @@ from datamodules.loader import epoch_loader
 from zoo import DDPM
 from zoo.layers.counter_rng import integers, normal
 from zoo.training import StepRNG, gather_with_grad
+from zoo.training.distributed import token_mean
 
 SMALL = {"image_size": 8, "channels": 1, "levels": 17, "timesteps": 20, "width": 8}
 SMALL |= {"multipliers": [1, 2], "blocks": 1, "attention_levels": [1], "groups": 4, "dropout": 0.0}
@@ -128,6 +129,35 @@ def test_gather_with_grad_has_the_gradient_of_one_process():
         weights.append(module.net.weight.detach().clone())
     torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-6)
     assert (weights[0] - Contrast().net.weight).abs().max() > 1e-3
+
+
+class Tokens(LightningModule):
+    """A mean over the entries of a batch that count, which are not equally many on each process."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(1, 1)
+
+    def training_step(self, batch, batch_idx):
+        scored = batch > 0.5
+        squares = (self.net(batch[..., None])[..., 0] - batch).square()
+        return token_mean(squares[scored].sum(), scored.sum())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.5)
+
+
+def test_a_mean_over_tokens_is_over_those_of_all_processes():
+    data = torch.randn(32, 6, generator=torch.Generator().manual_seed(3))
+    weights = []
+    for processes in (1, 2):
+        module = Tokens()
+        loader = _Sharded(list(data), 16 // processes, processes)
+        trainer(processes, max_steps=2).fit(module, datamodule=loader)
+        weights.append(module.net.weight.detach().clone())
+    torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-6)
+    assert (weights[0] - Tokens().net.weight).abs().max() > 1e-3
 
 
 class _Sharded(LightningDataModule):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from zoo.vae.text import TextVAE as TextVAE
     from zoo.wgan.module import WGAN as WGAN
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
     "DDPM",
     "VAE",
@@ -46,7 +47,19 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(MODELS[name].module), name)
     if name in ("load", "save_pretrained"):
         return getattr(importlib.import_module("zoo.loading"), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """The version of the installed package, which its build took from the tag."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("lightning-model-zoo")
+    except PackageNotFoundError:  # a checkout on the path that was never installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

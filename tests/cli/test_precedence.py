@@ -64,15 +64,7 @@ def test_test_needs_no_config(trained, zoo_cli):
 
 
 def test_test_of_the_wrong_model_is_refused(trained, mistake):
-    line = mistake(
-        *(
-            "test",
-            "--ckpt_path",
-            "run",
-            "--model",
-            "lightning.pytorch.demos.boring_classes.DemoModel",
-        )
-    )
+    line = mistake("test", "--ckpt_path", "run", "--model", "zoo.VAE")
     assert "holds a zoo.DDPM, but the config asks for" in line
 
 

@@ -190,3 +190,46 @@ def test_a_text_without_symbols_is_refused(tmp_path):
         (tmp_path / f"{name}.txt").write_text("\n")
     with pytest.raises(ValueError, match="less than two symbols"):
         Text(root=str(tmp_path), level="word").setup()
+
+
+def test_line_ends_of_windows_and_lines_of_spaces_part_paragraphs(tmp_path):
+    plain = "\n\n".join(f"first line {i}\nsecond" for i in range(40))
+    for name, text in {
+        "lf.txt": plain,
+        "crlf.txt": plain.replace("\n", "\r\n"),
+        "spaces.txt": plain.replace("\n\n", "\n \t\n"),
+        "more.txt": plain.replace("\n\n", "\n\n \n\n"),
+        "marked.txt": "\ufeff" + plain,
+    }.items():
+        (tmp_path / name).write_bytes(text.encode())
+        for level in ("char", "byte"):
+            data = Text(root=str(tmp_path / name), level=level, documents="paragraph")
+            texts = [text.replace("\r\n", "\n") for text in data.texts("train")]
+            if not (level == "byte" and name == "marked.txt"):
+                assert texts[:2] == ["first line 0\nsecond", "first line 1\nsecond"], (name, level)
+            assert len(texts) == 36 or name in ("spaces.txt", "more.txt")
+
+
+def test_text_that_is_not_utf8_is_refused_where_symbols_are_not_bytes(tmp_path):
+    lines = "".join(f"line {i}\n" for i in range(97)) + "caf\xe9\n" + "end\n" * 2
+    (tmp_path / "a.txt").write_bytes(lines.encode("latin-1"))
+    data = Text(root=str(tmp_path / "a.txt"), sequence_length=8, batch_size=2)
+    with pytest.raises(ValueError, match=r"a\.txt, line 98: not UTF-8 \(byte 0xe9\)"):
+        data.setup("test")
+    assert Text(root=str(tmp_path / "a.txt"), level="byte", sequence_length=8).split("test")
+
+
+def test_what_is_read_is_described(tmp_path):
+    (tmp_path / "a.txt").write_text("one two\n" * 100)
+    (tmp_path / "b.pdf").write_text("")
+    data = Text(root=str(tmp_path), sequence_length=8, batch_size=2, limit=50)
+    data.setup("fit")
+    assert data.describe() == [
+        f"text of {tmp_path}, 1 files: cut at 90 % and 95 % of the bytes",
+        "vocabulary: 9 symbols (level char)",
+        "train: 7 windows of 8",
+        "val: 5 windows of 8",
+        "left out: b.pdf (no text of the set)",
+        "left out: symbols behind --data.limit=50 in train",
+    ]
+    assert Text().describe()[0].startswith("tiny Shakespeare, which the zoo embeds")

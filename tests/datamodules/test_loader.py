@@ -41,6 +41,32 @@ def test_the_global_batch_does_not_depend_on_the_number_of_processes() -> None:
         assert sorted(whole) == sorted(parts[0] + parts[1])
 
 
+@pytest.mark.parametrize(("batch_size", "processes"), [(2, 1), (6, 1), (6, 2), (3, 2)])
+def test_other_batches_go_on_behind_the_same_items(batch_size: int, processes: int) -> None:
+    """Of 48 items 12 are done, in 3 batches of 4."""
+    first = loader(48, 4)
+    iterator = iter(first)
+    seen = [item for _ in range(3) for item in next(iterator)]
+    rest: list[int] = []
+    for rank in range(processes):
+        resumed = loader(48, batch_size, rank=rank, world_size=processes)
+        resumed.load_state_dict(first.state_dict())
+        batches = list(resumed)
+        assert {len(batch) for batch in batches} == {batch_size}
+        rest += [item for batch in batches for item in batch]
+    assert sorted(seen + rest) == list(range(48))
+
+
+def test_where_no_whole_batch_is_left_the_epoch_starts_anew() -> None:
+    first = loader(23, 4)
+    iterator = iter(first)
+    for _ in range(4):
+        next(iterator)
+    resumed = loader(23, 10)
+    resumed.load_state_dict(first.state_dict())
+    assert len(list(resumed)) == 2
+
+
 def test_resuming_inside_an_epoch_gives_the_rest_of_it() -> None:
     whole = loader()
     whole.sampler.set_epoch(3)
@@ -55,7 +81,7 @@ def test_resuming_inside_an_epoch_gives_the_rest_of_it() -> None:
         resumed.load_state_dict(first.state_dict())
         resumed.sampler.set_epoch(3)
         assert list(resumed) == batches[done:]
-        assert resumed.state_dict() == {"batches": 0}
+        assert resumed.state_dict() == {"batches": 0, "items": 0}
         assert list(resumed) == batches  # the next epoch starts at its beginning
 
 
@@ -77,3 +103,12 @@ def test_order_depends_on_seed_and_epoch_and_not_on_the_global_generator() -> No
 def test_a_batch_beyond_the_share_of_a_process_is_refused() -> None:
     with pytest.raises(ValueError, match=r"batch of 12 on each of 2 .*--data.batch_size to 11"):
         loader(23, 12, world_size=2)
+
+
+def test_a_batch_that_is_too_large_comes_with_the_advice_of_who_made_it() -> None:
+    with pytest.raises(ValueError, match=r"training set of 7 items: lower --data.batch_size to 3"):
+        epoch_loader(list(range(7)), 4, train=True, world_size=2)
+    with pytest.raises(ValueError, match="training set of 7 items: at most 7"):
+        epoch_loader(list(range(7)), 8, train=True, advice="at most {}".format)
+    with pytest.raises(ValueError, match="set of 1 items: there must be one for each process"):
+        epoch_loader([0], 1, train=True, world_size=2)

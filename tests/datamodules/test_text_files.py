@@ -80,3 +80,21 @@ def test_mistakes_are_named(tmp_path):
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"text" * 100)[:-20])
     with pytest.raises(ValueError, match=r"a\.gz is cut off"):
         read_documents(str(tmp_path / "a.gz"), "train", lines=True)
+
+
+@pytest.mark.parametrize("unit", ["word ", "字", "é"])
+def test_a_text_of_one_line_is_cut_at_a_space_or_a_character(tmp_path, unit):
+    text = unit * 997
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    parts = [part.decode() for (part,) in every(str(tmp_path / "a.txt"))]  # no character is cut
+    assert "".join(parts) == text
+    assert all(len(part) % len(unit) == 0 for part in parts)
+    assert [round(100 * len(part) / len(text)) for part in parts] == [90, 5, 5]
+
+
+def test_a_few_long_lines_leave_no_split_empty(tmp_path):
+    text = "\n".join("a b c d e f g " * 40 for _ in range(3))
+    (tmp_path / "a.txt").write_text(text)
+    parts = every(str(tmp_path / "a.txt"))
+    assert all(parts)
+    assert b"".join(part for (part,) in parts) == text.encode()

@@ -208,7 +208,7 @@ def test_command_line_from_pretraining_to_classes(table, zoo_cli, mistake, tmp_p
     for run, flags, message in (
         ("a", ["--model.num_classes", 2], "label 2, beyond --model.num_classes=2: set 3"),
         ("b", ["--data.labels", "false"], "--data.labels true"),
-        ("c", ["--data.level", "word"], "--data.level char as there"),
+        ("c", ["--data.level", "word"], "set --data.level=char"),
     ):
         assert message in mistake(*fit, "--run_dir", run, *flags)
     code, _, err = zoo_cli(*fit, "--run_dir", "pairs")

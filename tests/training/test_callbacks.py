@@ -1,5 +1,6 @@
 """EMA, seeds, the guard against NaN and the checkpoint files, on a small module."""
 
+import contextlib
 import copy
 import math
 import os
@@ -7,15 +8,18 @@ import signal
 
 import pytest
 import torch
+from lightning.fabric.strategies.launchers import subprocess_script
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from datamodules.loader import epoch_loader
+from tests.test_resume import differences
 from zoo.training import (
     EMA,
     AtomicCheckpointIO,
     Checkpoint,
     FiniteLoss,
+    MetricsCSV,
     StepRNG,
     Stopped,
     TrainingDivergedError,
@@ -54,11 +58,11 @@ def loader(train=True, batch=4):
 
 def trainer(tmp_path, *callbacks, **kwargs):
     settings = {"max_steps": 12, "val_check_interval": 5, "check_val_every_n_epoch": None}
+    settings["logger"] = False
     return Trainer(
         accelerator="cpu",
         devices=1,
         default_root_dir=tmp_path,
-        logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -226,8 +230,9 @@ def test_a_write_that_is_cut_off_leaves_the_good_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", cut_off)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as error:
         io.save_checkpoint({"state_dict": {}, "n": 2}, path)
+    assert error.value.filename == str(path)
     assert torch.load(path)["n"] == 1
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
@@ -281,6 +286,132 @@ def test_best_and_kept_checkpoints(tmp_path):
     assert checkpoint.best == 1.0
 
 
+@pytest.mark.parametrize(
+    ("monitor", "mode", "best"), [("a", "min", 0.3), ("a", "max", None), ("b", "min", None)]
+)
+def test_the_best_value_is_of_one_metric_and_mode(monitor, mode, best):
+    first, then = Checkpoint(monitor="a", mode="min"), Checkpoint(monitor=monitor, mode=mode)
+    first.best = 0.3
+    then.load_state_dict(first.state_dict())
+    assert then.best == best
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_metric_that_is_not_finite_is_never_the_best(tmp_path, bad, mode):
+    class Score(Small):
+        def validation_step(self, batch, batch_idx):
+            if batch_idx == 0:
+                self.log("val/score", {5: bad, 10: 2.0, 15: bad}[self.global_step])
+
+    checkpoint = Checkpoint(every_n_train_steps=5, monitor="val/score", mode=mode)
+    run = trainer(tmp_path, checkpoint, max_steps=15)
+    run.fit(Score(), loader(), loader(train=False, batch=20))
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    assert best["global_step"] == 10
+    assert checkpoint.best == 2.0
+
+
+def test_a_best_value_of_an_older_run_that_is_no_number_is_forgotten():
+    checkpoint = Checkpoint(monitor="val/score")
+    for best in (math.nan, -math.inf, None):
+        checkpoint.load_state_dict({"best": best, "monitor": "val/score"})
+        assert checkpoint.best is None
+    checkpoint.load_state_dict({"best": 3.0, "monitor": "val/score"})
+    assert checkpoint.best == 3.0
+    checkpoint.load_state_dict({"best": 3.0, "monitor": "val/score", "mode": "max"})
+    assert checkpoint.best is None
+
+
+def test_a_validation_in_the_middle_of_an_accumulation_waits_for_the_step(tmp_path):
+    class Look(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_validation_start(self, trainer, module):
+            loop = trainer.fit_loop.epoch_loop
+            self.seen.append((loop.total_batch_idx + 1, loop._should_accumulate()))
+
+    look = Look()
+    settings = {"accumulate_grad_batches": 2, "val_check_interval": 3, "max_steps": 9}
+    run = trainer(tmp_path, look, Checkpoint(), **settings)
+    run.fit(Small(), loader(), loader(train=False))
+    # Of 5 batches an epoch, whose last one steps alone: steps after batches 2, 4, 5, 7, 9, 10, ...
+    assert look.seen == [(4, False), (7, False), (9, False), (12, False), (15, False)]
+
+
+class _KilledError(BaseException):
+    pass
+
+
+class Kill(Callback):
+    """Ends the process where `hook` comes by for the n-th time."""
+
+    def __init__(self, hook, count):
+        self.count = count
+        setattr(self, hook, self.strike)
+
+    def strike(self, *args):
+        self.count -= 1
+        if self.count == 0:
+            raise _KilledError
+
+
+HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_train_epoch_end", "on_train_epoch_start")
+HOOKS += ("on_validation_start", "on_validation_end")
+
+
+class Logged(Small):
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("train/loss", loss)
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("every", "count"),
+    [(5, 3), *(pytest.param(e, c, marks=pytest.mark.slow) for e in (2, 5) for c in (2, 7))],
+)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"val_check_interval": 5},
+        {"val_check_interval": 3, "accumulate_grad_batches": 2},
+        {"val_check_interval": 1.0, "check_val_every_n_epoch": 1},
+        {"max_epochs": 3, "max_steps": -1, "check_val_every_n_epoch": 1, "val_check_interval": 2},
+    ],
+)
+def test_killed_at_every_kind_of_place_and_resumed(tmp_path, every, count, settings):
+    """Weights, averages, optimiser, best value and metrics.csv are those of the whole run."""
+
+    def fit(folder, *kill, resume=False):
+        torch.manual_seed(0)
+        checkpoint = Checkpoint(every, monitor="val/loss")
+        logger = MetricsCSV(folder, resume=resume)
+        more = {"logger": logger, "log_every_n_steps": 1, **settings}
+        run = trainer(folder, EMA(0.9), *kill, checkpoint, **more)
+        last = folder / "checkpoints/last.ckpt"
+        start = last if resume and last.is_file() else None
+        run.fit(Logged(), loader(), loader(train=False), ckpt_path=start, weights_only=True)
+
+    def contents(folder):
+        found = {"metrics": (folder / "metrics.csv").read_bytes()}
+        for name in ("last", "best"):
+            file = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
+            keys = ("state_dict", "current_model_state", "optimizer_states", "global_step", "epoch")
+            found[name] = {key: file[key] for key in keys} | {"callbacks": file["callbacks"]}
+        return found
+
+    fit(tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
+    for hook in HOOKS:
+        folder = tmp_path / hook
+        with contextlib.suppress(_KilledError):
+            fit(folder, Kill(hook, count))
+        fit(folder, resume=True)
+        assert differences(contents(folder), whole) == [], hook
+
+
 def test_a_monitor_that_nobody_logs_is_named(tmp_path):
     run = trainer(tmp_path, Checkpoint(monitor="val/fid"))
     with pytest.raises(ValueError, match=r"'val/fid' is not logged; logged are .*val/loss"):
@@ -316,6 +447,8 @@ def test_internals_that_the_training_package_relies_on_are_there(tmp_path):
     assert run.fit_loop.epoch_loop._batches_that_stepped == 12
     assert run.fit_loop.epoch_loop.total_batch_idx == 11
     assert callable(run.fit_loop.epoch_loop._broadcast_sigterm_tensor)
+    assert callable(subprocess_script._ChildProcessObserver._terminate_all)
+    assert isinstance(run._logger_connector._callback_metrics, dict)
     assert isinstance(run.log_every_n_steps, int)
 
 

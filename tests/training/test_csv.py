@@ -55,3 +55,47 @@ def test_a_row_that_was_cut_off_is_dropped(tmp_path):
     resumed.log_metrics({"a": 9, "b": 9}, step=3)
     resumed.finalize("success")
     assert [r["step"] for r in rows(tmp_path)] == ["1", "3"]
+
+
+def test_a_checkpoint_knows_the_rows_the_columns_and_the_row_that_is_open(tmp_path):
+    """Whatever came after it, and however the process ended, the file becomes the same bytes."""
+
+    def log(logger, steps):
+        for step in steps:
+            logger.log_metrics({"train/loss": step / 3}, step=step)
+            if step % 4 == 0:
+                logger.log_metrics({"val/loss": step / 7, "a": 0.1}, step=step)
+
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = MetricsCSV(tmp_path / "whole")
+    log(whole, range(1, 10))
+    whole.finalize("success")
+    for saved in range(1, 9):
+        parts = MetricsCSV(tmp_path / "parts")
+        log(parts, range(1, saved + 1))
+        state = parts.state_dict()
+        log(parts, range(saved + 1, 10))
+        if saved % 2:  # else killed, with a row in memory
+            parts.finalize("failed")
+        for _ in range(2):  # the first one is killed before it logs anything
+            resumed = MetricsCSV(tmp_path / "parts", resume=True)
+            resumed.load_state_dict(state)
+            state = resumed.state_dict()
+        log(resumed, range(saved + 1, 10))
+        resumed.finalize("success")
+        found = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("whole", "parts")]
+        assert found[0] == found[1], saved
+
+
+def test_a_finished_run_that_is_resumed_and_logs_nothing_keeps_its_file(tmp_path):
+    logger = MetricsCSV(tmp_path)
+    for step in (1, 2):
+        logger.log_metrics({"loss": step}, step=step)
+    state = logger.state_dict()
+    logger.finalize("success")
+    before = (tmp_path / "metrics.csv").read_bytes()
+    resumed = MetricsCSV(tmp_path, resume=True)
+    resumed.load_state_dict(state)
+    resumed.finalize("success")
+    assert (tmp_path / "metrics.csv").read_bytes() == before

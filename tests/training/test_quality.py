@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import pytest
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules import Digits, ImageBatch, ImageFolder
-from datamodules.pixels import to_float
+from datamodules.image_data import ResidentImages
+from datamodules.pixels import to_float, to_uint8
 from zoo.metrics.features import ASSETS, file_sha256, load_extractor
 from zoo.metrics.frechet import FeatureMoments, frechet_distance
 from zoo.metrics.kernel import kernel_distance
@@ -110,6 +111,40 @@ def test_the_numbers_are_those_of_the_metrics_and_so_is_the_baseline() -> None:
     close(logged, expected(test, data.reference_images("val", 100), 7), "test")
     close(logged, expected(test, data.reference_images("train", 100), 7), "baseline")
     assert model.drawn == [(0, 32), (32, 32), (64, 32), (96, 4)]
+
+
+class FewDigits(Digits):
+    """So many test images only, and training images."""
+
+    counts: ClassVar[dict[str, int]] = {}
+
+    def load_split(self, split: Any) -> Any:
+        whole = super().load_split(split)
+        count = self.counts.get(split, len(whole))
+        return ResidentImages(whole.images[:count], whole.labels[:count])
+
+
+@pytest.mark.parametrize(
+    ("test", "train", "names", "baseline"),
+    [(4, 100, 2, 2), (1, 100, 0, 0), (100, 0, 6, 0), (100, 3, 6, 2), (100, 6, 6, 6)],
+)
+def test_numbers_that_need_more_images_are_left_out_by_name(
+    test: int, train: int, names: int, baseline: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FewDigits, "counts", {"test": test, "train": train})
+    callback, data = quality(), FewDigits()
+    logged = trainer(callback).test(Stored(images()), datamodule=data, verbose=False)[0]
+    for group, count in (("test", names), ("baseline", baseline)):
+        assert {n for n in NAMES if f"{group}/{n}" in logged} == set(NAMES[:count])
+        said = callback.protocol().get(f"left out of {group}", "")
+        assert all(f"{name} (needs" in said for name in NAMES[count:])
+        assert not any(f"{name} (needs" in said for name in NAMES[:count])
+    if names == 2:  # the right values
+        extractor = load_extractor("digits-net")
+        real = extractor(data.reference_images("test"))
+        fake = extractor(to_uint8(images()))
+        kid = kernel_distance(real, fake, seed=7)[0]
+        assert logged["test/kid"] == pytest.approx(float(kid), rel=1e-4, abs=1e-5)
 
 
 def test_real_images_as_samples_are_perfect() -> None:
@@ -218,5 +253,5 @@ def test_mistakes_end_before_anything_is_drawn(tmp_path: Path) -> None:
     assert model.drawn == []
     with pytest.raises(ValueError, match="reference must be test or train, got 'val'"):
         quality(reference="val")
-    with pytest.raises(ValueError, match="got -1 and 32"):
+    with pytest.raises(ValueError, match="samples=-1: must be 0 or more"):
         quality(samples=-1)

@@ -173,6 +173,7 @@ def test_round_trip_of_a_test_set(grey, zoo_cli):
     np.save("test.npy", images)
     out = ran(zoo_cli, "compress", grey, "test.npy", "-o", "a.zbb", "--check", "true")
     assert "found equal" in out
+    assert f"only these very weights decode it: {grey} (SHA-256 " in out
     assert "PNG, a file an image" in out
     ran(zoo_cli, "decompress", grey, "a.zbb", "-o", "b.npy")
     assert np.array_equal(np.load("b.npy"), images)
@@ -209,7 +210,58 @@ def test_compression_mistakes(grey, binary, mistake, zoo_cli, tmp_path):
     (tmp_path / "short.zbb").write_bytes(content[:40])
     assert "damaged or cut off" in mistake("decompress", grey, "short.zbb")
     assert "was not written by zoo compress" in mistake("decompress", grey, "odd.npy")
+    assert "zoo decompress CKPT FILE" in mistake("decompress", "images.zbb", grey)
+    assert "--chains=0: must be 1 or more" in mistake("compress", grey, "good.npy", "--chains", 0)
+    turned = Image.new("L", (8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "turned").mkdir()
+    turned.save(tmp_path / "turned" / "a.png", exif=exif)
+    assert "an EXIF orientation, which would be lost" in mistake("compress", grey, "turned")
+    (tmp_path / "clear").mkdir()
+    turned.save(tmp_path / "clear" / "a.png", transparency=3)
+    assert "a transparent colour, which would be lost" in mistake("compress", grey, "clear")
+    (tmp_path / "film").mkdir()
+    more = [Image.new("L", (8, 8), 9)]
+    turned.save(tmp_path / "film" / "a.png", save_all=True, append_images=more)
+    assert "2 frames, which would be lost" in mistake("compress", grey, "film")
+    for name in ("empty.npy", "text.npy"):
+        (tmp_path / name).write_bytes(b"" if name == "empty.npy" else b"no numbers")
+        assert f"{name} is not an .npy of numbers" in mistake("compress", grey, name)
+    header = (
+        np.lib.format.magic(1, 0)
+        + b"v\0"
+        + (
+            b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 8, 8), }".ljust(117)
+            + b"\n"
+        )
+    )
+    (tmp_path / "huge.npy").write_bytes(header)
+    assert "huge.npy is not an .npy of numbers" in mistake("compress", grey, "huge.npy")
     assert "give an .npy or a folder" in mistake("decompress", grey, "images.zbb", "-o", "a.png")
+
+
+def test_an_archive_of_a_run_says_which_weights_to_keep(tmp_path, zoo_cli, mistake):
+    torch.manual_seed(0)
+    model = zoo.VAE(image_size=8, latent_dim=2, hidden=[8], likelihood="bernoulli")
+    folder = tmp_path / "run/checkpoints"
+    folder.mkdir(parents=True)
+
+    def save(step):
+        content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+        torch.save({**content, "zoo_class": "zoo.VAE", "global_step": step}, folder / "last.ckpt")
+
+    save(5)
+    np.save("good.npy", np.zeros((3, 8, 8), np.uint8))
+    out = ran(zoo_cli, "compress", "run", "good.npy")
+    last = "run/checkpoints/last.ckpt"
+    assert f"only these very weights decode it: {last} at step 5" in out
+    assert f"training on overwrites {last}: zoo export run DIR keeps them" in out
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    save(6)
+    line = mistake("decompress", "run", "images.zbb")
+    assert f"with other weights, those of {last} at step 5 (SHA-256" in line
 
 
 def test_another_machine_is_noticed(grey, zoo_cli, mistake, monkeypatch):

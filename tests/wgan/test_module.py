@@ -436,7 +436,7 @@ def test_wrong_options_are_named(options, message):
         (["--trainer.accumulate_grad_batches", 2], "--trainer.accumulate_grad_batches=2"),
         (["--trainer.precision", "bf16-true"], "--trainer.precision=bf16-true"),
         (["--trainer.precision", "64-true"], "--trainer.precision=64-true"),
-        (["--data.batch_size", 100], r"n_critic \* critic_batch = 5 \* 128.*--data.batch_size=640"),
+        (["--data.batch_size", 101], r"n_critic \* critic_batch = 5 \* 128.*--model.critic_batch"),
         (["--model.features", 3], "data of shape 2 for a model of 3"),
     ],
 )

@@ -171,9 +171,12 @@ def _numbered(stem: str) -> list[Path]:
 
 
 def _holds_run(folder: Path) -> list[str]:
-    """What there is of a run in a folder."""
+    """What there is of a run in a folder; one that ended before its first checkpoint is none."""
+    checkpoints = sorted(str(p.relative_to(folder)) for p in folder.glob("checkpoints/*.ckpt"))
+    if not checkpoints and (folder / UNSAVED).is_file():
+        return []
     names = [name for name in ("config.yaml", "metrics.csv") if (folder / name).is_file()]
-    return names + sorted(str(p.relative_to(folder)) for p in folder.glob("checkpoints/*.ckpt"))
+    return names + checkpoints
 
 
 def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prepared:
@@ -183,7 +186,8 @@ def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prep
     if asked in ("last", "best"):
         tried = [Path(folder)] if folder else _numbered(stem) or [RUNS / stem]
         if verb == "fit" and not folder:  # the newest run, whatever it holds
-            tried = [path for path in tried if _holds_run(path)][-1:] or tried[:1]
+            begun = [p for p in tried if _holds_run(p) or (p / UNSAVED).is_file()]
+            tried = begun[-1:] or tried[:1]
         for run_dir in reversed(tried):
             file = run_dir / "checkpoints" / f"{asked}.ckpt"
             if file.is_file():
@@ -255,13 +259,14 @@ def _why_afresh(run_dir: Path) -> str:
                 f"--ckpt_path last: {path} is a link to {os.readlink(path)}, which is not there"
             )
     found = _holds_run(run_dir)
-    if found and not (run_dir / UNSAVED).is_file():
+    if found:
         raise FileNotFoundError(
             f"--ckpt_path last: {run_dir} holds a run ({', '.join(found[:3])}) but no "
             "checkpoints/last.ckpt: put it back, name another with --ckpt_path FILE, or choose "
             "another --run_dir"
         )
-    why = "ended before its first checkpoint" if found else "holds no run yet"
+    unsaved = (run_dir / UNSAVED).is_file()
+    why = "ended before its first checkpoint" if unsaved else "holds no run yet"
     return f"{run_dir} {why}: starting afresh"
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from datamodules.described import tell
 from datamodules.pixels import to_float
 from zoo.cli.memory import check_memory
 from zoo.files import replacing, replacing_folder
@@ -191,7 +192,7 @@ def _test_images(ckpt: str, n: int, *, data: str | None = None, root: str | None
     if data is None:
         file = find_checkpoint(ckpt)
         config = read_checkpoint(file).get("zoo_config", {}) if file.is_file() else {}
-        if "data" not in config:
+        if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
             raise ValueError(f"{ckpt} does not say what its data are: give --data, such as MNIST")
         spec = config["data"]
     package, _, name = str(spec["class_path"]).rpartition(".")
@@ -205,7 +206,8 @@ def _test_images(ckpt: str, n: int, *, data: str | None = None, root: str | None
     chosen: datamodules.ImageData = known[name](**arguments)
     levels = chosen.split("test").first(n)
     if len(levels) == 0:
-        raise ValueError(f"{name} has no test images")
+        raise ValueError(f"{chosen.place()} has no test images{chosen.reason('test')}")
+    tell(chosen)
     return to_float(levels, chosen.levels)
 
 
@@ -237,7 +239,7 @@ def export(
         write = formats[format]
         with replacing_folder(folder) as temporary, _options_of(format):
             told = write(dict(model.hparams), model.state_dict(), temporary, **(options or {}))
-        notes = told if isinstance(told, list) else []
+        notes = [note.replace(str(temporary), folder) for note in told or []]
     print("\n".join([f"written to {folder}", *notes]))
 
 

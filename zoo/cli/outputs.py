@@ -33,13 +33,14 @@ def place_outputs(trainer: Any, run_dir: Path, arguments: list[str]) -> None:
                 path = Path(value)
                 if key in _FOLDERS and not path.is_absolute():
                     path = run_dir / path
-                    values[key] = str(path)
                 if (path.is_absolute() or ".." in path.parts) and not _below(path, run_dir):
                     raise ValueError(
                         f"{_called(spec)}: {key} {str(value)!r} is outside of the run directory "
                         f"{run_dir}: only a flag may name another place "
                         f"(--trainer.{name}.{key} {value})"
                     )
+                if key in _FOLDERS:
+                    values[key] = str(path)
 
 
 def _specs(trainer: Any) -> Iterator[tuple[str, Any]]:
@@ -61,7 +62,7 @@ def _below(path: Path, folder: Path) -> bool:
 
 def _typed(arguments: list[str], key: str, value: Any) -> bool:
     """Whether a flag of the trainer's gives this value to this key."""
-    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, following in zip(arguments, [*arguments, ""][1:], strict=True):
         name, equals, own = flag.partition("=")
         given = own if equals else following
         if not name.startswith("--trainer."):

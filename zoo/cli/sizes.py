@@ -57,7 +57,7 @@ def settle_sizes(config: Any, arguments: list[str], held: dict[str, Any], *, fit
     if not held:
         if hasattr(kind, "levels"):
             _follow(sides, "levels", kind.levels, kind)
-        if model.get("num_classes"):
+        if model.get("num_classes") and not hasattr(kind, "vocabulary"):  # of text the model asks
             _follow(sides, "num_classes", _classes(kind, data), kind)
     if fit and {"n_critic", "critic_batch"} <= set(vars(model)) and "batch_size" in data:
         _batch(sides)

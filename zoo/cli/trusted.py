@@ -63,8 +63,8 @@ LIGHTNING = {
         "SingleDeviceStrategy",
     ),
 }
-_ALSO = "a config may name the zoo's models and data, Lightning's callbacks, loggers, strategies, "
-_ALSO += "plugins and profilers that zoo/cli/trusted.py lists, and torch's optimisers"
+_ALSO = "a config may name models and data of the zoo, and the callbacks, loggers, strategies, "
+_ALSO += "plugins, profilers and optimisers that zoo/cli/trusted.py lists"
 
 
 def restrict_imports() -> None:
@@ -85,13 +85,18 @@ def restrict_imports() -> None:
     )
 
 
-def refused(path: str) -> str | None:
-    """Why a config may not name `path`; None if it may."""
+def refused(path: str, given: str = "") -> str | None:
+    """Why a config may not name `path`; None if it may.
+
+    Args:
+        path: The class path.
+        given: What it was given, for the message.
+    """
     if path in allowed_paths() or path.split(".")[0] in trusted_packages():
         return None
     package = path.split(".")[0]
     own = "" if package in _KNOWN else f" (ZOO_TRUST={package} adds your own)"
-    return f"class path {path!r} is not allowed: {_ALSO}{own}"
+    return f"class path {path!r} is not allowed{given}: {_ALSO}{own}"
 
 
 def check_config(config: Any, source: str) -> None:
@@ -104,12 +109,13 @@ def check_config(config: Any, source: str) -> None:
     """
     for spec in _specs(config):
         path = spec["class_path"]
-        if "." in path and (why := refused(path)):
-            arguments = spec.get("init_args") or {}
-            given = arguments.items() if isinstance(arguments, dict) else ()
-            dotted = [f"{k}: {v}" for k, v in given if isinstance(v, str) and "." in v]
-            ends = f", with {', '.join(dotted)[:200]}" if dotted else ""
-            raise ValueError(f"{source}: {why}{ends}")
+        if "." not in path:
+            continue  # a short name, which the parser looks up
+        given = spec.get("init_args")
+        given = given.items() if isinstance(given, dict) else ()
+        dotted = [f"{k}: {v}" for k, v in given if isinstance(v, str) and "." in v]
+        if why := refused(path, f" (with {', '.join(dotted)[:200]})" if dotted else ""):
+            raise ValueError(f"{source}: {why}")
 
 
 def check_stored_config(config: dict[str, Any], source: str) -> None:

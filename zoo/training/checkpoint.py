@@ -37,9 +37,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            error.filename = str(path)  # the file object that torch writes to names none
-            raise
+        except (OSError, RuntimeError) as error:
+            # torch raises an error of its own over that of the file, which names no path.
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from error
 
 
 class Checkpoint(lightning_callbacks.Checkpoint):
@@ -86,7 +89,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         return {"best": self.best, "monitor": self.monitor, "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the best value so far, if the metric is the same."""
+        """Goes on with the best value so far, if the metric and its mode are the same."""
         best = state_dict.get("best")
         same = state_dict.get("monitor") == self.monitor
         same = same and state_dict.get("mode", self.mode) == self.mode

@@ -33,6 +33,8 @@ class Resume(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Notes what the file says of the run so far, without its tensors."""
+        if not self._kinds and checkpoint.get("optimizer_kinds") == []:
+            return  # a LearningRateFinder's, which it makes and reads before this run begins
         self._file = {
             "kinds": checkpoint.get("optimizer_kinds"),
             "options": checkpoint.get("optimizer_options"),

@@ -1,0 +1,261 @@
+"""Tables of sentences: columns by name, quoting, labels and their scales, and what is refused."""
+
+import csv
+import gzip
+import json
+
+import pytest
+
+from datamodules import LabelledPairs, Sentences, SimilarGroups
+from datamodules.sentence_files import Reading, read_file, read_groups, read_labelled
+from datamodules.sentence_labels import kind_of
+from datamodules.sentence_tables import table_of
+
+
+def write(path, *lines):
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+GLUE = {
+    "qqp": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
+    "mrpc": "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+    "sts": "index\tgenre\tsource1\tsource2\tsentence1\tsentence2\tscore",
+    "mnli": "index\tsentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label",
+    "paws": "id\tsentence1\tsentence2\tlabel",
+    "spelt": "Sentence_A\tSentence_B\tLabel",
+    "text": "Text 1\tText 2\tSimilarity",
+    "premise": "premise\thypothesis\tlabel",
+}
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_columns_are_found_by_name(tmp_path, name):
+    header = GLUE[name].split("\t")
+    sentences = {"mrpc": (3, 4), "text": (0, 1), "spelt": (0, 1), "premise": (0, 1)}
+    first, second = sentences.get(
+        name, tuple(i for i, h in enumerate(header) if h in ("sentence1", "question1"))[:1] * 2
+    )
+    second = second + 1 if first == second else second
+    label = 0 if name == "mrpc" else len(header) - 1
+    rows = []
+    for i in range(4):
+        cells = [str(10 * i + j) for j in range(len(header))]
+        cells[first], cells[second], cells[label] = f"left {i}", f"right {i}", str(i % 2)
+        rows.append("\t".join(cells))
+    pairs = read_labelled(write(tmp_path / "t.tsv", "\t".join(header), *rows))
+    assert [(p.a, p.b, p.label) for p in pairs] == [
+        (f"left {i}", f"right {i}", i % 2) for i in range(4)
+    ]
+
+
+def test_columns_that_cannot_be_told_are_refused_with_what_there_is(tmp_path):
+    many = write(tmp_path / "m.tsv", "id\tFrage\tAntwort\tWert", "1\ta b\tc d\t1")
+    with pytest.raises(ValueError, match=r"It has id, Frage, Antwort, Wert; taken are .*columns"):
+        read_groups(many)
+    assert read_groups(many, Reading(columns=["Frage", "Antwort", "Wert"])) == [["a b", "c d"]]
+    assert read_groups(many, Reading(columns=["frage", "antwort"])) == [["a b", "c d"]]
+    with pytest.raises(
+        ValueError, match=r"no column 'Fragen' \(--data\.columns\); it has id, Frag"
+    ):
+        read_groups(many, Reading(columns=["Fragen", "Antwort"]))
+    ids = write(tmp_path / "i.tsv", "1\t11\t1", "2\t22\t0")
+    with pytest.raises(ValueError, match="which columns are the sentences"):
+        read_groups(ids)
+    bare = write(tmp_path / "b.tsv", "7\ta b\tc d\t1", "8\te f\tg h\t0")
+    assert read_groups(bare, Reading(columns=["2", "3", "4"])) == [["a b", "c d"]]
+    two = write(tmp_path / "l.tsv", "sentence1\tsentence2\tlabel\tscore", "a\tb\t1\t5")
+    with pytest.raises(ValueError, match="which column is the label"):
+        read_groups(two)
+    unlabelled = write(tmp_path / "u.tsv", "index\tsentence1\tsentence2", "0\ta\tb")
+    with pytest.raises(ValueError, match="which column is the label"):
+        read_groups(unlabelled)
+
+
+def test_two_columns_are_similar_pairs(tmp_path):
+    assert read_groups(write(tmp_path / "t.tsv", "a b\tc", "d\te")) == [["a b", "c"], ["d", "e"]]
+    named = write(tmp_path / "n.csv", "sentence1,sentence2", "a b,c")
+    assert read_groups(named) == [["a b", "c"]]
+    triplets = write(tmp_path / "a.csv", "anchor,positive,negative", "a,b,c")
+    assert read_groups(triplets) == [["a", "b"]]
+
+
+def test_quoted_cells_are_read_as_csv_writes_them(tmp_path):
+    rows = [
+        ("sentence1", "sentence2", "label"),
+        ('he said "no", twice', "a\nbreak and\ta tab; a comma, too", "1"),
+        ('"whole"', "plain", "1"),
+    ]
+    for name, options in {
+        "comma.csv": {},
+        "semicolon.csv": {"delimiter": ";"},
+        "UPPER.TSV": {"delimiter": "\t"},
+        "tabs.txt": {"delimiter": "\t"},
+        "all.tsv": {"delimiter": "\t", "quoting": csv.QUOTE_ALL},
+    }.items():
+        with (tmp_path / name).open("w", newline="", encoding="utf-8-sig") as file:
+            csv.writer(file, **options).writerows(rows)
+        assert read_groups(tmp_path / name) == [list(rows[1][:2]), list(rows[2][:2])], name
+    assert table_of(tmp_path / "comma.csv").dialect == "commas, cells in quotes"
+    packed = gzip.compress((tmp_path / "comma.csv").read_bytes())
+    (tmp_path / "packed.csv.gz").write_bytes(packed)
+    assert read_groups(tmp_path / "packed.csv.gz") == read_groups(tmp_path / "comma.csv")
+
+
+def test_quotation_marks_of_sentences_stay_where_none_enclose_cells(tmp_path):
+    raw = write(
+        tmp_path / "t.tsv",
+        "sentence1\tsentence2\tlabel",
+        '"He" said\tb\t1',
+        'c\t" d\t1',
+        "e\tf\t0",
+    )
+    assert table_of(raw).dialect == "tabs, no quotes"
+    assert read_groups(raw) == [['"He" said', "b"], ["c", '" d']]
+    broken = write(tmp_path / "b.csv", "sentence1,sentence2", *['"a, b","c"'] * 20, '"a, b" c,d')
+    with pytest.raises(ValueError, match=r"b\.csv, line 22: a quotation mark"):
+        read_groups(broken)
+
+
+def test_a_row_with_more_cells_is_told_and_not_shifted(tmp_path):
+    path = write(tmp_path / "t.csv", "sentence1,sentence2,label", "a,b,1", "c,d,e,1", "f,g,1")
+    with pytest.warns(UserWarning, match=r"line 3: 4 columns, need 3"):
+        assert read_groups(path) == [["a", "b"], ["f", "g"]]
+
+
+def test_a_cell_without_end_names_its_line(tmp_path):
+    path = write(tmp_path / "t.tsv", "sentence1\tsentence2\tlabel", "a\tb\t1", "x" * 200_000)
+    with pytest.raises(ValueError, match=r"t\.tsv, line 3: a cell of more than 131,072 char"):
+        read_groups(path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told", "values"),
+    [
+        (["yes", "No", "TRUE", "false"], "yes or no", [1, 0, 1, 0]),
+        (["1.0", "0.0", "1"], "yes or no", [1, 0, 1]),
+        (["Entailment", "neutral", "CONTRADICTION"], "NLI", [2, 1, 0]),
+        (["4,5", "0,5", "5"], "grades of 0 to 5, similar from 4", [4.5, 0.5, 5]),
+        (["0.9", "0.25", "1"], "grades of 0 to 1, similar from 0.8", [4.5, 1.25, 5]),
+    ],
+)
+def test_labels_of_every_spelling(tmp_path, labels, told, values):
+    kind = kind_of(labels, tmp_path)
+    assert kind.told == told
+    assert [kind.value(label) for label in labels] == pytest.approx(values)
+
+
+def test_a_scale_is_asked_for_checked_and_set(tmp_path):
+    hundred = [str(i) for i in range(101)]
+    with pytest.raises(ValueError, match=r"grades from 0 to 100, of which scale\? .*'\[0, 100\]'"):
+        kind_of(hundred, tmp_path)
+    with pytest.raises(ValueError, match=r"outside of --data\.scale=\[0, 10\]"):
+        kind_of(hundred, tmp_path, scale=[0, 10])
+    kind = kind_of(hundred, tmp_path, scale=[0, 100])
+    assert [kind.value(label) for label in ("0", "80", "100")] == [0, 4, 5]
+    assert kind.told == "grades of 0 to 100, similar from 80"
+    with pytest.raises(ValueError, match=r"labels 0, 1, 2: grades, or NLI\?"):
+        kind_of(["0", "1", "2"], tmp_path)
+    nli = kind_of(["0", "1", "2", "-1"], tmp_path, names=["entailment", "neutral", "contradiction"])
+    assert [nli.value(label) for label in ("0", "1", "2", "-1")] == [2, 1, 0, None]
+    with pytest.raises(ValueError, match=r"grades from 0\.1 to 3, of which scale"):
+        kind_of(["0.1", "3"], tmp_path)
+    assert kind_of(["1", "3"], tmp_path, ranked=True).value("2") == 2.5
+    with pytest.raises(ValueError, match="labels 'gut', 'schlecht' are of no kind"):
+        kind_of(["gut", "schlecht"], tmp_path)
+    with pytest.raises(ValueError, match="entailment and not_entailment"):
+        kind_of(["entailment", "not_entailment"], tmp_path)
+    with pytest.raises(ValueError, match=r"--data\.scale=\[5, 0\]: give the lowest"):
+        SimilarGroups(scale=[5, 0])
+    with pytest.raises(ValueError, match=r"--data\.labels=\['a', 'b'\]: give what 0 and 1 mean"):
+        SimilarGroups(labels=["a", "b"])
+
+
+def test_jsonl_of_pairs_lists_and_sets(tmp_path):
+    forms = [
+        {"anchor": "a", "positive": "b", "negative": "c"},
+        ["d", "e", "f"],
+        {"set": ["g", "h"]},
+        {"text": "i", "synonyms": ["j"]},
+    ]
+    path = write(tmp_path / "m.jsonl", *map(json.dumps, forms))
+    found = sorted(read_groups(path))
+    assert found == [["a", "b"], ["d", "e", "f"], ["g", "h"], ["i", "j"]]
+    labelled = [{"sentence1": "a", "sentence2": "b", "label": x} for x in (1, "0", True)]
+    path = write(tmp_path / "l.json", *map(json.dumps, labelled))
+    assert [p.label for p in read_labelled(path)] == [1, 0, 1]
+    deep = write(tmp_path / "d.jsonl", "[" * 100_000, '["a", "b"]', '["\\ud800", "b"]')
+    with pytest.warns(UserWarning, match="left out 2 of 3 rows: .*line 1: no JSON .*too deeply"):
+        assert read_groups(deep) == [["a", "b"]]
+
+
+def test_single_lines_are_no_pairs(tmp_path):
+    path = write(tmp_path / "t.txt", "a sentence", "another, with a comma")
+    with pytest.raises(ValueError, match=r"t\.txt holds single lines, and no pairs: taken are"):
+        read_groups(path)
+    assert read_file(path, single=True).sentences() == ["a sentence", "another, with a comma"]
+    (tmp_path / "t.xlsx").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"t\.xlsx is no text: save it as \.csv"):
+        read_groups(tmp_path / "t.xlsx")
+
+
+# Folders
+
+
+def folder(tmp_path, **files):
+    for name, (count, start) in files.items():
+        rows = (f"left {start + i}\tright {start + i}\t{i % 2}" for i in range(count))
+        write(tmp_path / f"{name}.tsv", "sentence1\tsentence2\tlabel", *rows)
+    return str(tmp_path)
+
+
+def test_a_root_alone_is_read_and_told(tmp_path):
+    root = folder(tmp_path, one=(40, 0), two=(20, 100))
+    write(tmp_path / "notes.md", "nothing")
+    data = SimilarGroups(root=root)
+    data.setup()
+    assert sum(len(data.groups(split)) for split in ("train", "val", "test")) == 30
+    told = data.describe()
+    assert told[0] == f"sentences of {root}"
+    assert "left out: notes.md (no files of sentences)" in told
+    assert any(line.startswith("one.tsv: tabs, no quotes; sentence1 and") for line in told)
+    one = SimilarGroups(root=f"{root}/one.tsv", val_share=0, test_share=0)
+    one.setup()
+    assert len(one.groups("train")) == 20
+    same = SimilarGroups(root=root, files="one.tsv", val_share=0, test_share=0)
+    same.setup()
+    assert same.groups("train") == one.groups("train")
+    assert "embedded PAWS-X pairs" in SimilarGroups().describe()[0]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no file of sentences to train on in .*empty"):
+        SimilarGroups(root=str(tmp_path / "empty")).setup()
+    with pytest.raises(FileNotFoundError, match="no such file or folder: nowhere"):
+        SimilarGroups(root="nowhere").setup()
+
+
+def test_files_of_the_splits_are_theirs(tmp_path):
+    root = folder(tmp_path, train=(60, 0), dev=(20, 50), test=(20, 200))
+    data = SimilarGroups(root=root)
+    data.setup()
+    assert [len(data.groups(split)) for split in ("train", "val", "test")] == [25, 10, 10]
+    assert len(data.labelled("val")["dev"]) == len(data.labelled("test")["test"]) == 20
+    assert "left out: 5 training items with sentences to evaluate on" in data.describe()
+    pairs = LabelledPairs(root=root)
+    pairs.setup()
+    assert "train: 50 labelled pairs" in pairs.describe()
+    lines = Sentences(root=root)
+    lines.setup()
+    assert "train: 100 sentences" in lines.describe()
+    assert "val: 40 sentences" in lines.describe()
+    write(tmp_path / "test.tsv", "index\tsentence1\tsentence2", "0\tx\ty")  # as GLUE's
+    kept_back = SimilarGroups(root=root)
+    kept_back.setup()
+    assert "left out: test.tsv (its pairs have no labels)" in kept_back.describe()
+
+
+def test_grades_of_a_hundred_are_trained_on_from_eighty(tmp_path):
+    rows = (f"left {i}\tright {i}\t{i}" for i in range(101))
+    write(tmp_path / "t.tsv", "sentence1\tsentence2\tscore", *rows)
+    data = SimilarGroups(root=str(tmp_path), scale=[0, 100], val_share=0, test_share=0)
+    data.setup()
+    assert [group[0] for group in data.groups("train")] == [f"left {i}" for i in range(80, 101)]
