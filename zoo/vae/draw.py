@@ -46,9 +46,9 @@ class Draw(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
+    def backward(  # type: ignore[no-untyped-def]
         ctx, grad_z: Tensor, grad_drop: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[no-untyped-def]
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         """Gradients in mu and kappa; the noise gets none."""
         mean_direction, noise, w, sine, slope, along, across = ctx.saved_tensors
         mu, eps = _vectors(mean_direction, noise)
