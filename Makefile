@@ -4,7 +4,7 @@ BIN := .venv/bin
 export WANDB_MODE ?= offline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-slow test-all demo bench clean
+.PHONY: help setup lint format test test-slow test-all test-numerics test-lowest demo bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,6 +32,20 @@ test-slow: setup  ## the tests that start processes or train for a while
 	$(BIN)/python -m pytest -n auto -m slow
 
 test-all: test test-slow  ## every test
+
+# The numbers must be right on any processor: again with the instructions that all of them have.
+NUMERICS := tests/layers tests/metrics tests/vae tests/ddpm tests/wgan tests/flash tests/simbert/test_losses.py
+LOWEST_CPU := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
+
+test-numerics: setup  ## the fast tests of the mathematics under the oldest instruction set
+	$(LOWEST_CPU) $(BIN)/python -m pytest -n auto -m "not slow" $(NUMERICS)
+
+# Warnings between libraries of different years are not ours.
+test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]' -c .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pytest -n auto -m "not slow" -W default::DeprecationWarning
 
 demo: setup  ## train DDPM on handwritten digits, print its numbers, draw a grid (about 5 minutes)
 	$(BIN)/zoo fit -c ddpm/digits --run_dir runs/demo --ckpt_path last
