@@ -4,7 +4,7 @@ BIN := .venv/bin
 export WANDB_MODE ?= offline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-slow test-long test-all docs tutorials demo bench clean
+.PHONY: help setup lint format test test-slow test-long test-all test-numerics test-lowest docs tutorials demo bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +48,19 @@ docs: .venv-docs/.installed  ## build the documentation site into site/; any war
 
 tutorials: setup  ## run the tutorials, and keep what they print and draw for the site
 	$(BIN)/python docs/tools/tutorial.py
+# The numbers must be right on any processor: again with the instructions that all of them have.
+NUMERICS := tests/layers tests/metrics tests/vae tests/ddpm tests/wgan tests/flash tests/simbert/test_losses.py
+LOWEST_CPU := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
+
+test-numerics: setup  ## the fast tests of the mathematics under the oldest instruction set
+	$(LOWEST_CPU) $(BIN)/python -m pytest -n auto -m "not slow" $(NUMERICS)
+
+# Warnings between libraries of different years are not ours.
+test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]' -c .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pytest -n auto -m "not slow" -W default::DeprecationWarning
 
 demo: setup  ## train DDPM on handwritten digits, print its numbers, draw a grid (about 5 minutes)
 	$(BIN)/zoo fit -c ddpm/digits --run_dir runs/demo --ckpt_path last

@@ -137,10 +137,32 @@ def test_spearman_is_scipys_with_ties():
     g = torch.Generator().manual_seed(0)
     score = torch.rand(300, generator=g)
     label = torch.randint(0, 4, (300,), generator=g).float() + score.round(decimals=1)
+    # Sums of n products of ranks, exact below 2^53; scipy's own rounding is n ε.
     assert spearman(score, label) == pytest.approx(
-        100 * spearmanr(score, label).statistic, abs=1e-6
+        100 * spearmanr(score, label).statistic, rel=300 * 2.3e-16
     )
-    assert spearman(torch.ones(5), torch.arange(5.0)) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("n", [2, 3, 4, 7, 100])
+def test_spearman_of_perfect_ranks_is_100(n, dtype):
+    ranks = torch.arange(n).to(dtype)
+    assert spearman(ranks, 3 * ranks.double() + 1) == 100
+    assert spearman(ranks.flip(0), ranks) == -100
+
+
+@pytest.mark.parametrize(
+    ("score", "label", "message"),
+    [
+        ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], "the scores of 3 pairs are all the same"),
+        ([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], "the labels of 3 pairs are all the same"),
+        ([1.0], [2.0], "the scores of 1 pairs are all the same"),
+        ([math.nan, 2.0], [1.0, 2.0], "the scores of 2 pairs are not all finite"),
+    ],
+)
+def test_spearman_that_is_not_defined_is_nan_in_words(score, label, message):
+    with pytest.warns(UserWarning, match=f"{message}: their rank correlation is NaN"):
+        assert math.isnan(spearman(torch.tensor(score), torch.tensor(label)))
 
 
 def test_top1_counts_families():

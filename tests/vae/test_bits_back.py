@@ -27,9 +27,15 @@ class TinyVAE(nn.Module):
             nn.Linear(latent_dim, hidden), nn.Tanh(), nn.Linear(hidden, 20 * channels),
             nn.Unflatten(1, (channels, 4, 5)),
         )  # fmt: skip
+        # Of numpy: torch's normal numbers are others without AVX2, and with them the model and how
+        # far its code is from the ideal one.
+        draw = np.random.default_rng(seed)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
+                shape, scale = module.weight.shape, 1 / math.sqrt(module.in_features)
+                module.weight.data = torch.from_numpy(draw.normal(0, scale, shape)).float()
+                bias = draw.uniform(-scale, scale, shape[0])
+                module.bias.data = torch.from_numpy(bias).float()
 
     def posterior(self, x):
         mean, log_std = self.encoder(x).chunk(2, dim=1)

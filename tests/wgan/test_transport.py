@@ -1,9 +1,11 @@
 import itertools
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 from sklearn.datasets import load_digits
 
@@ -126,6 +128,58 @@ def test_unequal_sizes_without_pot_are_one_clear_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "ot", None)
     with pytest.raises(ModuleNotFoundError, match=r"12 and 8 items.*pip install POT"):
         exact_w1(points(12, 2), points(8, 2))
+
+
+def batches(kind, n=300):
+    """Two batches that go different ways."""
+    pick = torch.randint(0, 20, (n,), generator=torch.Generator().manual_seed(9))
+    return {
+        "flat": (points(n, 2), points(n, 2, 1) + 1),
+        "images": (points(n, 30), points(n, 30, 1) + 0.5),
+        "collapsed": (points(n, 2), points(1, 2, 1) + 1e-9 * points(n, 2, 2)),
+        "one point": (points(n, 2), points(1, 2, 1).expand(n, 2)),
+        "duplicates": (points(n, 30), points(20, 30, 1)[pick]),
+        "both": (points(20, 3)[pick.flip(0)], points(20, 3, 1)[pick]),
+        "the same": (points(n, 3), points(n, 3).flip(0)),
+    }[kind]
+
+
+KINDS = ["flat", "images", "collapsed", "one point", "duplicates", "both", "the same"]
+
+
+@pytest.mark.parametrize("pot", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_w1_is_that_of_plain_assignment_by_every_way(kind, pot, monkeypatch):
+    if pot:
+        pytest.importorskip("ot")
+    else:
+        monkeypatch.setitem(sys.modules, "ot", None)
+    x, y = batches(kind)
+    cost = pairwise_cost(x, y)
+    plain = cost.numpy()[linear_sum_assignment(cost.numpy())].mean()
+    # Either is an optimum in exact arithmetic of costs that are rounded: n sums of them.
+    assert exact_w1(x, y).item() == pytest.approx(plain, rel=1e-13, abs=300 * 2.3e-16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["collapsed", "duplicates", "both", "flat"])
+def test_w1_of_many_collapsed_or_equal_items_takes_the_faster_way(kind, monkeypatch):
+    pytest.importorskip("ot")
+    x, y = batches(kind, 1000)
+    start = time.process_time()
+    fast = exact_w1(x, y)
+    middle = time.process_time()
+    cost = pairwise_cost(x, y).numpy()
+    plain = cost[linear_sum_assignment(cost)].mean()
+    end = time.process_time()
+    assert fast.item() == pytest.approx(plain, rel=1e-12)
+    assert middle - start < (end - middle) / 1.5
+
+
+def test_one_point_needs_no_package_for_other_sizes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ot", None)
+    x, y = points(200, 3), points(1, 3, 1).expand(7, 3)
+    torch.testing.assert_close(exact_w1(x, y), (x - y[0]).norm(dim=1).mean())
 
 
 @pytest.mark.parametrize(

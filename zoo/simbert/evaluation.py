@@ -1,5 +1,6 @@
 """Numbers of a sentence model: rank correlation with labels, retrieval, and TF-IDF's of both."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -7,9 +8,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional import spearman_corrcoef
 
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Encoder
@@ -26,8 +27,24 @@ def jaccard(a: Sequence[str] | str, b: Sequence[str] | str) -> float:
 
 
 def spearman(score: Tensor, label: Tensor) -> float:
-    """Spearman's rank correlation times 100, ties averaged; 0 where one side is constant."""
-    return 100 * float(spearman_corrcoef(score.double(), label.double()))
+    """Spearman's rank correlation times 100, ties averaged, in float64.
+
+    NaN with a warning where it is not defined: for a single pair, scores or labels that are all the
+    same, or such that are not finite.
+    """
+    from scipy.stats import rankdata
+
+    for name, values in (("scores", score), ("labels", label)):
+        finite = bool(values.isfinite().all())
+        if not finite or bool((values == values[:1]).all()):
+            reason = "all the same" if finite else "not all finite"
+            rank_zero_warn(
+                f"the {name} of {len(values)} pairs are {reason}: their rank correlation is NaN"
+            )
+            return math.nan
+    a, b = (rankdata(x.double().cpu().numpy()) for x in (score, label))
+    a, b = a - a.mean(), b - b.mean()  # halves of whole numbers: sums of products are exact
+    return 100 * float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
 
 
 def top1(queries: Tensor, candidates: Tensor, family: Tensor) -> Tensor:

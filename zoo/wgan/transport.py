@@ -34,11 +34,18 @@ def pairwise_cost(x: Tensor, y: Tensor) -> Tensor:
 # The exact distance
 
 
+_FEW = 128  # items that are matched before anything else would be looked at
+_FLAT = 8  # numbers of an item up to which the network simplex is faster than matching
+
+
 @torch.no_grad()
 def exact_w1(x: Tensor, y: Tensor) -> Tensor:
-    """Exact W1 of two batches as measures of equal weights, by linear assignment in float64.
+    """Exact W1 of two batches as measures of equal weights, in float64.
 
-    On the host, in O(N³) at worst: 1 ms for 64 items, 0.2 s for 512. Of logging steps only.
+    On the host: 1 ms for 64 items, 0.1 s for 1,000 images; of logging steps only. Equal items are
+    one with their weight. With POT (extra `study`) flat points and batches with many duplicates go
+    to its network simplex, several times as fast there; all others, and all without it, to linear
+    assignment. Both are exact.
 
     Args:
         x: Items (N, ...).
@@ -51,28 +58,51 @@ def exact_w1(x: Tensor, y: Tensor) -> Tensor:
         ValueError: A batch is empty, the items differ in shape, or a value is not finite.
         ModuleNotFoundError: The sizes differ and POT is not installed.
     """
-    cost = _host_cost(x, y)
-    if len(x) == len(y):
-        return cost.gather(1, optimal_matching(cost)[:, None]).mean()
+    n, m = len(x), len(y)
+    x, y = _on_host(x, y)
+    if n == m <= _FEW:
+        return _matched(x, y)
+    (a, p), (b, q) = (_distinct(t) for t in (x, y))
+    if min(len(a), len(b)) == 1:  # one point: there is one coupling
+        return p @ pairwise_cost(a, b) @ q
+    duplicated = 2 * len(a) * len(b) <= n * m
+    if n == m and not duplicated and x.shape[1] > _FLAT:
+        return _matched(x, y)
     try:
         import ot
     except ModuleNotFoundError as error:
+        if n == m:
+            return _matched(x, y)
         raise ModuleNotFoundError(
-            f"batches of {len(x)} and {len(y)} items: the exact distance of unequal sizes needs "
+            f"batches of {n} and {m} items: the exact distance of unequal sizes needs "
             "the package POT (pip install POT); give equally many"
         ) from error
-    return torch.as_tensor(float(ot.emd2([], [], cost.numpy())), dtype=torch.float64)
+    cost = pairwise_cost(a, b).numpy()
+    value = ot.emd2(p.numpy(), q.numpy(), cost, numItermax=10_000_000)
+    return torch.as_tensor(float(value), dtype=torch.float64)
 
 
-def _host_cost(x: Tensor, y: Tensor) -> Tensor:
+def _on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both batches (N, d) in float64 on the CPU."""
     if len(x) == 0 or len(y) == 0 or x.shape[1:] != y.shape[1:]:
         raise ValueError(
             f"batches of shapes {tuple(x.shape)} and {tuple(y.shape)}: need items of one shape"
         )
-    cost = pairwise_cost(x.cpu().double(), y.cpu().double())
-    if not bool(cost.isfinite().all()):
+    x, y = (t.cpu().double().flatten(1) for t in (x, y))
+    if not bool(x.isfinite().all() and y.isfinite().all()):
         raise ValueError("the batches hold values that are not finite: there is no distance")
-    return cost
+    return x, y
+
+
+def _distinct(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The items that differ, and the weight of each."""
+    items, counts = torch.unique(x, dim=0, return_counts=True)
+    return items, counts.double() / len(x)
+
+
+def _matched(x: Tensor, y: Tensor) -> Tensor:
+    cost = pairwise_cost(x, y)
+    return cost.gather(1, optimal_matching(cost)[:, None]).mean()
 
 
 def optimal_matching(cost: Tensor) -> Tensor:
@@ -86,7 +116,10 @@ def optimal_matching(cost: Tensor) -> Tensor:
     """
     from scipy.optimize import linear_sum_assignment
 
-    return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])
+    # What a row or a column costs on the average moves no match, and costs time: half, or more
+    # where one batch is far from the other or collapsed.
+    centred = cost - cost.mean(0) - cost.mean(1, keepdim=True)
+    return torch.from_numpy(linear_sum_assignment(centred.numpy())[1])
 
 
 # The dual as an objective
