@@ -113,6 +113,11 @@ def all_series():
         *("--data.files", '["train.tsv"]', "--data.evaluate", '{{"dev": "dev.tsv"}}'),
         *("--data.batch_size", "16", "--trainer.val_check_interval", "3"),
     )
+    language = (
+        *("-c", "flash/shakespeare", *flash, "--data.batch_size", "2"),
+        *("--data.sequence_length", "64", "--data.val_batch_size", "2", *ACCUMULATED),
+    )
+    sentences = ("-c", "simbert/demo", *SENTENCES, "--trainer.val_check_interval", "3")
     mlm = (
         *("-c", "flash/mlm-zh", "--data.root", "{data}/text", "--data.vocabulary_size", "100"),
         *("--model.vocab_size", "63", "--data.batch_size", "16", "--data.max_length", "32"),
@@ -125,19 +130,15 @@ def all_series():
         Series("VMFVAE", vae("vmf-digits", *ODD)),
         Series("TextVAE", (*text, "--data.batch_size", "16", *COINCIDING)),
         Series("WGAN", toy),
-        Series(
-            "FlashLM",
-            (
-                *("-c", "flash/shakespeare", *flash, "--data.batch_size", "2"),
-                *("--data.sequence_length", "64", "--data.val_batch_size", "2", *ACCUMULATED),
-            ),
-        ),
+        Series("FlashLM", language),
         Series("FlashMLM", (*mlm, *flash, *ODD)),
-        Series("SimBERT", ("-c", "simbert/demo", *SENTENCES, "--trainer.val_check_interval", "3")),
+        Series("SimBERT", sentences),
         Series("SentenceSimilarity", similarity),
         Series("DDPM", ddpm(*ACCUMULATED), processes=2),
         Series("VAE", vae("digits", *COINCIDING), processes=2),
         Series("WGAN", toy, processes=2),
+        Series("FlashLM", language, processes=2),
+        Series("SimBERT", sentences, processes=2),
     ]
 
 
