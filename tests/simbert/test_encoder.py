@@ -101,6 +101,8 @@ def test_hidden_states_and_logits_are_transformers(kind, options):
 
 @pytest.mark.parametrize("kind", ["learned", "rotary"])
 def test_unilm_is_transformers_with_a_four_dimensional_additive_mask(kind):
+    # Version 4 takes none, 5.0 not in RoFormer.
+    pytest.importorskip("transformers", minversion="5.24")
     ours, theirs = pair(kind)
     tokens, lengths = ragged()
     segments = (torch.arange(tokens.shape[1]) >= (lengths[:, None] // 2)).long()

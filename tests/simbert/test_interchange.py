@@ -60,7 +60,8 @@ def test_transformers_loads_our_export(name, zoo_cli):
 
 
 def test_the_table_of_sines_is_transformers():
-    transformers = pytest.importorskip("transformers")
+    # Version 4 has another name for it.
+    transformers = pytest.importorskip("transformers", minversion="5.0")
     from transformers.models.roformer.modeling_roformer import (
         RoFormerSinusoidalPositionalEmbedding,
     )
@@ -117,7 +118,8 @@ def test_unknown_and_untied_weights_are_refused():
 def test_what_cannot_be_read_is_told(zoo_cli, mistake):
     export(tiny("SimBERT"), "out", "transformers", zoo_cli)
     assert "is of type 'bert'" in mistake("import", "out", "x", "--format", "roformer-sim")
-    weights = load_file("out/model.safetensors")
+    # Copies: before safetensors 0.8 they are the file's own pages, and it is written over.
+    weights = {k: v.clone() for k, v in load_file("out/model.safetensors").items()}
     save_file({k: v for k, v in weights.items() if "cls." not in k}, "out/model.safetensors")
     assert "cannot generate" in mistake("import", "out", "x", "--format", "simbert")
     code, _, err = zoo_cli("import", "out", "encoder", "--format", "bert")
