@@ -119,3 +119,38 @@ def test_advice_about_few_images_is_no_circle(mistake: Any, zoo_cli: Any, tmp_pa
     assert code == 0, err
     assert "data: pictures in p, 8x8 grey" in err
     assert "train: 10 images" in err
+
+
+def test_a_recipe_laid_over_a_checkpoint_again_does_not_bring_its_own_sizes_back() -> None:
+    held = {"image_size": 48, "critic_batch": 10, "vocab_size": 1796}
+    recipe = {**GAN, "vocab_size": 3000}
+    again = ("--data.size=48", "--data.batch_size=50")
+    model, data = settled("ImageFolder", recipe, FOLDER, *again, held=held)
+    assert {name: model[name] for name in held} == held
+    assert (data["size"], data["batch_size"]) == (48, 50)
+    model, _ = settled("ImageFolder", recipe, FOLDER, "--model.vocab_size=9", held=held)
+    assert model["vocab_size"] == 9  # a flag is the user's word, and is refused by its name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("-c", "simbert/demo", "--model.hidden", 16, "--model.layers", 1, "--model.heads", 2),
+        ("-c", "flash/shakespeare", "--data.root", "text", "--model.dim", 16, "--model.depth", 1),
+        ("-c", "vae/text-shakespeare", "--data.root", "text", "--model.hidden", 16),
+        ("-c", "ddpm/folder", "--data.root", "pictures", "--data.size", 16, "--model.width", 32),
+    ],
+)
+def test_the_same_command_goes_on(flags: Any, zoo_cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    for name, n in (("train", 900), ("valid", 200), ("test", 200)):
+        (tmp_path / "text" / f"{name}.txt").write_text("to be or not to be\n" * n)
+    (tmp_path / "pictures").mkdir()
+    for i in range(40):
+        image = np.full((20, 20, 3), 6 * i, np.uint8)
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+    fit = ("fit", *flags, "--run_dir", "run", "--data.batch_size", 8, "--trainer.max_steps")
+    for steps in (1, 2):
+        code, _, err = zoo_cli(*fit, steps, "--ckpt_path", "last")
+        assert code == 0, err

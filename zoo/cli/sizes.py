@@ -6,6 +6,9 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
+# Arguments of models that are taken from the data where nothing else says them.
+_TAKEN = ("image_size", "channels", "levels", "num_classes", "critic_batch", "vocab_size", "end")
+
 
 @dataclass
 class Sides:
@@ -48,6 +51,7 @@ def settle_sizes(config: Any, arguments: list[str], held: dict[str, Any], *, fit
     if model is None or data is None:
         return
     sides = Sides(model, data, _typed(arguments), held)
+    _take_held(sides)
     if {"size", "channels"} <= set(vars(data)):  # pictures, which take any size
         _agree(sides, "image_size", "size")
         _agree(sides, "channels", "channels")
@@ -61,6 +65,17 @@ def settle_sizes(config: Any, arguments: list[str], held: dict[str, Any], *, fit
             _follow(sides, "num_classes", _classes(kind, data), kind)
     if fit and {"n_critic", "critic_batch"} <= set(vars(model)) and "batch_size" in data:
         _batch(sides)
+
+
+def _take_held(sides: Sides) -> None:
+    """Gives what was taken from the data when the checkpoint's model was made its value there.
+
+    A recipe that is laid over the checkpoint again has the value from before, which no flag asks
+    for.
+    """
+    for name in _TAKEN:
+        if name in sides.held and name in sides.model and f"model.{name}" not in sides.typed:
+            sides.model[name] = sides.held[name]
 
 
 def _class(path: str) -> Any:
