@@ -1,6 +1,7 @@
 """A run that was killed and resumed ends with the very bits of the run that was not."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -91,6 +92,35 @@ def test_stopped_by_a_signal_and_resumed(tiny, zoo_cli, monkeypatch, accumulate,
     assert code == 0, err
     compare("whole", "parts")
     compare_metrics("whole", "parts")
+
+
+def test_the_hinted_command_goes_on_from_what_was_saved(tiny, zoo_cli, monkeypatch):
+    """Of a run that began from a file, which the stop has left behind."""
+    assert zoo_cli("fit", "-c", tiny, "--run_dir", "whole")[0] == 0
+    args = ["fit", "-c", tiny, "--trainer.max_steps", 5, "--run_dir", "begun"]
+    assert zoo_cli(*args)[0] == 0
+
+    from zoo.training import StepRNG
+
+    original = StepRNG.on_train_batch_start
+
+    def interrupt(self, trainer, module, batch, batch_idx):
+        original(self, trainer, module, batch, batch_idx)
+        if trainer.global_step == 17:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(StepRNG, "on_train_batch_start", interrupt)
+    args = ["fit", "-c", tiny, "--run_dir", "the parts", "--ckpt_path", f"begun/{LAST}"]
+    code, _, err = zoo_cli(*args)
+    assert code == 130, err
+    monkeypatch.undo()
+    os.chdir(tiny.parent)
+    hint = shlex.split(err.rsplit("go on with: ", 1)[1])
+    assert hint[-2:] == ["--ckpt_path", "last"]
+    code, _, err = zoo_cli(*hint[1:])
+    assert code == 0, err
+    assert "zoo test --ckpt_path 'the parts'" in err
+    compare("whole", "the parts")
 
 
 @pytest.mark.parametrize("stops", [(8, 17), (4, 8), (9, 11)])

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from zoo.cli.claim import LOCK, Claim, InUseError, follow_rank_zero, remove_leftovers
+from zoo.cli.run import again_from
 
 SHORT = ("--trainer.max_steps", 2, "--trainer.limit_val_batches", 0)
 HOLD = """
@@ -156,3 +157,38 @@ def test_an_end_that_is_behind_is_refused(tiny, mistake, zoo_cli):
     before = torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert zoo_cli(*fit, "--trainer.max_steps", 14)[0] == 0
     assert before == torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"]
+
+
+def test_a_file_that_is_gone_on_from_takes_no_run_of_others_in_silence(tiny, zoo_cli):
+    """Without --run_dir it gets a new one; with one, or in its own, what goes is told."""
+    assert zoo_cli("fit", "-c", tiny, *SHORT)[0] == 0
+    shutil.copy("runs/tiny/checkpoints/last.ckpt", "copy.ckpt")
+    before = Path("runs/tiny/checkpoints/last.ckpt").read_bytes()
+    more = ("--ckpt_path", "copy.ckpt", *SHORT, "--trainer.max_steps", 3)
+    code, _, err = zoo_cli("fit", "-c", tiny, *more)
+    assert code == 0, err
+    assert "replaced" not in err
+    assert Path("runs/tiny-2/checkpoints/last.ckpt").is_file()
+    assert Path("runs/tiny/checkpoints/last.ckpt").read_bytes() == before
+    code, _, err = zoo_cli("fit", "-c", tiny, *more, "--run_dir", "runs/tiny")
+    assert code == 0, err
+    assert "runs/tiny/checkpoints/last.ckpt will be replaced" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saved", "again"),
+    [
+        ("-c x", True, "-c x --run_dir runs/x-2 --ckpt_path last"),
+        ("-c x --ckpt_path best", True, "-c x --run_dir runs/x-2 --ckpt_path last"),
+        ("-c x --run_dir=a --ckpt_path=b/last.ckpt", True, "-c x --run_dir=a --ckpt_path last"),
+        ("-c x --ckpt_path b.ckpt", False, "-c x --ckpt_path b.ckpt"),
+        ("-c x --run_dir a", False, "-c x --run_dir a --ckpt_path last"),
+    ],
+)
+def test_a_stopped_run_names_the_command_that_goes_on(monkeypatch, arguments, saved, again):
+    """In its own folder, from its own checkpoint, with the packages that were trusted."""
+    monkeypatch.setenv("ZOO_RUN_DIR", "runs/x-2")
+    monkeypatch.delenv("ZOO_TRUST", raising=False)
+    assert again_from("fit", arguments.split(), saved) == f"zoo fit {again}"
+    monkeypatch.setenv("ZOO_TRUST", "mine")
+    assert again_from("fit", arguments.split(), saved) == f"ZOO_TRUST=mine zoo fit {again}"

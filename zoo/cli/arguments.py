@@ -66,8 +66,8 @@ def prepare(verb: str, arguments: list[str]) -> Prepared:
     ) or any(a.startswith("--print_config=") for a in arguments):
         return Prepared(_with_configs(arguments)[0], RUNS)
     rest, configs, stem = _with_configs(arguments)
-    rest, asked = _take(rest, "--ckpt_path")
-    rest, folder = _take(rest, "--run_dir")
+    rest, asked = take(rest, "--ckpt_path")
+    rest, folder = take(rest, "--run_dir")
     asked = asked if asked is not None else _peek(configs, "ckpt_path")
     folder = folder if folder is not None else _peek(configs, "run_dir")
     prepared = _locate(verb, asked, folder, stem)
@@ -107,7 +107,7 @@ def _with_configs(arguments: list[str]) -> tuple[list[str], list[Path], str]:
     return [*laid, *flags], configs, _stem(names)
 
 
-def _take(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
+def take(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
     """Removes `flag` and returns its last value."""
     out: list[str] = []
     found: str | None = None
@@ -194,20 +194,31 @@ def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prep
                 f"{file} is an export without optimiser state: fit resumes a .ckpt file or a run"
             )
         own = file.parent.parent if file.parent.name == "checkpoints" else None
-        return _claimed(verb, Prepared([], Path(folder) if folder else own or RUNS / stem, file))
+        if folder or own or verb != "fit":
+            return _claimed(verb, Prepared([], Path(folder or own or RUNS / stem), file))
+        return _in_new_folder(verb, stem, file)
     if verb != "fit":
         raise ValueError(f"zoo {verb} needs --ckpt_path: a .ckpt file, a run directory, or last")
     if launched:
         return Prepared([], Path(launched))
     if folder is not None:
         return _claimed(verb, Prepared([], Path(folder)), new=True)
+    return _in_new_folder(verb, stem, None)
+
+
+def _in_new_folder(verb: str, stem: str, file: Path | None) -> Prepared:
+    """The first run directory of this name that holds no run.
+
+    Raises:
+        ValueError: All hold one.
+    """
     names = [stem, *(f"{stem}-{number}" for number in range(2, 10_000))]
     if rank() != 0:
-        return Prepared([], follow_rank_zero(RUNS / name for name in names[:100]))
+        return Prepared([], follow_rank_zero(RUNS / name for name in names[:100]), file)
     for name in names:
         if not _holds_run(RUNS / name):
             try:
-                return _claimed(verb, Prepared([], RUNS / name), new=True)
+                return _claimed(verb, Prepared([], RUNS / name, file), new=True)
             except (InUseError, _HoldsRunError):
                 continue
     raise ValueError(f"{RUNS / stem}-N are all taken: choose a --run_dir")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from zoo.cli.arguments import take
 from zoo.cli.memory import asked_for, is_out_of_memory
 from zoo.cli.parser import ZooParser, innermost
 from zoo.ranges import check_ranges
@@ -52,11 +53,9 @@ def guarded(verb: str, arguments: list[str]) -> int:
     except Stopped as stopped:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return 0  # a child that fails would make the launcher kill rank 0
-        again = [verb, *arguments]
-        if verb == "fit" and not any(a.split("=")[0] == "--ckpt_path" for a in arguments):
-            again += ["--ckpt_path", "last"]
         what = stopped.saved or "stopped at once; the last checkpoint is as it was"
-        sys.stderr.write(f"zoo: {what}\nzoo: go on with: zoo {shlex.join(again)}\n")
+        again = again_from(verb, arguments, saved=bool(stopped.saved))
+        sys.stderr.write(f"zoo: {what}\nzoo: go on with: {again}\n")
         return stopped.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("zoo: stopped\n")
@@ -83,6 +82,26 @@ def guarded(verb: str, arguments: list[str]) -> int:
     except SystemExit as stop:  # --help and --print_config; Lightning's own ways out
         return stop.code if isinstance(stop.code, int) else 0
     return 0
+
+
+def again_from(verb: str, arguments: list[str], saved: bool) -> str:
+    """The command that goes on with a run that was stopped, from any later state of the folder.
+
+    Args:
+        verb: Of the Trainer.
+        arguments: Of the run that was stopped.
+        saved: Whether it saved its last step: then the checkpoint that it began from is behind it.
+    """
+    rest, asked = take(arguments, "--ckpt_path")
+    again = rest if verb == "fit" and (saved or asked is None) else arguments
+    if again is rest:
+        run_dir = os.environ.get("ZOO_RUN_DIR")  # another run may be the newest by then
+        if run_dir and take(rest, "--run_dir")[1] is None:
+            again = [*again, "--run_dir", run_dir]
+        again = [*again, "--ckpt_path", "last"]
+    trusted = os.environ.get("ZOO_TRUST")
+    before = f"ZOO_TRUST={shlex.quote(trusted)} " if trusted else ""
+    return before + shlex.join(["zoo", verb, *again])
 
 
 def _wandb_errors() -> tuple[type[BaseException], ...]:

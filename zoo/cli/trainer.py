@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shlex
 from typing import Any
 
 import torch
@@ -243,13 +244,17 @@ class ZooCLI(LightningCLI):
         """Says where the run goes."""
         if self.prepared.afresh:
             rank_zero_info(self.prepared.afresh)
+        file, last = self.prepared.checkpoint, self.prepared.run_dir / "checkpoints" / "last.ckpt"
+        if file is not None and last.is_file() and not last.samefile(file):
+            rank_zero_info(f"{last} will be replaced: the run goes on from {file}")
         rank_zero_info(f"run directory: {self.prepared.run_dir}")
 
     def after_fit(self) -> None:
         """Says what can be done next."""
         if reason := why_stopped(self.trainer):
             rank_zero_info(reason)
-        run_dir = self.prepared.run_dir
+        last = self.prepared.run_dir / "checkpoints" / "last.ckpt"
+        run_dir = shlex.quote(str(self.prepared.run_dir))
         verbs = {"sample": "sample", "generate_text": "sample", "generate": "generate"}
         then = [f"zoo test --ckpt_path {run_dir}"]
         then += [
@@ -257,7 +262,7 @@ class ZooCLI(LightningCLI):
         ]
         if self.model.hparams.get("objective") == "similar":  # others of SimBERT's do not write
             then.append(f"zoo paraphrase {run_dir} TEXT")
-        rank_zero_info(f"done: {run_dir / 'checkpoints' / 'last.ckpt'} ({'; '.join(then)})")
+        rank_zero_info(f"done: {last} ({'; '.join(then)})")
         for logger in self.trainer.loggers:
             # Where processes were forked the run is theirs; asking for it would begin another.
             if isinstance(logger, WandbLogger) and logger._experiment is not None:
