@@ -81,8 +81,8 @@ def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
 def checkpoint_class(checkpoint: dict[str, Any]) -> str | None:
     """Class path of the model in a checkpoint, such as `zoo.DDPM`, if it says so."""
     hparams = checkpoint.get("hyper_parameters", {})
-    name = checkpoint.get("zoo_class") or hparams.get("_class_path")
-    return name if isinstance(name, str) else None
+    names = checkpoint.get("zoo_class"), hparams.get("_class_path")
+    return next((name for name in names if isinstance(name, str) and name), None)
 
 
 def class_path(model: LightningModule) -> str:

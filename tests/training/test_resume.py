@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from zoo.training import EMA, Resume, StepRNG
 from zoo.training.optim import LAMB, piecewise_linear
-from zoo.training.resume import lay_out
+from zoo.training.resume import lay_out, wrong_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable")
 
@@ -234,6 +234,53 @@ def test_what_cannot_go_on_is_refused(then, message):
     fit(make(lr=0.01), 2, save="file.ckpt")
     with pytest.raises(ValueError, match=message):
         fit(make(lr=0.01, **then), 4, start="file.ckpt")
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "rmsprop", "lamb"])
+@pytest.mark.parametrize(
+    "hurt",
+    [
+        lambda state: state.update({name: torch.zeros(1) for name in state if name != "step"}),
+        lambda state: state.update({name: torch.zeros(3) for name in state}),
+        lambda state: state.update({name: torch.zeros(0) for name in state}),
+        lambda state: state.update({"other": state.popitem()[1]}),
+        lambda state: [state.popitem(), state.update(other=1)],
+    ],
+)
+def test_a_state_of_other_shapes_or_parts_is_refused_before_the_first_step(kind, hurt):
+    """A fused step with such a state writes to memory that is not its own."""
+    fit(make(kind=kind, lr=0.01), 2, save="file.ckpt")
+    content = torch.load("file.ckpt", weights_only=True)
+    hurt(content["optimizer_states"][0]["state"][0])
+    torch.save(content, "file.ckpt")
+    with pytest.raises(ValueError, match=r"file\.ckpt: optimizer_states"):
+        fit(make(kind=kind, lr=0.01), 4, start="file.ckpt")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["Adam", "AdamW", "NAdam", "RAdam", "ASGD", "Rprop", "Adadelta", "Adagrad", "Adamax",
+     "Adafactor", "SGD", "RMSprop"],
+)  # fmt: skip
+def test_the_states_of_torch_are_taken_and_left_as_they_are(kind):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 1))
+    optimizer = getattr(torch.optim, kind)(net.parameters(), lr=0.01)
+    net(torch.randn(2, 3, 3, 3)).sum().backward()
+    optimizer.step()
+    before = copy.deepcopy((net.state_dict(), optimizer.state_dict()))
+    assert wrong_state(optimizer) is None
+    after = (net.state_dict(), optimizer.state_dict())
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", [{"betas": None}, {"lr": None}, {"eps": "x"}])
+def test_options_that_no_step_takes_are_refused(options):
+    fit(make(lr=0.01), 2, save="file.ckpt")
+    content = torch.load("file.ckpt", weights_only=True)
+    content["optimizer_states"][0]["param_groups"][0].update(options)
+    torch.save(content, "file.ckpt")
+    with pytest.raises(ValueError, match=r"file\.ckpt: optimizer_states: a step fails"):
+        fit(make(lr=0.01), 4, start="file.ckpt")
 
 
 def test_a_file_that_does_not_say_what_it_was_made_with():

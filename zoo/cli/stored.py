@@ -108,6 +108,7 @@ def check_state(checkpoint: dict[str, Any], path: Path) -> None:
     for state in checkpoint["optimizer_states"]:
         _check_optimizer(state, f"{path}: optimizer_states")
     _check_progress(checkpoint["loops"], f"{path}: loops")
+    _check_notes(checkpoint, path)
     raw = checkpoint.get("current_model_state")
     if raw is not None:
         tensors = check_tensors(raw, f"{path}: current_model_state", path.stat().st_size)
@@ -136,6 +137,58 @@ def _check_optimizer(state: dict[str, Any], what: str) -> None:
         values = slot.values() if isinstance(slot, dict) else [slot]
         if not all(v is None or isinstance(v, Tensor | int | float) for v in values):
             raise ValueError(f"{what}: a parameter's state is neither tensors nor numbers")
+
+
+def _check_notes(checkpoint: dict[str, Any], path: Path) -> None:
+    """What the zoo's callbacks wrote into a checkpoint is of the types that they wrote."""
+    for name, state in checkpoint["callbacks"].items():
+        if not isinstance(name, str) or not isinstance(state, dict):
+            raise ValueError(f"{path}: callbacks: {name!r:.80} holds no state of a callback")
+    best = checkpoint["callbacks"].get("Checkpoint", {}).get("best")
+    if not (best is None or _is_number(best)):
+        raise ValueError(f"{path}: callbacks: best is {best!r:.80}, not a number")
+    for key in ("surroundings", "metrics_csv", "optimizer_kinds", "optimizer_options"):
+        check_plain(checkpoint.get(key), f"{path}: {key}", tensors=key == "optimizer_options")
+    surroundings = checkpoint.get("surroundings", {})
+    if not isinstance(surroundings, dict) or not all(
+        isinstance(value, str | int) for value in surroundings.values()
+    ):
+        raise ValueError(f"{path}: surroundings is {surroundings!r:.80}, not values by name")
+    table = checkpoint.get("metrics_csv", {"columns": ["step"], "rows": 0, "row": {}})
+    match table:
+        case {"columns": list(columns), "rows": int(rows), "row": dict(row)} if rows >= 0:
+            good = all(isinstance(name, str) for name in (*columns, *row))
+            good = good and all(isinstance(value, str | int | float) for value in row.values())
+            good = good and "step" in (row or columns)
+        case _:
+            good = False
+    if not good:
+        raise ValueError(f"{path}: metrics_csv is {table!r:.80}, not columns, rows and a row")
+    kinds, options = checkpoint.get("optimizer_kinds"), checkpoint.get("optimizer_options")
+    if not (kinds is None or _is_list(kinds, str)):
+        raise ValueError(f"{path}: optimizer_kinds is {kinds!r:.80}, not names")
+    if options is None:
+        return
+    states = checkpoint["optimizer_states"]
+    if not _is_list(options, list) or len(options) != len(states):
+        raise ValueError(f"{path}: optimizer_options are not those of {len(states)} optimisers")
+    for groups, state in zip(options, states, strict=True):
+        if not _is_list(groups, dict) or len(groups) != len(state["param_groups"]):
+            raise ValueError(f"{path}: optimizer_options are not those of the groups")
+        for group in groups:
+            for name, value in {"lr": None, **group}.items():
+                one = not isinstance(value, Tensor) or value.numel() == 1
+                rate = name not in ("lr", "initial_lr") or isinstance(value, Tensor)
+                if not one or not (rate or _is_number(value)):
+                    raise ValueError(f"{path}: optimizer_options: {name} is {value!r:.80}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_list(value: Any, of: type) -> bool:
+    return isinstance(value, list) and all(isinstance(item, of) for item in value)
 
 
 def _check_progress(loops: dict[str, Any], what: str) -> None:

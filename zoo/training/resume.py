@@ -1,15 +1,22 @@
 """A run that goes on from a checkpoint, with the options of its own command line."""
 
+import copy
+from collections import OrderedDict, defaultdict
+from itertools import groupby
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 Options = list[dict[str, Any]]
 """What each of an optimiser's groups has beside its parameters: learning rate, betas, decay, ..."""
+
+# What a parameter's state holds that has not the parameter's shape.
+_NUMBERS = ("step", "eta", "mu", "mu_product")
+_FACTORS = ("row_var", "col_var", "variance")  # by a parameter's rank
 
 
 class Resume(Callback):
@@ -65,10 +72,17 @@ class Resume(Callback):
         checkpoint["optimizer_options"] = self._asked
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sets what has changed; all states are restored by now."""
+        """Sets what has changed; all states are restored by now.
+
+        Raises:
+            ValueError: A state cannot be that of its optimiser.
+        """
         if self._file is None:
             return
         file, self._file = self._file, None
+        for optimizer in trainer.optimizers:
+            if why := wrong_state(optimizer):
+                raise ValueError(f"{trainer.ckpt_path}: optimizer_states: {why}")
         before = file["options"] or [options(optimizer) for optimizer in trainer.optimizers]
         for optimizer, old, new in zip(trainer.optimizers, before, self._asked, strict=True):
             set_options(optimizer, old, new)
@@ -115,7 +129,8 @@ def set_options(optimizer: Optimizer, old: Options, new: Options) -> None:
         if ("initial_lr" in was) != ("initial_lr" in now):  # a schedule came or went
             rate = now["lr"]
         elif _first_rate(was) != _first_rate(now):
-            rate = _first_rate(now) * (rate / _first_rate(was))
+            first = _first_rate(was)  # from a rate of 0 nothing has fallen
+            rate = _first_rate(now) * (rate / first if first else 1.0)
         for name in was.keys() | now.keys():
             if name not in now:
                 group.pop(name, None)
@@ -127,6 +142,57 @@ def set_options(optimizer: Optimizer, old: Options, new: Options) -> None:
 def _first_rate(group: dict[str, Any]) -> Any:
     """The learning rate before a schedule."""
     return group.get("initial_lr", group["lr"])
+
+
+def wrong_state(optimizer: Optimizer) -> str | None:
+    """Why a restored state cannot be this optimiser's; None if it can, or is of an unknown kind.
+
+    A fused step believes the shapes: with others it writes to memory that is not its own.
+    """
+    if type(optimizer).__module__.split(".")[0] not in ("torch", "zoo"):
+        return None
+    for group in optimizer.param_groups:
+        held = [(p, optimizer.state[p]) for p in group["params"] if optimizer.state.get(p)]
+        for parameter, state in held:
+            for name, value in state.items():
+                shape = getattr(value, "shape", torch.Size())
+                if name in _NUMBERS:
+                    fits = shape.numel() == 1 and value is not None
+                else:
+                    fits = value is None or shape == parameter.shape or name in _FACTORS
+                if not fits:
+                    known = list(parameter.shape)
+                    return f"{name} of shape {list(shape)} beside a parameter of shape {known}"
+        if len({frozenset(state) - {*_FACTORS} for _, state in held}) > 1:
+            return "parameters of one group have states of several kinds"
+        by_rank = sorted(held, key=lambda pair: (pair[0].ndim, pair[0].numel()))
+        for _, pairs in groupby(by_rank, key=lambda pair: pair[0].ndim):
+            if why := _fails(optimizer, group, *next(pairs)):
+                return why
+    return None
+
+
+def _fails(
+    optimizer: Optimizer, group: dict[str, Any], parameter: Tensor, state: dict[str, Any]
+) -> str | None:
+    """Why a step of a copy of a parameter, beside a copy of its state, fails."""
+    if type(parameter) is not nn.Parameter:  # a part of one, as of FSDP
+        return None
+    mine = nn.Parameter(parameter.detach().clone())
+    mine.grad = torch.zeros_like(mine)
+    trial = copy.copy(optimizer)
+    trial.__dict__ = {
+        **optimizer.__dict__,
+        "_optimizer_step_pre_hooks": OrderedDict(),
+        "_optimizer_step_post_hooks": OrderedDict(),
+        "param_groups": [{**group, "params": [mine]}],
+        "state": defaultdict(dict, {mine: copy.deepcopy(state)}),
+    }
+    try:
+        type(optimizer).step(trial)
+    except Exception as error:  # whatever a state of other parts leads to
+        return f"a step fails: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return None
 
 
 def lay_out(optimizer: Optimizer) -> None:
