@@ -19,6 +19,7 @@ import datamodules
 import zoo
 from zoo.wgan.gradient_normalization import GradientNormalization, GraN
 from zoo.wgan.mlp import MLPCritic
+from zoo.wgan.objectives import Wasserstein
 
 seed_everything(0, verbose=False)
 
@@ -94,7 +95,7 @@ assert jumps.max() / step > 1
 
 # %%
 points = torch.randn(512, 2, dtype=torch.float64)
-_, closed = GradientNormalization().generator_gradient(critic, points, None, "wasserstein")
+_, closed = GradientNormalization().generator_gradient(critic, points, None, Wasserstein())
 
 x = points.clone().requires_grad_()
 loss = -GradientNormalization().normalized(*value_and_norm(x)).mean()

@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 import datamodules
 from zoo.wgan.constraints import make_constraint
 from zoo.wgan.mlp import MLPCritic
-from zoo.wgan.objectives import critic_loss
+from zoo.wgan.objectives import Wasserstein
 from zoo.wgan.transport import c_transform, dual_value, exact_w1, pairwise_cost
 
 seed_everything(0, verbose=False)
@@ -116,7 +116,7 @@ def trained(objective, d, steps=250):
         y[:, 0] += 1
         if objective == "gp":
             seen = constraint.evaluate(critic, x, y, noise=constraint.noise(x))
-            loss = critic_loss("wasserstein", seen.real, seen.fake) + seen.penalty
+            loss = Wasserstein().critic_loss(seen.real, seen.fake) + seen.penalty
         else:
             loss = -dual_value(critic(x), pairwise_cost(x, y))
         optimizer.zero_grad()

@@ -225,5 +225,9 @@ def _ends_here(trainer: Trainer) -> bool:
 
 @torch.no_grad()
 def _finite(module: torch.nn.Module) -> bool:
-    norms = torch._foreach_norm([p for p in module.parameters() if p.is_floating_point()])
-    return not norms or bool(torch.stack([n.float() for n in norms]).isfinite().all())
+    kinds: dict[type, list[torch.Tensor]] = {}  # FSDP's root holds whole weights after a validation
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            kinds.setdefault(type(parameter.data), []).append(parameter)
+    norms = [torch.stack([n.float() for n in torch._foreach_norm(of)]) for of in kinds.values()]
+    return all(bool(each.isfinite().all()) for each in norms)

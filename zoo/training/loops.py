@@ -82,10 +82,9 @@ class EpochLoop(_TrainingEpochLoop):
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Trains on a batch; the first one of a resumed run was done before it was saved."""
+        self.val_loop.restarting = False  # no file is written inside a validation
         if self._resumed is None:
             super().advance(data_fetcher)
-        else:
-            self.val_loop.restarting = False
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         """Validates if that is due; the saver is asked before and after."""
