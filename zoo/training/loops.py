@@ -92,6 +92,8 @@ class EpochLoop(_TrainingEpochLoop):
         if resumed is not None and resumed[0] == "validation":
             return
         due = None if resumed is None else resumed[1]
+        if self._skip_next_val:  # of a file of Lightning's own places, after its validation
+            due = False
         if due is None:
             due = self._waits or self._should_check_val_fx(data_fetcher)
         stepped = not self._should_accumulate()
