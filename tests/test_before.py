@@ -48,7 +48,7 @@ def test_a_run_goes_on_by_its_checkpoint_and_its_config(name, zoo_cli, tmp_path)
     if name in PAIRS:
         (tmp_path / "zh").mkdir()
         (tmp_path / "zh/pairs.tsv").write_bytes((BEFORE / "pairs.tsv").read_bytes())
-    run = ("--trainer.max_steps", 4, "--run_dir", "run", "--trainer.default_root_dir", "run")
+    run = ("--trainer.max_steps", 4, "--run_dir", "run", "--trainer.log_every_n_steps", 1)
     code, _, err = zoo_cli(
         *("fit", "-c", BEFORE / name / "config.yaml"),
         *("--ckpt_path", BEFORE / name / "last.ckpt", *run),
