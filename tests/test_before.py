@@ -43,6 +43,7 @@ def test_checkpoint_and_export_are_the_model_that_they_were(name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Total length of")  # an empty validation split
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_goes_on_by_its_checkpoint_and_its_config(name, zoo_cli, tmp_path):
     if name in PAIRS:

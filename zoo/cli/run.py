@@ -188,4 +188,5 @@ def _quieten() -> None:
     # Logging steps are counted over epochs here.
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")
     warnings.filterwarnings("ignore", message=".*`anonymous`.*")
