@@ -56,6 +56,8 @@ class Range:
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
 AtLeastTwo = Annotated[int, Range(2)]
+# Of layers, which are made one by one: more would take hours before the first step.
+Depth = Annotated[int, Range(1, 1000)]
 Positive = Annotated[float, Range(0, without_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Finite = Annotated[float, Range()]

@@ -76,7 +76,7 @@ def sample(
         root: Folder of that data, if it is another than the run's.
         seed: Seed of the noise.
         batch_size: Samples at a time.
-        columns: Images in a row of the grid.
+        columns: Images in a row of the grid, at most all of them.
         device: Where to compute; auto takes a GPU if there is one.
         precision: Precision of the network; the sampler's state is float32.
     """

@@ -33,6 +33,7 @@ from zoo.ranges import (
     AtLeastTwo,
     BelowOne,
     Count,
+    Depth,
     Finite,
     InsideUnit,
     NonNegative,
@@ -124,7 +125,7 @@ class DDPM(LightningModule):
         label_dropout: BelowOne = 0.1,
         width: Count = 128,
         multipliers: list[Count] = [1, 2, 2, 2],  # noqa: B006  # never changed; a list, as YAML has it
-        blocks: Count = 2,
+        blocks: Depth = 2,
         attention_levels: list[Whole] = [1],  # noqa: B006
         dropout: BelowOne = 0.0,
         groups: Count = 32,

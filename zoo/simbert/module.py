@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from zoo.loading import class_path
-from zoo.ranges import BelowOne, Count, NonNegative, Positive, Whole, check_ranges
+from zoo.ranges import BelowOne, Count, Depth, NonNegative, Positive, Whole, check_ranges
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions, unilm_mask
 from zoo.simbert.evaluation import SentenceNumbers
@@ -75,7 +75,7 @@ class SimBERT(LightningModule):
         *,
         vocab_size: Count = 13_685,
         hidden: Count = 768,
-        layers: Count = 12,
+        layers: Depth = 12,
         heads: Count = 12,
         intermediate: Count | None = None,
         embedding_size: Count | None = None,

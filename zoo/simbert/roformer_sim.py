@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from zoo.loading import load
-from zoo.ranges import BelowOne, Count, NonNegative, Positive, Whole, check_ranges
+from zoo.ranges import BelowOne, Count, Depth, NonNegative, Positive, Whole, check_ranges
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Encoder, Pooler, Positions
 from zoo.simbert.losses import Contrast, cosine_matching, over_prefixes
@@ -67,7 +67,7 @@ class RoFormerSim(SimBERT):
         distillation_weight: Positive = 100.0,
         vocab_size: Count = 12_000,
         hidden: Count = 768,
-        layers: Count = 12,
+        layers: Depth = 12,
         heads: Count = 12,
         intermediate: Count | None = None,
         embedding_size: Count | None = None,

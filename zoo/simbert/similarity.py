@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from zoo.loading import class_path
-from zoo.ranges import BelowOne, Count, Finite, NonNegative, Positive, Whole, check_ranges
+from zoo.ranges import BelowOne, Count, Depth, Finite, NonNegative, Positive, Whole, check_ranges
 from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions
 from zoo.simbert.evaluation import SentenceNumbers
@@ -72,7 +72,7 @@ class SentenceSimilarity(LightningModule):
         threshold: Finite = 2.5,
         vocab_size: Count = 12_000,
         hidden: Count = 768,
-        layers: Count = 12,
+        layers: Depth = 12,
         heads: Count = 12,
         intermediate: Count | None = None,
         embedding_size: Count | None = None,

@@ -25,7 +25,7 @@ def make_grid_png(
     Args:
         images_NCHW: Images in [-1, 1], one channel (grey) or three (RGB).
         path: The file to write; its folder is made if need be.
-        columns: Images a row; by default about as many as rows.
+        columns: Images a row, at most all of them; by default about as many as rows.
         scale: Pixels of the file a pixel of an image; by default as many as make the longer side at
             least 64.
 
@@ -42,7 +42,7 @@ def make_grid_png(
         raise ValueError(
             f"a grid needs images with 1 or 3 channels, got {count} images with {channels}"
         )
-    columns = columns or math.ceil(math.sqrt(count))
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
     scale = scale or math.ceil(_READABLE / max(height, width))
     rows = math.ceil(count / columns)
     height, width = height * scale, width * scale
