@@ -71,7 +71,7 @@ def read_curves(path: Path) -> dict[str, list[float]]:
 
 def iterations_of(curves: dict[str, list[float]]) -> int:
     """How many iterations a run has, by its last validation or log."""
-    return round(max(*curves["step"], *curves["quality_step"])) + 1
+    return round(max([*curves["step"], *curves["quality_step"]], default=-1)) + 1
 
 
 def summary(curves: dict[str, list[float]]) -> dict[str, float]:
@@ -116,6 +116,13 @@ def study_training(
         for objective in OBJECTIVES:
             for seed in seeds:
                 run = folder / f"{population.name}-{_FOLDERS[objective]}-{seed}"
+                file = run / "metrics.csv"
+                done = iterations_of(read_curves(file)) if file.is_file() else 0
+                if iterations is not None and done > iterations:
+                    raise ValueError(
+                        f"{run} has {done} iterations already, more than --iterations "
+                        f"{iterations}: choose another --run_dir"
+                    )
                 run_trainer_verb(
                     "fit",
                     fit_arguments(
@@ -127,13 +134,7 @@ def study_training(
                         iterations=iterations,
                     ),
                 )
-                curves = read_curves(run / "metrics.csv")
-                done = iterations_of(curves)
-                if iterations is not None and done > iterations:
-                    raise ValueError(
-                        f"{run} has {done} iterations already, more than --iterations "
-                        f"{iterations}: choose another --run_dir"
-                    )
+                curves = read_curves(file)
                 row = {"data": population.name, "objective": objective, "seed": seed}
                 rows.append(row | summary(curves) | {"real": real, "curves": curves})
     protocol = (
