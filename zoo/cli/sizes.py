@@ -46,7 +46,7 @@ def settle_sizes(config: Any, arguments: list[str], held: dict[str, Any], *, fit
     Raises:
         ValueError: Two flags, or a flag and the checkpoint or the data, say different things.
     """
-    kind = _class(config.data.class_path)
+    kind = class_of(config.data.class_path)
     model, data = config.model.get("init_args"), config.data.get("init_args")
     if model is None or data is None:
         return
@@ -78,7 +78,8 @@ def _take_held(sides: Sides) -> None:
             sides.model[name] = sides.held[name]
 
 
-def _class(path: str) -> Any:
+def class_of(path: str) -> Any:
+    """The class that a class path names."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
@@ -102,7 +103,7 @@ def _agree(sides: Sides, ours: str, theirs: str) -> None:
     if wanted == given:
         return
     if not sides.fixed(f"model.{ours}"):
-        _set(sides, ours, given)
+        take(sides.model, ours, given)
     elif f"data.{theirs}" not in sides.typed:
         sides.data[theirs] = sides.model[ours]
     elif ours in sides.held:
@@ -134,7 +135,7 @@ def _follow(sides: Sides, name: str, value: Any, kind: Any) -> None:
             f"--model.{name}={wanted}: {kind.__name__} has {value}; leave out --model.{name}, "
             "it is taken from the data"
         )
-    _set(sides, name, value)
+    take(sides.model, name, value)
 
 
 def _batch(sides: Sides) -> None:
@@ -151,7 +152,7 @@ def _batch(sides: Sides) -> None:
             f"--data.batch_size={size}: a training step takes n_critic * critic_batch = {n} * "
             f"{each} real items; leave it out, and set --model.critic_batch"
         )
-    _set(sides, "critic_batch", size // n)
+    take(sides.model, "critic_batch", size // n)
 
 
 def _classes(kind: Any, arguments: Any) -> int:
@@ -170,6 +171,8 @@ def _normal(value: Any, name: str) -> Any:
     return _side(value) if name == "image_size" else value
 
 
-def _set(sides: Sides, name: str, value: Any) -> None:
-    rank_zero_info(f"model.{name} is {value}, as the data have it (not {sides.model[name]})")
-    sides.model[name] = value
+def take(model: Any, name: str, value: Any) -> None:
+    """Gives a model's argument the value that the data have, and says so if it is another."""
+    if model[name] != value:
+        rank_zero_info(f"model.{name} is {value}, as the data have it (not {model[name]})")
+        model[name] = value

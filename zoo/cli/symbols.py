@@ -1,15 +1,14 @@
 """The vocabulary that model and data must share: the checkpoint's, or the data's."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.sentence_data import SentenceData
 from datamodules.text_data import TextData
 from datamodules.vocabulary import Vocabulary
+from zoo.cli.sizes import class_of, take
 from zoo.loading import find_checkpoint, read_checkpoint, read_exported
 
 _FLAGS = ("--model.vocab_size", "--model.init_args.vocab_size")
@@ -32,7 +31,7 @@ def settle_symbols(
     Raises:
         ValueError: A flag, or the checkpoint, and the data say different things.
     """
-    model, kind = config.model.get("init_args"), _class(config.data.class_path)
+    model, kind = config.model.get("init_args"), class_of(config.data.class_path)
     if model is None or "vocab_size" not in model or not issubclass(kind, TextData | SentenceData):
         return None
     options = config.data.get("init_args")
@@ -48,7 +47,7 @@ def settle_symbols(
         data.take_vocabulary(words)
     if checkpoint is not None:
         return data
-    own = getattr(_class(config.model.class_path), "own_symbols", 0)
+    own = getattr(class_of(config.model.class_path), "own_symbols", 0)
     size = len(data.vocabulary) + own
     if fixed and model["vocab_size"] != size:
         raise ValueError(
@@ -56,15 +55,10 @@ def settle_symbols(
             + (f", with the model's own {size}" if own else "")
             + ": leave it out, it is taken from the data (--data.vocabulary_size takes fewer)"
         )
-    _set(model, "vocab_size", size)
+    take(model, "vocab_size", size)
     if "end" in model:
-        _set(model, "end", data.vocabulary.end)
+        take(model, "end", data.vocabulary.end)
     return data
-
-
-def _class(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def _sentences(data: SentenceData, model: Any, fixed: bool, typed: str) -> SentenceData:
@@ -87,7 +81,7 @@ def _sentences(data: SentenceData, model: Any, fixed: bool, typed: str) -> Sente
             raise ValueError(f"{typed}: --data.vocab={data.vocab} has {size} tokens: leave it out")
         elif fixed:
             size = model["vocab_size"]
-    _set(model, "vocab_size", size)
+    take(model, "vocab_size", size)
     return data
 
 
@@ -105,9 +99,3 @@ def packed_vocabulary(path: str | Path) -> Vocabulary | None:
         if packed is not None and len(packed):
             return Vocabulary.unpack(bytes(packed.tolist()))
     return None
-
-
-def _set(model: Any, name: str, value: int) -> None:
-    if model[name] != value:
-        rank_zero_info(f"model.{name} is {value}, as the data have it (not {model[name]})")
-        model[name] = value
