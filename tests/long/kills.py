@@ -221,7 +221,8 @@ def trial(series, whole, folder, name, draw):
         code = run(series, command, folder, plan)
         if not (folder / "marker").exists():  # it ended before it came by
             if code != 0:
-                series.unequal.append(f"{name} {story}: exit {code}")
+                tail = (folder / "log").read_text()[-1500:]
+                series.unequal.append(f"{name} {story}: exit {code}: {tail}")
                 return
             break
         story.append(f"{plan['signal']} at {place} {plan['count']}")
