@@ -24,8 +24,8 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor, nn
 
-from datamodules.language import Text
-from datamodules.synthetic import Synthetic
+from zoo.data.synthetic import Synthetic
+from zoo.data.text.language import Text
 from zoo.flash.module_lm import FlashLM
 
 CONTENDERS = {

@@ -35,13 +35,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules import SimilarGroups
 from zoo import RoFormerSim
+from zoo.data import SimilarGroups
+from zoo.data.sentences.tokenizer import Tokenizer
 from zoo.simbert.decoding import choose, sample
 from zoo.simbert.encoder import unilm_mask
 from zoo.simbert.interchange import to_transformers
 from zoo.simbert.interchange_sentences import to_sentence_transformers
-from zoo.simbert.tokenizer import Tokenizer
 
 Calls = dict[str, Callable[[], Any]]
 PARTS = ["step", "encode", "paraphrase"]

@@ -32,12 +32,12 @@ import yaml
 from torch import Tensor
 
 import zoo
-from datamodules import LabelledPairs, SimilarGroups
-from zoo.simbert.batches import LabelledBatch
+from zoo.data import LabelledPairs, SimilarGroups
+from zoo.data.sentences.batches import LabelledBatch
+from zoo.data.sentences.tokenizer import Tokenizer
 from zoo.simbert.evaluation import spearman
 from zoo.simbert.interchange_sentences import to_sentence_transformers
 from zoo.simbert.losses import TASKS
-from zoo.simbert.tokenizer import Tokenizer
 from zoo.training.optim import piecewise_linear
 
 CONFIGS = Path(__file__).parent.parent / "configs"

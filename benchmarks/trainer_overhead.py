@@ -19,8 +19,8 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import nn
 
-from datamodules import Digits
 from zoo import DDPM
+from zoo.data import Digits
 from zoo.training import (
     EMA,
     AtomicCheckpointIO,

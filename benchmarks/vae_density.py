@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from datamodules import MNIST
+from zoo.data import MNIST
+from zoo.vae.density.pareto import UNRELIABLE
 from zoo.vae.module import VAE
-from zoo.vae.pareto import UNRELIABLE
 
 
 def machine() -> str:

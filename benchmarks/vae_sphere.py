@@ -65,7 +65,7 @@ def step(contender: Any, mu: Tensor, kappa: Tensor, weight: Tensor) -> None:
 
 def errors(contender: Any, mu: Tensor, kappa: Tensor) -> dict[str, float]:
     """Mean of w minus its expectation, that in standard errors, and the KL's relative error."""
-    from zoo.vae.bessel import cosine_variance, kl_to_uniform, mean_resultant_length
+    from zoo.vae.sphere.bessel import cosine_variance, kl_to_uniform, mean_resultant_length
 
     dim, exact = mu.shape[-1], kappa.detach().double()
     repeats = max(1, 200_000 // len(kappa))

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo import WGAN
-from zoo.wgan.double_backward import Conv2d
-from zoo.wgan.resampling import ConvMean, Double, UpConv
-from zoo.wgan.resnet import DownBlock, UpBlock
+from zoo.wgan.networks.double_backward import Conv2d
+from zoo.wgan.networks.resampling import ConvMean, Double, UpConv
+from zoo.wgan.networks.resnet import DownBlock, UpBlock
 
 N_CRITIC = 5
 LR, BETAS = 2e-4, (0.0, 0.9)

@@ -1,16 +1,16 @@
 """LightningDataModules: data sets that the models train on."""
 
-from datamodules.folder import ImageFolder
-from datamodules.image_data import ImageBatch, ImageData
-from datamodules.images import CIFAR10, MNIST, STL10, Digits, FashionMNIST
-from datamodules.language import StreamBatch, Text
-from datamodules.masked import MaskedBatch, MaskedSentences
-from datamodules.pixels import to_float, to_uint8
-from datamodules.sentence_pairs import LabelledPairs, Sentences, SimilarGroups
-from datamodules.sentences import TextBatch, TextLines
-from datamodules.synthetic import Synthetic
-from datamodules.toy2d import PointBatch, Toy2D
-from datamodules.vocabulary import Vocabulary
+from zoo.data.images.base import ImageBatch, ImageData
+from zoo.data.images.folder import ImageFolder
+from zoo.data.images.pixels import to_float, to_uint8
+from zoo.data.images.published import CIFAR10, MNIST, STL10, Digits, FashionMNIST
+from zoo.data.sentences.pairs import LabelledPairs, Sentences, SimilarGroups
+from zoo.data.synthetic import Synthetic
+from zoo.data.text.language import StreamBatch, Text
+from zoo.data.text.lines import TextBatch, TextLines
+from zoo.data.text.masked import MaskedBatch, MaskedSentences
+from zoo.data.text.vocabulary import Vocabulary
+from zoo.data.toy2d import PointBatch, Toy2D
 
 __all__ = [
     "CIFAR10",

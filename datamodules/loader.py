@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from zoo.training.seeds import mix
+from zoo.layers.seeds import mix
 
 
 class BatchDataset(Protocol):

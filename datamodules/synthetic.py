@@ -8,9 +8,9 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from datamodules.image_data import Split
-from datamodules.language import NO_TARGET, StreamBatch
-from datamodules.loader import Batches, EpochLoader, epoch_loader
+from zoo.data.images.base import Split
+from zoo.data.loader import Batches, EpochLoader, epoch_loader
+from zoo.data.text.language import NO_TARGET, StreamBatch
 from zoo.layers.counter_rng import integers, uniform
 from zoo.ranges import Count, Seed, Whole, check_ranges
 

@@ -10,8 +10,8 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from datamodules.image_data import Split
-from datamodules.loader import Batches, EpochLoader, EpochSampler
+from zoo.data.images.base import Split
+from zoo.data.loader import Batches, EpochLoader, EpochSampler
 from zoo.layers.counter_rng import integers, normal, uniform
 from zoo.ranges import Count, Seed, check_ranges
 

@@ -28,7 +28,7 @@ model:
     lr: 0.002
     lr_schedule: {5: 1.0, 40: 0.2}
 data:
-  class_path: datamodules.Digits
+  class_path: zoo.data.Digits
   init_args: {batch_size: 16, val_batch_size: 60, flip: true, limit: 200}
 trainer:
   accelerator: cpu

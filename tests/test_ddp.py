@@ -9,9 +9,9 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import nn
 from torch.nn import functional as F
 
-from datamodules import Digits
-from datamodules.loader import epoch_loader
 from zoo import DDPM
+from zoo.data import Digits
+from zoo.data.loader import epoch_loader
 from zoo.layers.counter_rng import integers, normal
 from zoo.training import StepRNG, gather_with_grad
 from zoo.training.distributed import token_mean

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from zoo.registry import MODELS, list_models
+from zoo.version import zoo_version
 
 if TYPE_CHECKING:
     from zoo.ddpm.module import DDPM as DDPM
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from zoo.simbert.similarity import SentenceSimilarity as SentenceSimilarity
     from zoo.vae.module import VAE as VAE
     from zoo.vae.module_vmf import VMFVAE as VMFVAE
-    from zoo.vae.text import TextVAE as TextVAE
+    from zoo.vae.text.module import TextVAE as TextVAE
     from zoo.wgan.module import WGAN as WGAN
 
     __version__: str
@@ -48,18 +49,8 @@ def __getattr__(name: str) -> Any:
     if name in ("load", "save_pretrained"):
         return getattr(importlib.import_module("zoo.loading"), name)
     if name == "__version__":
-        return _version()
+        return zoo_version()
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-
-
-def _version() -> str:
-    """The version of the installed package, which its build took from the tag."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("lightning-model-zoo")
-    except PackageNotFoundError:  # a checkout on the path that was never installed
-        return "0+unknown"
 
 
 def __dir__() -> list[str]:

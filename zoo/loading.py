@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import LightningModule
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,6 +26,7 @@ from zoo.untrusted import (
     read_torch,
     sha256,
 )
+from zoo.version import zoo_version
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -99,6 +101,18 @@ def zoo_name(model: LightningModule) -> str:
         if cls.__name__ in MODELS and cls.__module__.split(".")[0] == "zoo":
             return cls.__name__
     return type(model).__name__
+
+
+def current_path(path: str) -> str:
+    """A class path as it is written today.
+
+    Files of version 0.1 name data as `datamodules.MNIST`, which is the user's own if `ZOO_TRUST`
+    says so, and models by modules that were moved.
+    """
+    root, name = path.partition(".")[0], path.rpartition(".")[2]
+    if root == "datamodules" and root not in trusted_packages():
+        return f"zoo.data.{name}"
+    return f"zoo.{name}" if root == "zoo" and name in MODELS else path
 
 
 def trusted_packages() -> list[str]:
@@ -219,15 +233,13 @@ def write_pretrained(
     path: str, hparams: dict[str, Any], state_dict: dict[str, Tensor], folder: str | Path
 ) -> Path:
     """Writes an exported folder from its parts, whole or not at all."""
-    import zoo
-
     folder = Path(folder)
     with replacing_folder(folder) as temporary:
         weights = temporary / WEIGHTS
         save_file({key: value.contiguous() for key, value in state_dict.items()}, weights)
         config = {
             "zoo_class": path,
-            "zoo_version": zoo.__version__,
+            "zoo_version": zoo_version(),
             "sha256": {WEIGHTS: sha256(weights)},
             "hyper_parameters": hparams,
         }
@@ -263,3 +275,16 @@ def read_exported(folder: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]
             "changed the weights on purpose removes sha256 there)"
         )
     return name, hparams, weights
+
+
+def device_of(name: str) -> torch.device:
+    """The device that a verb's `--device` (auto, cpu, cuda) names.
+
+    Raises:
+        ValueError: cuda where there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: there is no CUDA device here")
+    return torch.device(name)

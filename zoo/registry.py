@@ -100,7 +100,7 @@ MODELS = {
         ),
         Model(
             "TextVAE",
-            "zoo.vae.text",
+            "zoo.vae.text.module",
             "vae/text-shakespeare",
             "1511.06349",
             8404,
@@ -144,6 +144,23 @@ MODELS = {
     ]
 }
 
+DATA = (
+    "CIFAR10",
+    "Digits",
+    "FashionMNIST",
+    "ImageFolder",
+    "LabelledPairs",
+    "MNIST",
+    "MaskedSentences",
+    "STL10",
+    "Sentences",
+    "SimilarGroups",
+    "Synthetic",
+    "Text",
+    "TextLines",
+    "Toy2D",
+)  # the DataModules of zoo.data
+
 TRAINER_VERBS = {
     "fit": "train a model (resume with --ckpt_path last)",
     "validate": "evaluate a checkpoint on the validation split",
@@ -185,16 +202,21 @@ COMMANDS = {
         "zoo.cli.commands:import_", "read foreign weights into a folder of the zoo's own"
     ),
     "density": Command(
-        "zoo.vae.commands:density", "log p(x) of each datum, with error bars", {"-o": "--out"}
+        "zoo.vae.density.command:density",
+        "log p(x) of each datum, with error bars",
+        {"-o": "--out"},
     ),
     "compress": Command(
-        "zoo.vae.compression:compress", "images into one lossless file, by a VAE", {"-o": "--out"}
+        "zoo.vae.coding.command:compress",
+        "images into one lossless file, by a VAE",
+        {"-o": "--out"},
     ),
     "decompress": Command(
-        "zoo.vae.compression:decompress", "the images of such a file", {"-o": "--out"}
+        "zoo.vae.coding.command:decompress", "the images of such a file", {"-o": "--out"}
     ),
     "study": Command(
-        "zoo.wgan.study:study", "measure what a post says: tables and figures (wasserstein)"
+        "zoo.studies.wasserstein.command:study",
+        "measure what a post says: tables and figures (wasserstein)",
     ),
 }
 

@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
-import datamodules
 import zoo
+import zoo.data
 from zoo.ddpm.diffusion import Diffusion
 from zoo.ddpm.schedule import Chain, make_betas
 
@@ -45,8 +45,8 @@ print(f"ln of the post's alpha_bar_T: {log_alpha_bar:.5f}, below {-0.005 * (T + 
 assert log_alpha_bar < -0.005 * (T + 1)
 
 diffusion = Diffusion(chain)
-data = datamodules.Digits(batch_size=64, val_batch_size=100, flip=False)
-digit = datamodules.to_float(data.split("train").first(1), data.levels)
+data = zoo.data.Digits(batch_size=64, val_batch_size=100, flip=False)
+digit = zoo.data.to_float(data.split("train").first(1), data.levels)
 steps = torch.tensor([0, 49, 149, 299, 499, 999])
 noise = torch.randn(len(steps), *digit.shape[1:])
 noisy = diffusion.q_sample(digit.expand_as(noise), steps, noise)
@@ -142,7 +142,7 @@ trainer = Trainer(
 )
 trainer.fit(model, data)
 grey, labels, index = next(iter(data.test_dataloader()))
-images = datamodules.to_float(grey, data.levels)
+images = zoo.data.to_float(grey, data.levels)
 bits = model.bits_per_dim(images, labels=labels, index=index)
 print(f"variational bound: {bits.mean():.2f} bits a pixel of 17 grey levels")
 

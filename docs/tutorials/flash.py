@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
 
-import datamodules
 import zoo
+import zoo.data
 from zoo.flash.network import macs_per_token
 
 seed_everything(0, verbose=False)
@@ -120,7 +120,7 @@ print(f"state of {sizes[0]} bytes after 20 tokens, {sizes[-1]} after 53")
 # `flash/shakespeare`, on shorter windows.
 
 # %%
-data = datamodules.Text(level="char", sequence_length=128, batch_size=16, val_batch_size=64)
+data = zoo.data.Text(level="char", sequence_length=128, batch_size=16, val_batch_size=64)
 lm = zoo.FlashLM(
     vocab_size=67,
     dim=96,

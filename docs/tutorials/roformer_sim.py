@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
 
-import datamodules
 import zoo
+import zoo.data
+from zoo.data.sentences.noise import noised, words_of
 from zoo.simbert.encoder import unilm_mask
 from zoo.simbert.losses import contrastive, cosine_matching
-from zoo.simbert.noise import noised, words_of
 
 seed_everything(0, verbose=False)
 
@@ -71,7 +71,7 @@ print(f"contrastive loss of 4 random pairs: {by_hand:.3f}")
 # of their words. A short run of the recipe `simbert/demo`, on RoFormer's rotary positions:
 
 # %%
-data = datamodules.SimilarGroups(batch_size=16, val_batch_size=64, max_length=32)
+data = zoo.data.SimilarGroups(batch_size=16, val_batch_size=64, max_length=32)
 model = zoo.RoFormerSim(
     vocab_size=3000,
     hidden=64,

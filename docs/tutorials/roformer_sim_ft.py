@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
 
-import datamodules
 import zoo
+import zoo.data
 from zoo.simbert.losses import cosent
 
 seed_everything(0, verbose=False)
@@ -109,7 +109,7 @@ def cosines(model):
 found = {}
 for head in ("sbert", "cosent"):
     seed_everything(0, verbose=False)
-    data = datamodules.LabelledPairs(
+    data = zoo.data.LabelledPairs(
         root=str(folder), files=["train.tsv"], vocab=str(folder / "vocab.txt"), batch_size=64
     )
     model = zoo.SentenceSimilarity(

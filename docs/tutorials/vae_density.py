@@ -17,8 +17,8 @@ import matplotlib.pyplot as plt
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
-import datamodules
 import zoo
+import zoo.data
 
 seed_everything(0, verbose=False)
 
@@ -77,7 +77,7 @@ quiet = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-data = datamodules.Digits(batch_size=64, flip=False)
+data = zoo.data.Digits(batch_size=64, flip=False)
 model = zoo.VAE(
     image_size=8,
     channels=1,
@@ -91,7 +91,7 @@ model = zoo.VAE(
 )
 Trainer(max_steps=800, gradient_clip_val=10.0, **quiet).fit(model, data)
 model.eval()
-images = datamodules.to_float(data.split("test").first(100), data.levels)
+images = zoo.data.to_float(data.split("test").first(100), data.levels)
 
 counts = [1, 4, 16, 64, 256, 1024, 4096]
 estimates = [model.log_density(images, samples=count) for count in counts]

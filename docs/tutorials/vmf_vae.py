@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
-import datamodules
 import zoo
+import zoo.data
 from zoo.vae import HypersphericalUniform, VonMisesFisher
 from zoo.vae.batch_norm import GaussianHead
 
@@ -91,7 +91,7 @@ assert (kl - 3.258385442132396).abs().max() < 1e-12
 # test digits by longitude and latitude, coloured by class.
 
 # %%
-data = datamodules.Digits(batch_size=64, val_batch_size=360, flip=False)
+data = zoo.data.Digits(batch_size=64, val_batch_size=360, flip=False)
 model = zoo.VMFVAE(
     image_size=8,
     channels=1,
@@ -116,7 +116,7 @@ trainer.fit(model, data)
 model.eval()
 grey, labels, _ = next(iter(data.test_dataloader()))
 with torch.no_grad():
-    mu = model.encode(datamodules.to_float(grey, data.levels))
+    mu = model.encode(zoo.data.to_float(grey, data.levels))
 figure, axis = plt.subplots(figsize=(6.5, 3), num="Test digits on the globe of the code, by class")
 longitude, latitude = torch.atan2(mu[:, 1], mu[:, 0]), torch.asin(mu[:, 2].clamp(-1, 1))
 for digit in range(10):

@@ -15,10 +15,10 @@ import matplotlib.pyplot as plt
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
-import datamodules
 import zoo
-from zoo.wgan.gradient_normalization import GradientNormalization, GraN
-from zoo.wgan.mlp import MLPCritic
+import zoo.data
+from zoo.wgan.constraints.normalization import GradientNormalization, GraN
+from zoo.wgan.networks.mlp import MLPCritic
 from zoo.wgan.objectives import Wasserstein
 
 seed_everything(0, verbose=False)
@@ -119,7 +119,7 @@ quiet = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-data = datamodules.Toy2D(name="8gaussians", batch_size=640)
+data = zoo.data.Toy2D(name="8gaussians", batch_size=640)
 drawn = {}
 for lipschitz, options in {"gp": {"penalty": 0.1}, "gn": {}}.items():
     seed_everything(0, verbose=False)

@@ -15,9 +15,9 @@ import torch
 from lightning.pytorch import seed_everything
 from sklearn.cluster import KMeans
 
-import datamodules
-from zoo.wgan.constraints import make_constraint
-from zoo.wgan.mlp import MLPCritic
+import zoo.data
+from zoo.wgan.constraints.by_name import make_constraint
+from zoo.wgan.networks.mlp import MLPCritic
 from zoo.wgan.objectives import Wasserstein
 from zoo.wgan.transport import c_transform, dual_value, exact_w1, pairwise_cost
 
@@ -31,9 +31,9 @@ seed_everything(0, verbose=False)
 # blurred means of images:
 
 # %%
-data = datamodules.Digits()
-train = datamodules.to_float(data.split("train").first(), data.levels)
-held_out = datamodules.to_float(data.split("test").first(), data.levels)
+data = zoo.data.Digits()
+train = zoo.data.to_float(data.split("train").first(), data.levels)
+held_out = zoo.data.to_float(data.split("test").first(), data.levels)
 centres = KMeans(64, n_init=1, random_state=0).fit(train.flatten(1).numpy()).cluster_centers_
 centres = torch.from_numpy(centres).float().reshape(64, 1, 8, 8)
 

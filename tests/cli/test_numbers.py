@@ -8,13 +8,13 @@ from typing import Annotated, get_args, get_origin
 
 import pytest
 
-import datamodules
+import zoo.data
 from zoo.cli.numbers import TRAINER, check_numbers
 from zoo.cli.run import parse_function
+from zoo.metrics.quality import SampleQuality
 from zoo.ranges import Range, check_ranges, find_fault, number_hints
 from zoo.registry import COMMANDS, MIXED_PRECISIONS, MODELS
 from zoo.training import EMA, Checkpoint
-from zoo.training.quality import SampleQuality
 from zoo.training.samples import SampleGrid
 
 WRONG = (-1, 0, 1e-320, math.nan, math.inf, 1e30)
@@ -42,7 +42,7 @@ POSITIONAL = {
 
 def classes():
     models = [getattr(importlib.import_module(row.module), row.name) for row in MODELS.values()]
-    data = [getattr(datamodules, name) for name in datamodules.__all__]
+    data = [getattr(zoo.data, name) for name in zoo.data.__all__]
     data = [c for c in data if inspect.isclass(c) and hasattr(c, "setup") and not _abstract(c)]
     return models, data, [EMA, SampleGrid, SampleQuality, Checkpoint]
 

@@ -122,8 +122,8 @@ def test_a_checkpoint_made_in_plain_python_is_enough(zoo_cli, tiny):
     """No `_class_path`, no config in it: as from Trainer.fit without the command."""
     from lightning.pytorch import Trainer
 
-    from datamodules import Digits
     from zoo import DDPM
+    from zoo.data import Digits
 
     model = DDPM(
         image_size=8, channels=1, levels=17, timesteps=20, width=8, multipliers=[1, 2], groups=4

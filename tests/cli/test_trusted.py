@@ -83,8 +83,8 @@ def test_members_of_listed_classes_do_not_resolve():
         "zoo.load",
         "zoo.cli.main",
         "zoo.DDPM.load_from_checkpoint",
-        "datamodules.to_float",
-        "datamodules.Vocabulary",
+        "zoo.data.to_float",
+        "zoo.data.Vocabulary",
         "lightning.pytorch.callbacks.LambdaCallback",
         "lightning.pytorch.Trainer",
         "lightning.pytorch.loggers.MLFlowLogger",
@@ -108,7 +108,7 @@ def test_what_is_not_listed_is_refused_in_every_place(path):
 
 def test_a_checkpoint_names_its_model_and_its_data_alone(monkeypatch):
     model = {"class_path": "zoo.DDPM", "init_args": {"width": 8}}
-    data = {"class_path": "datamodules.Digits"}
+    data = {"class_path": "zoo.data.Digits"}
     check_stored_config({"model": model, "data": data}, "x.ckpt")
     stopping = {"class_path": "lightning.pytorch.callbacks.EarlyStopping"}
     for config in (

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import decoding
-from datamodules.decoding import decode
-from datamodules.image_formats import FORMAT_OF_SUFFIX, readable, why_not
+from zoo.data.images import decoding
+from zoo.data.images.decoding import decode
+from zoo.data.images.suffixes import FORMAT_OF_SUFFIX, readable, why_not
 
 
 def grey(data: bytes, size: tuple[int, int]) -> list[int]:

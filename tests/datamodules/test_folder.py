@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import ImageFolder
-from datamodules.decoding import decode as decode_file
-from datamodules.folder import ImageFiles
+from zoo.data import ImageFolder
+from zoo.data.images.decoding import decode as decode_file
+from zoo.data.images.folder import ImageFiles
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

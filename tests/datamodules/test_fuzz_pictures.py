@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datamodules.decoding import decode
-from datamodules.formats import read_cifar_batch, read_idx
-from datamodules.image_files import ImageFiles
+from zoo.data.images.decoding import decode
+from zoo.data.images.files import ImageFiles
+from zoo.data.images.formats import read_cifar_batch, read_idx
 
 pytestmark = pytest.mark.slow
 quick = settings(

@@ -15,7 +15,7 @@ NAMES = ["a.tsv", "a.csv", "a.txt", "a.jsonl", "a.tsv.gz", "a.gz"]
 
 @pytest.mark.slow
 def test_readers_name_the_file_or_read_it(tmp_path):
-    from datamodules.sentence_files import read_groups, read_labelled, read_sentences
+    from zoo.data.sentences.files import read_groups, read_labelled, read_sentences
     from zoo.reading import decoded, read_bytes
 
     @hypothesis.settings(max_examples=100, deadline=None, database=None, derandomize=True)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules import Digits, ImageBatch
-from datamodules.image_data import ImageData, ImageSet, ResidentImages, Split
-from datamodules.pixels import coin_flips, to_float, to_uint8
-from zoo.training.seeds import mix
+from zoo.data import Digits, ImageBatch
+from zoo.data.images.base import ImageData, ImageSet, ResidentImages, Split
+from zoo.data.images.pixels import coin_flips, to_float, to_uint8
+from zoo.layers.seeds import mix
 
 
 class Ramp(ImageData):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import ImageFolder
-from datamodules.image_files import ImageFiles
+from zoo.data import ImageFolder
+from zoo.data.images.files import ImageFiles
 
 
 def picture(path: Path, side: int = 4) -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from datamodules import CIFAR10, MNIST, Digits, FashionMNIST
-from datamodules.image_data import Split
+from zoo.data import CIFAR10, MNIST, Digits, FashionMNIST
+from zoo.data.images.base import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 

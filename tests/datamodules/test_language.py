@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import Text
-from datamodules.language import NO_TARGET, Windows
+from zoo.data import Text
+from zoo.data.text.language import NO_TARGET, Windows
 
 PTB = Path(os.environ.get("ZOO_DATA", "data")).absolute() / "ptb"  # here before the tests move
 

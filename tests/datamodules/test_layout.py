@@ -2,7 +2,7 @@
 
 import pytest
 
-from datamodules.layout import sort_files
+from zoo.data.images.layout import sort_files
 
 
 def sorted_out(*names: str, **options: str) -> tuple[dict[str, set[str]], list[str]]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from datamodules.loader import EpochLoader, EpochSampler, epoch_loader
+from zoo.data.loader import EpochLoader, EpochSampler, epoch_loader
 
 
 class Items:

@@ -4,7 +4,7 @@ import types
 import numpy as np
 import pytest
 
-from datamodules import MaskedSentences
+from zoo.data import MaskedSentences
 
 ROWS = [f"甲{chr(0x4E00 + i)}乙丙\t丁{chr(0x5E00 + i)}\t{i % 3}" for i in range(300)]
 

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from datamodules import LabelledPairs, Sentences, SimilarGroups
-from datamodules.sentence_data import families
-from datamodules.sentence_files import NLI, read_groups, read_labelled
-from datamodules.sentence_sets import TextSampler
+from zoo.data import LabelledPairs, Sentences, SimilarGroups
+from zoo.data.sentences.base import families
+from zoo.data.sentences.files import NLI, read_groups, read_labelled
+from zoo.data.sentences.sets import TextSampler
 
 
 def write(path, *lines):

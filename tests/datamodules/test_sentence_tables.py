@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from datamodules import LabelledPairs, Sentences, SimilarGroups
-from datamodules.sentence_files import Reading, read_file, read_groups, read_labelled
-from datamodules.sentence_labels import kind_of
-from datamodules.sentence_tables import table_of
+from zoo.data import LabelledPairs, Sentences, SimilarGroups
+from zoo.data.sentences.files import Reading, read_file, read_groups, read_labelled
+from zoo.data.sentences.labels import kind_of
+from zoo.data.sentences.tables import table_of
 
 
 def write(path, *lines):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import TextLines
-from datamodules.loader import EpochLoader
-from datamodules.sentences import BucketSampler, SentenceSet
+from zoo.data import TextLines
+from zoo.data.loader import EpochLoader
+from zoo.data.text.lines import BucketSampler, SentenceSet
 
 PTB = Path(os.environ.get("ZOO_DATA", "data")).absolute() / "ptb"  # here before the tests move
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.datasets import STL10 as Theirs  # noqa: N811
 from torchvision.transforms.v2.functional import resize
 
-from datamodules import STL10
+from zoo.data import STL10
 
 
 def write(folder: Path) -> dict[str, np.ndarray]:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from datamodules import Synthetic
-from datamodules.language import NO_TARGET
+from zoo.data import Synthetic
+from zoo.data.text.language import NO_TARGET
 
 
 def items(**options):

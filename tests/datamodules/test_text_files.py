@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from datamodules.text_files import read_documents
+from zoo.data.text.files import read_documents
 
 SPLITS = ("train", "val", "test")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from sklearn.datasets import make_swiss_roll
 
-from datamodules import PointBatch, Toy2D
-from datamodules.toy2d import draw_points, mixture
+from zoo.data import PointBatch, Toy2D
+from zoo.data.toy2d import draw_points, mixture
 
 NAMES = ["8gaussians", "25gaussians", "swissroll"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datamodules.vocabulary import Vocabulary
+from zoo.data.text.vocabulary import Vocabulary
 
 
 def test_symbols_are_sorted_by_count_and_then_by_themselves():

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from datamodules import Digits
-from datamodules.image_data import ImageBatch
-from datamodules.loader import epoch_loader
 from tests.processes import in_new_process
+from zoo.data import Digits
+from zoo.data.images.base import ImageBatch
+from zoo.data.loader import epoch_loader
 from zoo.ddpm import DDPM
 from zoo.ddpm.generation import EVALUATION_SEED
 from zoo.ddpm.likelihood import histogram_bits_per_dim

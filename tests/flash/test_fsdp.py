@@ -13,7 +13,7 @@ model:
   class_path: zoo.FlashLM
   init_args: {{vocab_size: 67, {NETWORK}}}
 data:
-  class_path: datamodules.Text
+  class_path: zoo.data.Text
   init_args: {{sequence_length: 32, limit: 20000, batch_size: 4, val_batch_size: 32}}
 """
 MLM = f"""\
@@ -21,7 +21,7 @@ model:
   class_path: zoo.FlashMLM
   init_args: {{vocab_size: 29, {NETWORK}}}
 data:
-  class_path: datamodules.MaskedSentences
+  class_path: zoo.data.MaskedSentences
   init_args: {{root: pairs.tsv, batch_size: 4, val_batch_size: 32, pool: 1}}
 """
 CLASSES = f"""\
@@ -29,7 +29,7 @@ model:
   class_path: zoo.FlashMLM
   init_args: {{vocab_size: 30, num_classes: 2, tied: false, {NETWORK}}}
 data:
-  class_path: datamodules.MaskedSentences
+  class_path: zoo.data.MaskedSentences
   init_args: {{root: pairs.tsv, labels: true, batch_size: 4, val_batch_size: 32, pool: 1}}
 """
 TRAINER = """\

@@ -6,9 +6,9 @@ import torch
 import yaml
 
 import zoo
-from datamodules import StreamBatch, Synthetic, Text
 from tests.processes import in_new_process
 from tests.test_resume import compare_metrics, differences
+from zoo.data import StreamBatch, Synthetic, Text
 from zoo.flash.averages import PredictionAverages
 from zoo.flash.module_lm import FlashLM
 from zoo.recipes import config_root, list_configs
@@ -23,7 +23,7 @@ model:
   class_path: zoo.FlashLM
   init_args: {vocab_size: 67, dim: 16, depth: 2, head_size: 16, chunk: 16, lr: 0.01}
 data:
-  class_path: datamodules.Text
+  class_path: zoo.data.Text
   init_args:
     {sequence_length: 32, batch_size: 4, limit: 20000, val_batch_size: 128, test_lengths: [32, 100]}
 trainer:
@@ -250,7 +250,7 @@ def test_command_line_from_training_to_text(tmp_path, zoo_cli, mistake):
 
 @pytest.mark.parametrize("level", ["byte", "word", "wordpunct"])
 def test_typewriter_writes_what_decoding_gives(level):
-    from datamodules.vocabulary import Vocabulary
+    from zoo.data.text.vocabulary import Vocabulary
     from zoo.flash.commands import Typewriter
 
     text = "Wär' es so , ja ? nein ." if level == "word" else "Wär' es so, ja? nein."

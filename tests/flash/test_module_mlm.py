@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import zoo
-from datamodules import MaskedBatch, MaskedSentences
 from tests.processes import in_new_process
+from zoo.data import MaskedBatch, MaskedSentences
 from zoo.flash.masking import mask_tokens
 from zoo.flash.module_mlm import FlashMLM
 from zoo.layers.counter_rng import uniform
@@ -187,7 +187,7 @@ model:
   class_path: zoo.FlashMLM
   init_args: {vocab_size: SIZE, dim: 16, depth: 2, head_size: 16, chunk: 16, lr: 0.005}
 data:
-  class_path: datamodules.MaskedSentences
+  class_path: zoo.data.MaskedSentences
   init_args: {root: pairs.tsv, batch_size: 16}
 trainer:
   accelerator: cpu

@@ -5,9 +5,9 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from datamodules.language import NO_TARGET
-from datamodules.synthetic import recall_task
 from tests.flash.networks import small, tokens
+from zoo.data.synthetic import recall_task
+from zoo.data.text.language import NO_TARGET
 from zoo.flash.block import GAUBlock, ScaleNorm
 from zoo.flash.gau import CrossGatedAttentionUnit, GatedAttentionUnit, GAUConfig
 from zoo.flash.module_lm import FlashLM

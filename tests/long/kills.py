@@ -326,7 +326,7 @@ def worker_imports():
 
     for model in MODELS.values():
         importlib.import_module(model.module)
-    importlib.import_module("datamodules")
+    importlib.import_module("zoo.data")
 
 
 def main():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from datamodules import Digits
+from zoo.data import Digits
 from zoo.metrics import train_features
 from zoo.metrics.feature_net import FeatureNet
 from zoo.metrics.features import ASSETS, FEATURE_NETS, load_extractor, load_feature_net

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from zoo.metrics import inception
-from zoo.metrics.features import file_sha256, load_extractor
+from zoo.metrics.features import load_extractor
+from zoo.untrusted import sha256
 
 
 def test_a_missing_file_says_what_to_fetch_and_where_to_put_it(
@@ -48,7 +49,7 @@ def test_without_the_package_the_fix_is_named(
 
     path = tmp_path / inception.FILES[0]
     path.write_bytes(b"weights")
-    monkeypatch.setattr(inception, "SHA256_PREFIX", file_sha256(path)[:8])
+    monkeypatch.setattr(inception, "SHA256_PREFIX", sha256(path)[:8])
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(ImportError, match=r"pip install lightning-model-zoo\[inception\]"):
         load_extractor("inception", weights=str(path))
@@ -67,10 +68,10 @@ def test_features_follow_the_published_protocol(
     monkeypatch.undo()
     path = tmp_path / inception.FILES[0]
     torch.save(theirs.state_dict(), path)
-    monkeypatch.setattr(inception, "SHA256_PREFIX", file_sha256(path)[:8])
+    monkeypatch.setattr(inception, "SHA256_PREFIX", sha256(path)[:8])
 
     extractor = load_extractor("inception", weights=str(path))
-    assert extractor.sha256 == file_sha256(path)
+    assert extractor.sha256 == sha256(path)
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     ours = extractor(images, batch_size=2)
     assert ours.shape == (3, 2048)

@@ -3,7 +3,7 @@
 import torch
 
 from zoo import RoFormerSim, SentenceSimilarity, SimBERT
-from zoo.simbert.tokenizer import SPECIAL, Tokenizer
+from zoo.data.sentences.tokenizer import SPECIAL, Tokenizer
 
 CHARACTERS = "甲乙丙丁戊己庚辛壬癸子丑寅卯辰巳午未申酉戌亥"
 TOKENS = [*SPECIAL, *CHARACTERS]

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
-from datamodules import SimilarGroups
 from tests.simbert.models import CHARACTERS, texts, tiny
+from zoo.data import SimilarGroups
 from zoo.simbert.index import SentenceIndex
 from zoo.simbert.interchange_sentences import from_sentence_transformers, to_sentence_transformers
 from zoo.simbert.training import agree_on_length

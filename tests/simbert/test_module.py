@@ -11,10 +11,10 @@ import torch
 from torch.nn import functional as F
 
 import zoo
-from datamodules import Digits, LabelledPairs, Sentences, SimilarGroups, TextLines
-from datamodules.sentence_files import NLI
 from tests.simbert.models import TINY, TOKENS, texts, tiny
-from zoo.simbert.batches import seq2seq_batch
+from zoo.data import Digits, LabelledPairs, Sentences, SimilarGroups, TextLines
+from zoo.data.sentences.batches import seq2seq_batch
+from zoo.data.sentences.files import NLI
 from zoo.simbert.encoder import unilm_mask
 from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.training import PURPOSES
@@ -326,7 +326,7 @@ def config(tmp_path, name="tiny", **model):
         "seed_everything": 3,
         "model": {"class_path": "zoo.RoFormerSim", "init_args": options},
         "data": {
-            "class_path": "datamodules.SimilarGroups",
+            "class_path": "zoo.data.SimilarGroups",
             "init_args": {"files": ["groups.jsonl"], "root": files(tmp_path), "batch_size": 8,
                           "noise": 0.5, "evaluate": {"yes": "yes.tsv"}},
         },

@@ -5,9 +5,9 @@ from random import Random
 import pytest
 import torch
 
-from zoo.simbert.batches import masked_batch, seq2seq_batch
-from zoo.simbert.noise import noised, segmenter, words_of
-from zoo.simbert.tokenizer import Tokenizer, train_tokens
+from zoo.data.sentences.batches import masked_batch, seq2seq_batch
+from zoo.data.sentences.noise import noised, segmenter, words_of
+from zoo.data.sentences.tokenizer import Tokenizer, train_tokens
 
 TEXT = "广州和深圳哪个更好一些 abc"
 TOKENIZER = Tokenizer(train_tokens([TEXT], 30))

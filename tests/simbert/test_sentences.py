@@ -9,9 +9,9 @@ import torch
 from scipy.stats import spearmanr
 
 import zoo
-from datamodules import Sentences
 from tests.simbert.models import TOKENS, texts, tiny
-from zoo.simbert.batches import TextBatch
+from zoo.data import Sentences
+from zoo.data.sentences.batches import TextBatch
 from zoo.simbert.evaluation import (
     SentenceNumbers,
     jaccard,

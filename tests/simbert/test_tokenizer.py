@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from datamodules import SimilarGroups
-from zoo.simbert.tokenizer import (
+from zoo.data import SimilarGroups
+from zoo.data.sentences.tokenizer import (
     SPECIAL,
     Tokenizer,
     first_piece,

@@ -12,8 +12,8 @@ from lightning.fabric.strategies.launchers import subprocess_script
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from datamodules.loader import epoch_loader
 from tests.test_resume import differences
+from zoo.data.loader import epoch_loader
 from zoo.training import (
     EMA,
     AtomicCheckpointIO,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import Digits
 from zoo import DDPM
+from zoo.data import Digits
 from zoo.training import Changes
 from zoo.training.changes import changed_options, check_options, check_weights, digest
 
@@ -18,7 +18,7 @@ def test_options_by_their_names():
     old = {
         "seed_everything": 0,
         "model": {"class_path": "zoo.DDPM", "init_args": {"lr": 1e-3, "points": {"5": 1.0}}},
-        "data": {"class_path": "datamodules.Digits", "init_args": {"batch_size": 64}},
+        "data": {"class_path": "zoo.data.Digits", "init_args": {"batch_size": 64}},
         "trainer": {"precision": "32-true", "max_steps": 4, "limit_val_batches": None},
         "ema": {"decay": 0.9},
     }

@@ -13,8 +13,8 @@ import torch
 
 DATA = """
 import os, signal
-from datamodules import Digits
-from datamodules.loader import epoch_loader
+from zoo.data import Digits
+from zoo.data.loader import epoch_loader
 
 class Items:
     def __init__(self, data, how):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.loader import epoch_loader
+from zoo.data.loader import epoch_loader
 from zoo.training import EMA, Checkpoint, StepRNG
 from zoo.training.averages import Averages
 from zoo.training.plateau import Plateau

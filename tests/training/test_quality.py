@@ -12,14 +12,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules import Digits, ImageBatch, ImageFolder
-from datamodules.image_data import ResidentImages
-from datamodules.pixels import to_float, to_uint8
-from zoo.metrics.features import ASSETS, file_sha256, load_extractor
+from zoo.data import Digits, ImageBatch, ImageFolder
+from zoo.data.images.base import ResidentImages
+from zoo.data.images.pixels import to_float, to_uint8
+from zoo.metrics.features import ASSETS, load_extractor
 from zoo.metrics.frechet import FeatureMoments, frechet_distance
 from zoo.metrics.kernel import kernel_distance
 from zoo.metrics.manifold import manifold_metrics
-from zoo.training.quality import SampleQuality
+from zoo.metrics.quality import SampleQuality
+from zoo.untrusted import sha256
 
 NAMES = ("frechet_distance", "kid", "precision", "recall", "density", "coverage")
 
@@ -199,7 +200,7 @@ def test_the_protocol_says_how_the_numbers_were_made() -> None:
     trainer(callback).test(Stored(images()), datamodule=Digits(), verbose=False)
     assert callback.protocol() == {
         "extractor": "digits-net",
-        "extractor_sha256": file_sha256(ASSETS / "digits-net.safetensors"),
+        "extractor_sha256": sha256(ASSETS / "digits-net.safetensors"),
         "resize": "bilinear with antialiasing to 8x8",
         "rounding": "to the nearest of 256 levels",
         "real": "360 images of test",

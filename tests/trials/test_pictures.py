@@ -26,9 +26,7 @@ def fit(tiny: Path, zoo_cli: Callable[..., tuple[int, str, str]]) -> Run:
         arguments = ["fit", "-c", "own.yaml", "--data.root", "d", "--trainer.max_steps", 1]
         arguments += ["--trainer.log_every_n_steps", 1]
         text = tiny.read_text().split("data:")
-        data = (
-            "data:\n  class_path: datamodules.ImageFolder\n  init_args: {size: 8, batch_size: 4}\n"
-        )
+        data = "data:\n  class_path: zoo.data.ImageFolder\n  init_args: {size: 8, batch_size: 4}\n"
         Path("own.yaml").write_text(text[0] + data + "trainer:" + text[1].split("trainer:")[1])
         code, _, err = zoo_cli(*arguments, *flags)
         assert code == 0, err
@@ -79,7 +77,7 @@ def test_jfif_and_tga(fit: Run) -> None:
 
 
 def test_sixteen_bit_pgm(fit: Run) -> None:
-    from datamodules import ImageFolder
+    from zoo.data import ImageFolder
 
     os.mkdir("d")
     content = b"P5\n8 8\n65535\n" + np.full((8, 8), 40000, ">u2").tobytes()

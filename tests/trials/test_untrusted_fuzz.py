@@ -211,8 +211,8 @@ def test_a_diffusers_folder(model: Any, tmp_path: Path) -> None:
 
 
 def test_a_transformers_folder(tmp_path: Path) -> None:
+    from zoo.data.sentences.tokenizer import SPECIAL
     from zoo.simbert.interchange import to_transformers
-    from zoo.simbert.tokenizer import SPECIAL
 
     bert = zoo.SimBERT(vocab_size=8, hidden=8, layers=1, heads=2, intermediate=8, max_positions=8)
     bert.tokenizer.adopt([*SPECIAL, "a", "b", "c"][:8])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.vae.exact_models import PPCA, Sphere, quantiles
-from zoo.vae.ais import Annealer, Euclidean, Spheres, schedule
+from zoo.vae.density.ais import Annealer, Euclidean, Spheres, schedule
 
 
 def test_schedule_is_the_sigmoids():

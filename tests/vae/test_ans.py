@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from zoo.vae.ans import Binned, Bits, Message, Uniform
+from zoo.vae.coding.ans import Binned, Bits, Message, Uniform
 
 
 def entropy(p):

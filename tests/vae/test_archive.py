@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from tests.vae.test_bits_back import TinyVAE, images
-from zoo.vae.ans import Message
-from zoo.vae.archive import Archive, content_digest, weights_hash
-from zoo.vae.bits_back import Codec
-from zoo.vae.compression import decode
+from zoo.vae.coding.ans import Message
+from zoo.vae.coding.archive import Archive, content_digest, weights_hash
+from zoo.vae.coding.bits_back import Codec
+from zoo.vae.coding.command import decode
 from zoo.vae.likelihoods import Bernoulli
 
 NUMBER = 7

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from datamodules.loader import epoch_loader
+from zoo.data.loader import epoch_loader
 from zoo.vae.batch_norm import BatchStatistics, GaussianHead
 
 F64 = {"dtype": torch.float64}

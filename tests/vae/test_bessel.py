@@ -6,8 +6,8 @@ import mpmath
 import pytest
 import torch
 
-from zoo.vae import bessel
-from zoo.vae.bessel import (
+from zoo.vae.sphere import bessel
+from zoo.vae.sphere.bessel import (
     cosine_variance,
     entropy,
     kl_to_uniform,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.vae.bits_back import Codec
+from zoo.vae.coding.bits_back import Codec
 from zoo.vae.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian
 from zoo.vae.posteriors import GaussianPosterior
 

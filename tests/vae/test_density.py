@@ -7,7 +7,7 @@ from torch import nn
 
 from tests.vae.exact_models import PPCA, Sphere
 from zoo.layers.counter_rng import normal
-from zoo.vae.density import LogWeights, default_chunk, estimate_log_density, sample_noise
+from zoo.vae.density.importance import LogWeights, default_chunk, estimate_log_density, sample_noise
 
 
 def estimate(model, n, samples, **options):

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.vae.test_archive import made  # noqa: F401
-from zoo.vae.archive import Archive
-from zoo.vae.compression import decode
+from zoo.vae.coding.archive import Archive
+from zoo.vae.coding.command import decode
 
 pytestmark = pytest.mark.slow
 

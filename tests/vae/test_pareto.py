@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.vae.pareto import fit_generalized_pareto, pareto_k, tail_length
+from zoo.vae.density.pareto import fit_generalized_pareto, pareto_k, tail_length
 
 
 def zhang_stephens(x, grid=None):

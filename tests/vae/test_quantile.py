@@ -7,8 +7,8 @@ import torch
 from scipy import integrate, stats
 
 from tests.vae.wood import wood_cosine
-from zoo.vae.bessel import mean_resultant_length
-from zoo.vae.quantile import PostTable, quantile
+from zoo.vae.sphere.bessel import mean_resultant_length
+from zoo.vae.sphere.quantile import PostTable, quantile
 
 X = [-5.0, -2.0, -0.3, 0.0, 1.0, 4.0]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import zoo
-from datamodules.sentences import SentenceSet
-from datamodules.vocabulary import Vocabulary
+from zoo.data.text.lines import SentenceSet
+from zoo.data.text.vocabulary import Vocabulary
 from zoo.layers.counter_rng import normal
-from zoo.vae.text import TextVAE
-from zoo.vae.text_evaluation import EVALUATION_SEED, unigram
+from zoo.vae.text.evaluation import EVALUATION_SEED, unigram
+from zoo.vae.text.module import TextVAE
 
 TINY = {
     "vocab_size": 9, "latent_dim": 3, "embedding": 4, "hidden": 6, "dropout_in": 0.0,

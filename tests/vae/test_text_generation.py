@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import zoo
-from datamodules.vocabulary import Vocabulary
 from tests.test_resume import compare
-from zoo.vae.text import TextVAE
-from zoo.vae.text_generation import decode, encode_text, sample_codes
+from zoo.data.text.vocabulary import Vocabulary
+from zoo.vae.text.generation import decode, encode_text, sample_codes
+from zoo.vae.text.module import TextVAE
 
 WORDS = Vocabulary("word", ["</s>", "<unk>", *"abcdefg"])
 
@@ -141,7 +141,7 @@ model:
     lr: 0.05
     log_density_samples: 5
 data:
-  class_path: datamodules.TextLines
+  class_path: zoo.data.TextLines
   init_args: {root: text, batch_size: 4, pool: 3}
 trainer:
   accelerator: cpu

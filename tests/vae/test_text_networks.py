@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from zoo.vae import text_networks
-from zoo.vae.text_networks import TextDecoder, TextEncoder, init_uniform, shift
+from zoo.vae.text import networks as text_networks
+from zoo.vae.text.networks import TextDecoder, TextEncoder, init_uniform, shift
 
 V, D, H = 7, 3, 5
 LENGTHS = [4, 1, 6, 3]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import zoo
-from datamodules import Digits
+from zoo.data import Digits
 
 
 def make(folder, **options):
@@ -109,7 +109,7 @@ def test_density_of_ones_own_images(grey, zoo_cli, tmp_path):
 
 
 def test_what_is_done_stays_when_it_is_stopped(grey, zoo_cli, monkeypatch):
-    from zoo.vae import commands
+    from zoo.vae.density import command as commands
 
     calls = []
 
@@ -265,7 +265,7 @@ def test_an_archive_of_a_run_says_which_weights_to_keep(tmp_path, zoo_cli, mista
 
 
 def test_another_machine_is_noticed(grey, zoo_cli, mistake, monkeypatch):
-    from zoo.vae.bits_back import Codec
+    from zoo.vae.coding.bits_back import Codec
 
     np.save("good.npy", np.zeros((3, 8, 8), np.uint8))
     ran(zoo_cli, "compress", grey, "good.npy")

@@ -155,7 +155,7 @@ def test_reconstructions_are_below_their_images():
 def test_from_the_command(zoo_cli, mistake):
     Path("vae.yaml").write_text(
         "model: {class_path: zoo.VMFVAE, init_args: {image_size: 8, levels: 17, spheres: [3], "
-        "hidden: [8]}}\ndata: {class_path: datamodules.Digits, init_args: {batch_size: 50}}\n"
+        "hidden: [8]}}\ndata: {class_path: zoo.data.Digits, init_args: {batch_size: 50}}\n"
         "trainer: {max_steps: 1, log_every_n_steps: 1, enable_progress_bar: false}\n"
     )
     code, _, err = zoo_cli("fit", "-c", "vae.yaml", "--run_dir", "run")

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
-from datamodules import Digits
-from datamodules.image_data import ImageBatch
-from datamodules.loader import epoch_loader
 from tests.processes import in_new_process
 from zoo import VAE, VMFVAE
+from zoo.data import Digits
+from zoo.data.images.base import ImageBatch
+from zoo.data.loader import epoch_loader
 from zoo.layers.counter_rng import uniform
 from zoo.training import Checkpoint, StepRNG
-from zoo.vae.density import estimate_log_density, sample_noise
+from zoo.vae.density.importance import estimate_log_density, sample_noise
 from zoo.vae.evaluation import EVALUATION_SEED
 from zoo.vae.optimizer import multipliers
 
@@ -354,7 +354,7 @@ model:
   init_args: {image_size: 8, levels: 17, latent_dim: 2, hidden: [16], binarization: dynamic,
     log_density_samples: 20, lr: 0.01}
 data:
-  class_path: datamodules.Digits
+  class_path: zoo.data.Digits
   init_args: {batch_size: 50, val_batch_size: 90}
 trainer: {accelerator: cpu, devices: 1, max_steps: 20, val_check_interval: 10,
   check_val_every_n_epoch: null, enable_progress_bar: false, enable_model_summary: false,

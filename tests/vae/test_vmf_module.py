@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Independent, kl_divergence
 
-from datamodules import Digits
 from zoo import VMFVAE
-from zoo.vae.density import sample_noise
+from zoo.data import Digits
+from zoo.vae.density.importance import sample_noise
 from zoo.vae.von_mises_fisher import HypersphericalUniform
 
 SMALL = {"image_size": [4, 5], "channels": 1, "spheres": [3, 4], "hidden": [12, 8]}

@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 
 from tests.processes import in_new_process
 from zoo.vae import HypersphericalUniform, VonMisesFisher
-from zoo.vae.bessel import cosine_variance, log_area, mean_resultant_length
+from zoo.vae.sphere.bessel import cosine_variance, log_area, mean_resultant_length
 
 # Where public samplers are wrong, and some where they are right.
 HARD = [(100, 11.0), (50, 10.0), (2, 1.0), (768, 20.0), (10, 1e6), (3, 10.0), (20_000, 1e4)]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from zoo.wgan.networks import make_networks
+from zoo.wgan.networks.by_name import make_networks
 
 
 def mlp_critic(activation="relu", dim=3, seed=0):

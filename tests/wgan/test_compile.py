@@ -54,7 +54,7 @@ def test_the_compiled_kernels_are_right(lipschitz):
 def train(compile):
     import lightning.pytorch as L
 
-    from datamodules import Digits
+    from zoo.data import Digits
 
     torch.manual_seed(0)
     model = WGAN(**{**SMALL, "critic_batch": 8}, lipschitz="gn", n_critic=2, compile=compile)

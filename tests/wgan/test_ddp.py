@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from datamodules import Digits
+from zoo.data import Digits
 from zoo.training import StepRNG
 from zoo.wgan import WGAN
-from zoo.wgan.constraints import CONSTRAINTS
+from zoo.wgan.constraints.by_name import CONSTRAINTS
 
 # Per process; a global critic batch is 8, and the generator's is 16.
 SMALL = {

@@ -5,9 +5,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.wgan.critics import image_critic, points
-from zoo.wgan.double_backward import Conv2d, conv2d
-from zoo.wgan.gradient import norm_of_each, value_and_gradient
-from zoo.wgan.resampling import ConvMean
+from zoo.wgan.constraints.gradient import norm_of_each, value_and_gradient
+from zoo.wgan.networks.double_backward import Conv2d, conv2d
+from zoo.wgan.networks.resampling import ConvMean
 
 # (in, out, kernel, stride, padding, height, width): also sizes that the stride does not divide.
 SHAPES = [

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from tests.wgan.critics import Linear, image_critic, mlp_critic, points
-from zoo.wgan.gradient import norm_of_each, value_and_gradient
-from zoo.wgan.gradient_normalization import GradientNormalization, GraN
-from zoo.wgan.networks import make_networks
+from zoo.wgan.constraints.gradient import norm_of_each, value_and_gradient
+from zoo.wgan.constraints.normalization import GradientNormalization, GraN
+from zoo.wgan.networks.by_name import make_networks
 from zoo.wgan.objectives import Hinge, NonSaturating, Wasserstein
 
 CONSTRAINTS = [GradientNormalization(), GraN(), GradientNormalization(scale=3.0), GraN(scale=0.5)]

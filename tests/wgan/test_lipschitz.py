@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from tests.wgan.critics import Linear, image_critic, mlp_critic, points
-from zoo.wgan.constraints import CONSTRAINTS, make_constraint
-from zoo.wgan.gradient import norm_of_each
-from zoo.wgan.gradient_normalization import GradientNormalization
-from zoo.wgan.gradient_penalties import (
+from zoo.wgan.constraints.by_name import CONSTRAINTS, make_constraint
+from zoo.wgan.constraints.gradient import norm_of_each
+from zoo.wgan.constraints.normalization import GradientNormalization
+from zoo.wgan.constraints.penalties import (
     DRAGAN,
     R1,
     DivergencePenalty,
     GradientPenalty,
     LipschitzPenalty,
 )
-from zoo.wgan.lipschitz import SpectralNormalization, Unconstrained, WeightClipping
+from zoo.wgan.constraints.weights import SpectralNormalization, Unconstrained, WeightClipping
 from zoo.wgan.objectives import Hinge, NonSaturating, Wasserstein
 
 SHAPE = (2, 8, 8)

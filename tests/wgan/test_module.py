@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules import Digits
-from datamodules.toy2d import PointBatch, Toy2D
 from tests.wgan.naive import iteration
+from zoo.data import Digits
+from zoo.data.toy2d import PointBatch, Toy2D
 from zoo.training import EMA
 from zoo.wgan import WGAN
-from zoo.wgan.constraints import CONSTRAINTS
+from zoo.wgan.constraints.by_name import CONSTRAINTS
 from zoo.wgan.transport import exact_w1
 
 TOY = {

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.wgan.layers import BatchNorm2d, ConditionalBatchNorm2d, Head, init_weights
-from zoo.wgan.networks import make_networks
+from zoo.wgan.networks.by_name import make_networks
+from zoo.wgan.networks.layers import BatchNorm2d, ConditionalBatchNorm2d, Head, init_weights
 
 
 def count(module):

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.wgan.critics import points
-from zoo.wgan.networks import make_networks
-from zoo.wgan.resampling import ConvMean, Double, UpConv, spreading
+from zoo.wgan.networks.by_name import make_networks
+from zoo.wgan.networks.resampling import ConvMean, Double, UpConv, spreading
 
 
 def conv_then_mean(layer, x):

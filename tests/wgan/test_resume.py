@@ -25,7 +25,7 @@ model:
     critic_batch: 8
     lr_schedule: {0: 1.0, 40: 0.0}
 data:
-  class_path: datamodules.Digits
+  class_path: zoo.data.Digits
   init_args: {batch_size: 16, val_batch_size: 60, flip: true, limit: 200}
 trainer:
   accelerator: cpu

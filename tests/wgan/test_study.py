@@ -6,13 +6,13 @@ import sys
 import pytest
 import torch
 
-from zoo.wgan.study import write_part
-from zoo.wgan.study_batches import centres, compare, distance_to_point, gaussian
-from zoo.wgan.study_batches import findings as batch_findings
-from zoo.wgan.study_data import load_population
-from zoo.wgan.study_report import Part, how_many, markdown_table, mean, spread, with_spread
-from zoo.wgan.study_static import CRITICS, fit_critic, fixed_samples, translation
-from zoo.wgan.study_static import findings as static_findings
+from zoo.studies.wasserstein.batches import centres, compare, distance_to_point, gaussian
+from zoo.studies.wasserstein.batches import findings as batch_findings
+from zoo.studies.wasserstein.command import write_part
+from zoo.studies.wasserstein.data import load_population
+from zoo.studies.wasserstein.report import Part, how_many, markdown_table, mean, spread, with_spread
+from zoo.studies.wasserstein.static import CRITICS, fit_critic, fixed_samples, translation
+from zoo.studies.wasserstein.static import findings as static_findings
 from zoo.wgan.transport import exact_w1
 
 
@@ -292,6 +292,6 @@ def test_without_matplotlib_the_remedy_is_named(mistake, monkeypatch):
 
 def test_figures_show_every_critic():
     pytest.importorskip("matplotlib")
-    from zoo.wgan.figures import _COLOURS, _MARKERS
+    from zoo.studies.wasserstein.figures import _COLOURS, _MARKERS
 
     assert len(CRITICS) <= len(_COLOURS) == len(_MARKERS)

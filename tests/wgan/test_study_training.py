@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from zoo.wgan.study_data import load_population
-from zoo.wgan.study_training import (
+from zoo.studies.wasserstein.data import load_population
+from zoo.studies.wasserstein.training import (
     CONFIGS,
     OBJECTIVES,
     findings,
@@ -120,7 +120,7 @@ def test_the_recipes_batch_is_the_baselines(config):
     import yaml
 
     from zoo.recipes import config_root
-    from zoo.wgan.study_training import _BATCH
+    from zoo.studies.wasserstein.training import _BATCH
 
     settings = yaml.safe_load((config_root() / f"{config}.yaml").read_text())
     model = settings["model"]["init_args"]

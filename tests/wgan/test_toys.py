@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules import Toy2D
-from datamodules.toy2d import mixture
+from zoo.data import Toy2D
+from zoo.data.toy2d import mixture
 from zoo.wgan.toys import mode_metrics, toy_metrics
 from zoo.wgan.transport import exact_w1
 

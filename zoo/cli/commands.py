@@ -13,12 +13,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from datamodules.described import tell
-from datamodules.pixels import to_float
-from zoo.cli.memory import check_memory
+from zoo.data.described import tell
+from zoo.data.images.pixels import to_float
 from zoo.files import replacing, replacing_folder
 from zoo.loading import (
     build,
+    current_path,
+    device_of,
     find_checkpoint,
     load,
     read_checkpoint,
@@ -26,8 +27,9 @@ from zoo.loading import (
     write_pretrained,
     zoo_name,
 )
+from zoo.memory import check_memory
 from zoo.ranges import Count, Finite, Seed, Share, Temperature, Whole
-from zoo.registry import MODELS, nearest
+from zoo.registry import DATA, MODELS, nearest
 from zoo.training.grid import make_grid_png, picture_of_points
 
 
@@ -186,24 +188,24 @@ def _test_images(ckpt: str, n: int, *, data: str | None = None, root: str | None
     Raises:
         ValueError: There is no such data set, or none is named.
     """
-    import datamodules
+    import zoo.data
 
-    spec: dict[str, Any] = {"class_path": f"datamodules.{data}", "init_args": {}}
+    spec: dict[str, Any] = {"class_path": f"zoo.data.{data}", "init_args": {}}
     if data is None:
         file = find_checkpoint(ckpt)
         config = read_checkpoint(file).get("zoo_config", {}) if file.is_file() else {}
         if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
             raise ValueError(f"{ckpt} does not say what its data are: give --data, such as MNIST")
         spec = config["data"]
-    package, _, name = str(spec["class_path"]).rpartition(".")
-    known = {n: getattr(datamodules, n) for n in datamodules.__all__}
+    package, _, name = current_path(str(spec["class_path"])).rpartition(".")
+    known = {n: getattr(zoo.data, n) for n in DATA}
     names = [n for n, c in known.items() if getattr(c, "channels", None) or n == "ImageFolder"]
-    if package.split(".")[0] != "datamodules" or name not in names:
+    if package != "zoo.data" or name not in names:
         raise ValueError(f"--data {name}: {nearest(name, names)}")
     arguments = dict(spec.get("init_args") or {})
     if root is not None:
         arguments["root"] = root
-    chosen: datamodules.ImageData = known[name](**arguments)
+    chosen: zoo.data.ImageData = known[name](**arguments)
     levels = chosen.split("test").first(n)
     if len(levels) == 0:
         raise ValueError(f"{chosen.place()} has no test images{chosen.reason('test')}")
@@ -297,16 +299,3 @@ def _exchange(model: str, table: str) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = getattr(importlib.import_module(module), table)
     return found
-
-
-def device_of(name: str) -> torch.device:
-    """The device that a verb's `--device` (auto, cpu, cuda) names.
-
-    Raises:
-        ValueError: cuda where there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: there is no CUDA device here")
-    return torch.device(name)

@@ -6,6 +6,8 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from zoo.loading import current_path
+
 _BYTES, _DEPTH, _NODES = 2**20, 40, 100_000
 _SECTIONS = ("trainer", "ema", "samples", "quality", "checkpoint")
 _CLASSES = ("model", "data")
@@ -36,7 +38,21 @@ def read_config(path: Path) -> dict[str, Any]:
         if not isinstance(section, dict) and not by_name:
             found = "nothing" if section is None else f"a {type(section).__name__}"
             raise ValueError(f"{path}: {name} must hold keys, and holds {found}")
-    return content
+    return {key: with_current_paths({key: value})[key] for key, value in content.items()}
+
+
+def with_current_paths(value: Any) -> Any:
+    """What a config holds, with every class path as it is written today."""
+    if isinstance(value, list):
+        return [with_current_paths(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: current_path(item)
+        if key in ("class_path", *_CLASSES) and isinstance(item, str)
+        else with_current_paths(item)
+        for key, item in value.items()
+    }
 
 
 def check_yaml(text: str) -> None:
@@ -83,7 +99,7 @@ def guard_parser() -> None:
             check_yaml(text)
         except ValueError as error:
             raise yaml.YAMLError(f"not accepted: {error}") from error
-        return load(text)
+        return with_current_paths(load(text))
 
     guarded.guarded = True  # type: ignore[attr-defined]
     jsonargparse.set_loader("yaml", guarded, exceptions=(yaml.YAMLError,))

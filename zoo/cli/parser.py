@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from zoo.cli.trusted import refused
 from zoo.cli.words import synonym
-from zoo.registry import MODELS, nearest
+from zoo.registry import DATA, MODELS, nearest
 
 
 class ZooParser(LightningArgumentParser):
@@ -69,7 +69,7 @@ def explain(message: str, parser: ZooParser) -> str:
     if denied := _DENIED.search(text):
         return refused(denied[1]) or f"class path {denied[1]!r} is not allowed: it is no class"
     if no_class := _NO_CLASS.search(text):
-        known = MODELS if no_class[1] == "model" else _datamodules()
+        known = MODELS if no_class[1] == "model" else DATA
         return f"there is no {no_class[1]} {no_class[2]!r}: {nearest(no_class[2], known)}"
     if problem := _CLASS_PROBLEM.search(text):
         inner = problem[2]  # already explained by the class's own parser
@@ -112,9 +112,3 @@ def _suggest(name: str, options: list[str]) -> str:
     first = name.split(".")[0]
     near = difflib.get_close_matches(first, {o.split(".")[0] for o in options}, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else "see --help"
-
-
-def _datamodules() -> list[str]:
-    import datamodules
-
-    return list(datamodules.__all__)

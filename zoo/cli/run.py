@@ -15,8 +15,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from zoo.cli.arguments import take
-from zoo.cli.memory import asked_for, is_out_of_memory
 from zoo.cli.parser import ZooParser, innermost
+from zoo.memory import asked_for, is_out_of_memory
 from zoo.ranges import check_ranges
 from zoo.registry import COMMANDS, TRAINER_VERBS, nearest
 from zoo.training.failure import RunFailedError

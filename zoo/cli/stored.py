@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.building import TooLargeError, check_size
+from zoo.cli.config_files import with_current_paths
 from zoo.cli.trusted import check_stored_config
 from zoo.loading import checkpoint_class, model_class
 from zoo.registry import MODELS
@@ -61,6 +62,7 @@ def stored_config(checkpoint: dict[str, Any], path: Path, verb: str) -> dict[str
     data = checkpoint.get("datamodule_hyper_parameters", {})
     if not config.get("data") and "_class_path" in data:
         config["data"] = {"class_path": data["_class_path"], "init_args": own_arguments(data)}
+    config = with_current_paths(config)
     check_stored_config(config, str(path))
     return {key: value for key, value in config.items() if value not in (None, {})}
 

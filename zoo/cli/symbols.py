@@ -5,10 +5,10 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from datamodules.sentence_data import SentenceData
-from datamodules.text_data import TextData
-from datamodules.vocabulary import Vocabulary
 from zoo.cli.sizes import class_of, take
+from zoo.data.sentences.base import SentenceData
+from zoo.data.text.base import TextData
+from zoo.data.text.vocabulary import Vocabulary
 from zoo.loading import find_checkpoint, read_checkpoint, read_exported
 
 _FLAGS = ("--model.vocab_size", "--model.init_args.vocab_size")

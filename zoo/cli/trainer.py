@@ -23,6 +23,7 @@ from zoo.cli.trusted import restrict_imports
 from zoo.cli.words import meant, with_folder
 from zoo.files import replacing
 from zoo.loading import read_checkpoint, read_exported
+from zoo.metrics.quality import SampleQuality
 from zoo.registry import MODELS
 from zoo.training import (
     EMA,
@@ -42,7 +43,6 @@ from zoo.training.changes import changed_options, check_options, check_weights, 
 from zoo.training.failure import told_in_one_line
 from zoo.training.finish import FoundRate, why_stopped
 from zoo.training.pace import Pace
-from zoo.training.quality import SampleQuality
 from zoo.training.samples import SampleGrid
 
 
@@ -58,7 +58,7 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
     os.environ["ZOO_RUN_DIR"] = str(prepared.run_dir)  # for the processes that a strategy launches
     for model in MODELS.values():
         importlib.import_module(model.module)
-    importlib.import_module("datamodules")
+    importlib.import_module("zoo.data")
     try:
         with restoring(prepared.checkpoint):
             ZooCLI(prepared, [verb, *with_folder(prepared.arguments, prepared.run_dir)])

@@ -14,7 +14,7 @@ from typing import Any
 import jsonargparse
 
 from zoo.loading import trusted_packages
-from zoo.registry import MODELS, nearest
+from zoo.registry import DATA, MODELS, nearest
 
 LIGHTNING = {
     "lightning.pytorch.accelerators": ("CPUAccelerator", "CUDAAccelerator", "MPSAccelerator"),
@@ -126,7 +126,7 @@ def check_stored_config(config: dict[str, Any], source: str) -> None:
     Raises:
         ValueError: It does.
     """
-    for section, known in (("model", list(MODELS)), ("data", _datamodules())):
+    for section, known in (("model", list(MODELS)), ("data", DATA)):
         spec = config.get(section)
         if spec is None:
             continue
@@ -136,11 +136,8 @@ def check_stored_config(config: dict[str, Any], source: str) -> None:
             raise ValueError(f"{source}: the {section} of its config is no class with arguments")
         package, _, name = path.rpartition(".")
         root = package.split(".")[0]
-        if (
-            not (root in ("zoo", "datamodules") and name in known)
-            and root not in trusted_packages()
-        ):
-            hint = nearest(name, known) if root in ("zoo", "datamodules") else refused(path)
+        if not (root == "zoo" and name in known) and root not in trusted_packages():
+            hint = nearest(name, known) if root == "zoo" else refused(path)
             raise ValueError(f"{source}: class path {path!r} is not allowed as {section}: {hint}")
     inside = {
         key: value.get("init_args") if key in ("model", "data") and value is not None else value
@@ -163,12 +160,12 @@ def _classes() -> Iterator[type]:
     """The listed classes, and torch's optimisers and schedulers of learning rates."""
     from torch import optim
 
-    import datamodules
+    import zoo.data
 
     for model in MODELS.values():
         yield getattr(import_module(model.module), model.name)
-    for name in _datamodules():
-        yield getattr(datamodules, name)
+    for name in DATA:
+        yield getattr(zoo.data, name)
     for module, names in LIGHTNING.items():
         for name in names:
             yield getattr(import_module(module), name)
@@ -181,20 +178,6 @@ def _classes() -> Iterator[type]:
             public = inspect.isclass(cls) and not cls.__name__.startswith("_")
             if public and issubclass(cls, base) and cls is not base:
                 yield cls
-
-
-def _datamodules() -> list[str]:
-    """Names of the DataModules, without what else the package exports."""
-    from lightning.pytorch import LightningDataModule
-
-    import datamodules
-
-    return [
-        name
-        for name in datamodules.__all__
-        if inspect.isclass(cls := getattr(datamodules, name))
-        and issubclass(cls, LightningDataModule)
-    ]
 
 
 def _paths_of(cls: type) -> set[str]:
@@ -230,5 +213,5 @@ def _specs(value: Any) -> Iterator[dict[str, Any]]:
             left += item
 
 
-_KNOWN = ("zoo", "datamodules", "lightning", "torch", *sys.stdlib_module_names)
+_KNOWN = ("zoo", "lightning", "torch", *sys.stdlib_module_names)
 _settled: list[set[str]] = []  # for which own packages; the parser's settings hold for a process

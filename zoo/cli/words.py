@@ -1,6 +1,5 @@
 """What was meant: the same names in other words, resolved before the parser sees them."""
 
-import importlib
 import itertools
 from collections import deque
 from collections.abc import Iterable
@@ -8,8 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from zoo.loading import current_path
 from zoo.recipes import list_configs, resolve_config
-from zoo.registry import MODELS, TRAINER_VERBS, nearest
+from zoo.registry import DATA, MODELS, TRAINER_VERBS, nearest
 
 # Other names of arguments, as other libraries have them, and what they are here.
 SYNONYMS = {
@@ -61,9 +61,7 @@ def names_of(group: str) -> list[str]:
     """The classes that `--model` or `--data` takes by name."""
     if group == "model":
         return list(MODELS)
-    datamodules = importlib.import_module("datamodules")
-    found = ((name, getattr(datamodules, name)) for name in datamodules.__all__)
-    return [name for name, cls in found if hasattr(cls, "setup") and name != "ImageData"]
+    return list(DATA)
 
 
 def meant(verb: str, arguments: list[str]) -> list[str]:
@@ -130,7 +128,7 @@ def with_folder(arguments: list[str], run_dir: Path) -> list[str]:
 def _class(group: str, name: str) -> str:
     """The class of this name, whatever its capitals; class paths and YAML as they are."""
     if not name.isidentifier():
-        return name
+        return current_path(name)
     known = names_of(group)
     same = [n for n in known if n.lower() == name.lower()]
     if not same and group == "model":

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from datamodules.vocabulary import Vocabulary
+from zoo.data.text.vocabulary import Vocabulary
 from zoo.flash.module_lm import FlashLM
 from zoo.loading import load
 from zoo.ranges import Count, PositiveShare, Seed, Temperature

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from datamodules.language import NO_TARGET, StreamBatch, Text
-from datamodules.vocabulary import Vocabulary
+from zoo.data.text.language import NO_TARGET, StreamBatch, Text
+from zoo.data.text.vocabulary import Vocabulary
 from zoo.flash.attention import GlobalNorm
 from zoo.flash.averages import PredictionAverages
 from zoo.flash.block import NormName

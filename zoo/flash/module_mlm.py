@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from datamodules.masked import MaskedBatch, MaskedSentences
-from datamodules.vocabulary import Vocabulary
+from zoo.data.text.masked import MaskedBatch, MaskedSentences
+from zoo.data.text.vocabulary import Vocabulary
 from zoo.flash.attention import GlobalNorm
 from zoo.flash.averages import PredictionAverages
 from zoo.flash.block import NormName

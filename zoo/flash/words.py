@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datamodules.vocabulary import Vocabulary
+from zoo.data.text.vocabulary import Vocabulary
 
 
 class Words(nn.Module):

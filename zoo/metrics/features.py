@@ -1,6 +1,5 @@
 """Feature extractors by name, each with the hash of its weights."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.metrics.feature_net import FeatureNet
+from zoo.untrusted import sha256
 
 ASSETS = Path(__file__).parent / "assets"
 FEATURE_NETS = ("digits-net", "mnist-net", "fashion-net", "cifar-net")
@@ -73,12 +73,6 @@ class Extractor:
             )
 
 
-def file_sha256(path: Path) -> str:
-    """Hash of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def load_feature_net(path: Path) -> tuple[FeatureNet, dict[str, str]]:
     """A net that `zoo.metrics.train_features` has written, and what is known about it."""
     from safetensors import safe_open
@@ -116,10 +110,10 @@ def load_extractor(
     if name == "inception":
         from zoo.metrics.inception import load_inception
 
-        inception, sha256 = load_inception(weights, device)
+        inception, digest = load_inception(weights, device)
         return Extractor(
             name=name,
-            sha256=sha256,
+            sha256=digest,
             channels=3,
             size=(299, 299),
             resize="bilinear as in TensorFlow 1",
@@ -144,7 +138,7 @@ def load_extractor(
 
     return Extractor(
         name=name,
-        sha256=file_sha256(path),
+        sha256=sha256(path),
         channels=int(about["channels"]),
         size=(height, width),
         resize="bilinear with antialiasing",

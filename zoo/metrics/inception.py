@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.metrics.features import file_sha256
+from zoo.untrusted import sha256
 
 # The same content under two names: as torch-fidelity and torchmetrics, and as pytorch-fid call it.
 FILES = (
@@ -62,10 +62,10 @@ def load_inception(
         ValueError: The file is not the published one.
     """
     path = find_weights(weights)
-    sha256 = file_sha256(path)
-    if not sha256.startswith(SHA256_PREFIX):
+    found = sha256(path)
+    if not found.startswith(SHA256_PREFIX):
         raise ValueError(
-            f"{path} is not the published Inception file (sha256 {sha256[:8]}..., expected "
+            f"{path} is not the published Inception file (sha256 {found[:8]}..., expected "
             f"{SHA256_PREFIX}...): its FID would not be comparable; fetch {FILES[0]} again"
         )
     try:
@@ -82,4 +82,4 @@ def load_inception(
     copy.seek(0)
     net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=copy)
     net.to(device)
-    return lambda images: net(images)[0], sha256
+    return lambda images: net(images)[0], found

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules import MNIST, Digits, FashionMNIST, ImageData, ImageFolder
-from datamodules.pixels import coin_flips, to_float
+from zoo.data import MNIST, Digits, FashionMNIST, ImageData, ImageFolder
+from zoo.data.images.pixels import coin_flips, to_float
 from zoo.metrics.feature_net import FeatureNet
 from zoo.metrics.features import ASSETS, FEATURE_NETS, load_feature_net
 

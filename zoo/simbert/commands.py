@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from zoo.cli.commands import device_of
-from zoo.cli.memory import check_memory
 from zoo.files import replacing
-from zoo.loading import load
+from zoo.loading import device_of, load
+from zoo.memory import check_memory
 from zoo.ranges import Count, PositiveShare, Range, Seed, Share, Temperature, Whole
 from zoo.reading import numbered_lines
 from zoo.simbert.encoder import Encoder

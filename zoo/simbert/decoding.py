@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zoo.data.sentences.batches import padded
+from zoo.data.sentences.tokenizer import MAX_LENGTH
 from zoo.layers.counter_rng import uniform
-from zoo.simbert.batches import padded
 from zoo.simbert.cache import KeyValueCache
 from zoo.simbert.encoder import padding_mask
 from zoo.simbert.sentences import evaluating
-from zoo.simbert.tokenizer import MAX_LENGTH
 
 if TYPE_CHECKING:
     from zoo.simbert.module import SimBERT

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.simbert.batches import LabelledBatch, TextBatch
+from zoo.data.sentences.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.losses import paired_cosines
 

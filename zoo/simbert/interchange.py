@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.simbert.tokenizer import SPECIAL, Tokenizer, read_tokens
+from zoo.data.sentences.tokenizer import SPECIAL, Tokenizer, read_tokens
 from zoo.simbert.training import make_encoder
 from zoo.untrusted import check_tensors, read_json_object, read_safetensors, read_torch
 

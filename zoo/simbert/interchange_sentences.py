@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zoo.data.sentences.tokenizer import Tokenizer
 from zoo.simbert.interchange import (
     EXPORTERS,
     TOKENIZER,
@@ -26,7 +27,6 @@ from zoo.simbert.interchange import (
     write_config,
     write_tokenizer,
 )
-from zoo.simbert.tokenizer import Tokenizer
 from zoo.untrusted import read_json, read_json_object
 
 

@@ -16,10 +16,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
+from zoo.data.sentences.rows import Problems
 from zoo.files import replacing
 from zoo.reading import numbered_lines, parsed
 from zoo.simbert.catalogues import catalogue_files, catalogue_groups
-from zoo.simbert.rows import Problems
 
 Kind = Literal["answers", "documents", "catalogues"]
 _END = re.compile(r"(?<=[。！？!?；;\n])|(?<=\. )")

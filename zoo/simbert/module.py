@@ -6,16 +6,16 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from zoo.data.sentences.batches import LabelledBatch, TextBatch
+from zoo.data.sentences.tokenizer import Tokenizer
 from zoo.loading import class_path
 from zoo.ranges import BelowOne, Count, Depth, NonNegative, Positive, Whole, check_ranges
-from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions, unilm_mask
 from zoo.simbert.evaluation import SentenceNumbers
 from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import Contrast, contrastive, over_prefixes
 from zoo.simbert.paraphrase import generation_numbers, paraphrase, paraphrases
 from zoo.simbert.sentences import encode, predict_step, similar, similarity
-from zoo.simbert.tokenizer import Tokenizer
 from zoo.simbert.training import (
     adamw,
     check_training,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional as F
 
+from zoo.data.sentences.tokenizer import MAX_LENGTH
 from zoo.simbert.decoding import beam_search, sample
 from zoo.simbert.sentences import checked, encode, evaluating, length_of, rows_vectors
-from zoo.simbert.tokenizer import MAX_LENGTH
 
 if TYPE_CHECKING:
     from zoo.simbert.module import SimBERT

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data.sentences.batches import LabelledBatch, TextBatch
 from zoo.loading import load
 from zoo.ranges import BelowOne, Count, Depth, NonNegative, Positive, Whole, check_ranges
-from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Encoder, Pooler, Positions
 from zoo.simbert.losses import Contrast, cosine_matching, over_prefixes
 from zoo.simbert.module import Objective, SimBERT

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from zoo.simbert.batches import LabelledBatch, TextBatch, padded
+from zoo.data.sentences.batches import LabelledBatch, TextBatch, padded
 from zoo.simbert.index import SentenceIndex
 
 if TYPE_CHECKING:

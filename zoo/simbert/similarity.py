@@ -6,9 +6,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from zoo.data.sentences.batches import LabelledBatch, TextBatch
+from zoo.data.sentences.tokenizer import Tokenizer
 from zoo.loading import class_path
 from zoo.ranges import BelowOne, Count, Depth, Finite, NonNegative, Positive, Whole, check_ranges
-from zoo.simbert.batches import LabelledBatch, TextBatch
 from zoo.simbert.encoder import Pooler, Positions
 from zoo.simbert.evaluation import SentenceNumbers
 from zoo.simbert.gradcache import in_chunks
@@ -21,7 +22,6 @@ from zoo.simbert.losses import (
     sbert,
 )
 from zoo.simbert.sentences import encode, predict_step, similar, similarity, source_vectors
-from zoo.simbert.tokenizer import Tokenizer
 from zoo.simbert.training import adamw, check_training, make_encoder, prepare
 from zoo.training.distributed import gather_with_grad
 from zoo.training.log import log_every

@@ -1,5 +1,6 @@
 """What a run needs around the model; the only package that touches the Trainer's internals."""
 
+from zoo.layers.seeds import mix
 from zoo.training.changes import Changes
 from zoo.training.checkpoint import AtomicCheckpointIO, Checkpoint
 from zoo.training.csv import MetricsCSV
@@ -12,7 +13,6 @@ from zoo.training.progress import StepProgressBar
 from zoo.training.record import RunRecord
 from zoo.training.resume import Resume
 from zoo.training.rng import StepRNG
-from zoo.training.seeds import mix
 from zoo.training.stop import Stopped
 from zoo.training.told import ToldData
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datamodules.pixels import to_uint8
+from zoo.data.images.pixels import to_uint8
 from zoo.files import replacing
 
 _GAP = 2  # pixels of grey between images

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from zoo.training.seeds import mix
+from zoo.layers.seeds import mix
 
 
 class StepRNG(Callback):

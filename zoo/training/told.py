@@ -2,7 +2,7 @@
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules.described import tell
+from zoo.data.described import tell
 
 
 class ToldData(Callback):

@@ -13,7 +13,12 @@ from torch import Tensor
 from zoo.files import replacing
 from zoo.training.averages import Averages
 from zoo.vae.baselines import PixelFrequencies
-from zoo.vae.density import DensityEstimate, estimate_log_density, evaluating, sample_noise
+from zoo.vae.density.importance import (
+    DensityEstimate,
+    estimate_log_density,
+    evaluating,
+    sample_noise,
+)
 from zoo.vae.diagnostics import LatentArrays, LatentStatistics, knn_votes, show_arrays
 
 if TYPE_CHECKING:

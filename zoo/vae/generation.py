@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.layers.counter_rng import normal, uniform
-from zoo.vae.density import evaluating
+from zoo.vae.density.importance import evaluating
 
 if TYPE_CHECKING:
     from zoo.vae.image_vae import ImageVAE

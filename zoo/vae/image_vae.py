@@ -20,7 +20,7 @@ from zoo.vae.likelihoods import make_likelihood
 from zoo.vae.networks import draw_the_mean, glorot, make_networks
 from zoo.vae.optimizer import multipliers
 from zoo.vae.posteriors import Posterior
-from zoo.vae.spherical import SphericalHead
+from zoo.vae.sphere.head import SphericalHead
 
 Binarization = Literal["none", "dynamic", "threshold"]
 

@@ -5,7 +5,7 @@ from zoo.vae.bounds import Objective
 from zoo.vae.image_vae import Binarization, ImageVAE
 from zoo.vae.likelihoods import LikelihoodName, Scale
 from zoo.vae.networks import Activation, Init, NetworkName
-from zoo.vae.spherical import Concentration, SphericalHead
+from zoo.vae.sphere.head import Concentration, SphericalHead
 
 
 class VMFVAE(ImageVAE):

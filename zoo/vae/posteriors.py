@@ -11,7 +11,7 @@ from typing import Literal, Protocol, Self
 import torch
 from torch import Tensor
 
-from zoo.vae.bessel import kl_to_uniform
+from zoo.vae.sphere.bessel import kl_to_uniform
 from zoo.vae.von_mises_fisher import VonMisesFisher
 
 Space = Literal["euclidean", "sphere"]

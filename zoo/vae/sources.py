@@ -1,24 +1,21 @@
 """What the verbs work on: a split of a checkpoint's data or a recipe's, or images of one's own."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-import yaml
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from datamodules.decoding import decode, open_picture
-from datamodules.described import tell, tell_lines
-from datamodules.image_data import ImageBatch, ResidentImages
-from datamodules.image_files import ImageFiles
-from datamodules.image_formats import is_picture
-from datamodules.loader import epoch_loader
-from datamodules.pixels import to_float
-from zoo.loading import find_checkpoint, read_checkpoint
+from zoo.data.described import tell, tell_lines
+from zoo.data.images.base import ImageBatch, ResidentImages
+from zoo.data.images.decoding import decode, open_picture
+from zoo.data.images.files import ImageFiles
+from zoo.data.images.pixels import to_float
+from zoo.data.images.suffixes import is_picture
+from zoo.data.loader import epoch_loader
+from zoo.data_of import make_data, named_data, recorded_data
 
 SplitName = Literal["train", "val", "test"]
 
@@ -81,10 +78,10 @@ def open_source(
         dataset = ResidentImages(grey, torch.zeros(len(grey), dtype=torch.int64))
         title = f"images in {path} (as {_by(shape)})"
         return Source(dataset, lambda batch: _to_float(batch, levels), title, names)
-    spec = _recorded(Path(ckpt)) if data is None else _named(data)
+    spec = recorded_data(Path(ckpt)) if data is None else named_data(data)
     if root is not None:
         spec = {**spec, "init_args": {**spec.get("init_args", {}), "root": root}}
-    module = _instantiate(spec)
+    module = make_data(spec)
     try:
         dataset = module.split(split)
     except (FileNotFoundError, ValueError) as error:
@@ -223,63 +220,6 @@ def _by(shape: Any) -> str:
 
 def _name(spec: dict[str, Any]) -> str:
     return str(spec["class_path"]).rpartition(".")[2]
-
-
-def _recorded(ckpt: Path) -> dict[str, Any]:
-    """The data section of a checkpoint's config."""
-    file = find_checkpoint(ckpt)
-    if file.is_dir():
-        raise ValueError(f"{file} is an export, which does not know its data: give --data")
-    checkpoint = read_checkpoint(file)
-    spec = checkpoint.get("zoo_config", {}).get("data")
-    own = checkpoint.get("datamodule_hyper_parameters", {})
-    if not spec and "_class_path" in own:
-        arguments = {key: value for key, value in own.items() if not key.startswith("_")}
-        spec = {"class_path": own["_class_path"], "init_args": arguments}
-    if not isinstance(spec, dict) or "class_path" not in spec:
-        raise ValueError(f"{file} does not say what data it was trained on: give --data")
-    return spec
-
-
-def _named(data: str) -> dict[str, Any]:
-    """A DataModule by its name, or the data section of a config."""
-    import datamodules
-    from zoo.recipes import list_configs, resolve_config
-    from zoo.registry import nearest
-
-    known = {name.lower(): name for name in datamodules.__all__}
-    is_class = "." in data and "/" not in data and not data.endswith((".yaml", ".yml"))
-    if data.lower() in known or is_class:
-        return {"class_path": known.get(data.lower(), data)}
-    try:
-        files, _ = resolve_config(data)
-    except FileNotFoundError as error:
-        names = [n for n in datamodules.__all__ if hasattr(getattr(datamodules, n), "split")]
-        hint = nearest(data, [*names, *list_configs()])
-        if not hint.startswith("did you mean"):
-            hint = f"DataModules are {', '.join(names)}; zoo list shows the configs"
-        raise FileNotFoundError(
-            f"--data {data}: no such folder, .zip, .npy, DataModule or config: {hint}"
-        ) from error
-    file = files[0]  # what lies over a recipe leaves its data as they are
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    spec = (content or {}).get("data") if isinstance(content, dict) else None
-    if not isinstance(spec, dict) or "class_path" not in spec:
-        raise ValueError(f"--data {data}: {file} has no data section")
-    return spec
-
-
-def _instantiate(spec: dict[str, Any]) -> Any:
-    """The DataModule of a config's data section; only of packages that configs may name."""
-    import datamodules  # noqa: F401  # so that a bare name is found
-    from zoo.cli.parser import ZooParser
-    from zoo.cli.trusted import restrict_imports
-
-    restrict_imports()
-    parser = ZooParser()
-    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
-    parsed = parser.parse_args([f"--data={json.dumps(spec)}"])
-    return parser.instantiate_classes(parsed).data
 
 
 def grey_levels(images: np.ndarray, levels: int) -> Tensor:

@@ -1,9 +1,10 @@
 """The von Mises-Fisher law and the uniform law on the sphere, as torch Distributions.
 
 Density C_d(kappa) e^{kappa <mu, z>} on S^{d-1} (kexue.fm/archives/8404; Davidson et al., arXiv
-1804.00891). A draw is z = w mu + sqrt(1 - w^2) v with w = <mu, z> from `zoo.vae.quantile` and v
-uniform on the unit sphere orthogonal to mu: no rejection, and exact pathwise gradients in mu and
-kappa. Numbers of one draw are computed in float64 whatever the dtype, so autocast changes nothing.
+1804.00891). A draw is z = w mu + sqrt(1 - w^2) v with w = <mu, z> from `zoo.vae.sphere.quantile`
+and v uniform on the unit sphere orthogonal to mu: no rejection, and exact pathwise gradients in mu
+and kappa. Numbers of one draw are computed in float64 whatever the dtype, so autocast changes
+nothing.
 """
 
 import math
@@ -14,9 +15,9 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.kl import register_kl
 
-from zoo.vae import bessel
-from zoo.vae.draw import Draw
-from zoo.vae.tables import floating, wide
+from zoo.vae.sphere import bessel
+from zoo.vae.sphere.draw import Draw
+from zoo.vae.sphere.tables import floating, wide
 
 
 class _Sphere(constraints.Constraint):

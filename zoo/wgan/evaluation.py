@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.layers.counter_rng import normal
 from zoo.training.averages import Averages
-from zoo.wgan.lipschitz import Evaluated
+from zoo.wgan.constraints.weights import Evaluated
 from zoo.wgan.objectives import CTransform
 from zoo.wgan.toys import toy_metrics
 from zoo.wgan.transport import exact_w1

@@ -15,10 +15,10 @@ from zoo.training.averages import Averages
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.optim import may_fuse, piecewise_linear
 from zoo.wgan import evaluation
-from zoo.wgan.constraints import Lipschitz, make_constraint
-from zoo.wgan.layers import Activation, Init
-from zoo.wgan.lipschitz import Evaluated
-from zoo.wgan.networks import Network, make_networks
+from zoo.wgan.constraints.by_name import Lipschitz, make_constraint
+from zoo.wgan.constraints.weights import Evaluated
+from zoo.wgan.networks.by_name import Network, make_networks
+from zoo.wgan.networks.layers import Activation, Init
 from zoo.wgan.objectives import ObjectiveName, make_objective
 from zoo.wgan.steps import average_over_processes, critic_step_loss
 

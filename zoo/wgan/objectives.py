@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.layers.precision import at_least_float32
 from zoo.training.distributed import gather_with_grad
-from zoo.wgan.gradient import Critic
+from zoo.wgan.constraints.gradient import Critic
 from zoo.wgan.transport import dual_loss, dual_value, pairwise_cost, transform
 
 ObjectiveName = Literal["wasserstein", "hinge", "ns", "c_transform", "c_eps_transform"]

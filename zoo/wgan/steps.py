@@ -7,8 +7,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from zoo.training.distributed import processes
-from zoo.wgan.gradient import Critic
-from zoo.wgan.lipschitz import Evaluated, Unconstrained
+from zoo.wgan.constraints.gradient import Critic
+from zoo.wgan.constraints.weights import Evaluated, Unconstrained
 from zoo.wgan.objectives import Objective
 
 

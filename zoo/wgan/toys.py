@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from datamodules.toy2d import ToyName, mixture
+from zoo.data.toy2d import ToyName, mixture
 from zoo.wgan.transport import exact_w1
 
 RADIUS = 0.1  # of a mode, for its coverage: a seventh of the least distance between centres
@@ -14,7 +14,7 @@ _SHARE = 20 / 2500  # of the samples that make a mode count as covered
 
 
 def toy_metrics(samples: Tensor, name: ToyName, reference: Tensor) -> dict[str, float]:
-    """Metrics of samples of a distribution of `datamodules.Toy2D`.
+    """Metrics of samples of a distribution of `zoo.data.Toy2D`.
 
     Where there are modes: `modes`, how many have at least 20 of 2,500 samples (or that share)
     within `RADIUS`; `near`, the share of samples within `RADIUS` of a mode; `high_quality`, within

@@ -1,0 +1,1 @@
+"""Images: published data sets, folders and archives of one's own."""

@@ -1,0 +1,227 @@
+"""Which split and which class the paths of images mean: the layouts that are known, by name."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from zoo.data.images.base import Split
+
+Parts = tuple[str, ...]
+Folders = Literal["auto", "splits", "classes"]
+
+_WORDS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "eval"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+# train, Training, train2017 (COCO), imgs_train, test-set, test1 (Kaggle), trainA (CycleGAN)
+_SPLIT = re.compile(
+    r"(?:(?:images?|imgs?|data)[-_. ]?)?"
+    rf"(?P<word>{'|'.join(sorted(_WORDS, key=len, reverse=True))})"
+    r"(?:[-_. ]?(?P<domain>(?-i:[AB]))|"
+    r"(?:[-_. ]?(?:images?|imgs?|data|set|split))?(?:[-_. ]?\d{1,4})?)",
+    re.IGNORECASE,
+)
+_PICTURES = frozenset("image images img imgs input inputs jpegimages photos pictures".split())  # noqa: SIM905
+_TARGETS = frozenset(
+    "annotation annotations ground_truth groundtruth gt label labels labelsmask mask masks "  # noqa: SIM905
+    "segmentation segmentations segmentationclass segmentationobject target targets".split()
+)
+_FEW = 0.01  # of the images; so many may lie beside class folders as strays
+
+
+@dataclass
+class Layout:
+    """Images by split and class.
+
+    Args:
+        splits: Of each split with a folder: each file's path below the split's folder.
+        classes: Names of the classes; none where there are no class folders.
+        class_of: The class of each file that has one.
+        unlabelled: Splits whose images have no class, though there are classes.
+        left_out: Files that are no part of it.
+        notes: What was understood, where it could have been understood in another way.
+    """
+
+    splits: dict[Split, dict[str, Parts]]
+    classes: list[str] = field(default_factory=list)
+    class_of: dict[str, str] = field(default_factory=dict)
+    unlabelled: set[Split] = field(default_factory=set)
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def split_of(folder: str) -> tuple[Split, str | None] | None:
+    """The split that a folder is named after, and the domain of a pair of them (trainA, trainB)."""
+    match = _SPLIT.fullmatch(folder)
+    return None if match is None else (_WORDS[match["word"].lower()], match["domain"])
+
+
+def _named_after_splits(folders: list[str]) -> dict[str, tuple[Split, str | None]]:
+    """The folders that are named after a split, all of them with a prefix if they share it."""
+    named = {folder: split for folder in folders if (split := split_of(folder))}
+    if not named and len(folders) > 1:  # mnist_train, mnist_test
+        parts = [re.fullmatch(r"(.*[-_. ])(.+)", folder) for folder in folders]
+        splits = {match[0]: split_of(match[2]) for match in parts if match}
+        if all(parts) and all(splits.values()) and len({match[1] for match in parts if match}) == 1:
+            named = {folder: split for folder, split in splits.items() if split}
+    return named
+
+
+def sort_files(names: Iterable[str], root: object, folders: Folders = "auto") -> Layout:
+    """Sorts the images of `root` into splits and classes by their paths.
+
+    Args:
+        names: Paths relative to the root.
+        root: For messages.
+        folders: Whether the first folders are splits or classes; auto tells them by their names.
+
+    Raises:
+        ValueError: The paths can be understood in two ways, or are of segmentation.
+    """
+    paths = _unwrapped({name: PurePosixPath(name).parts for name in names})
+    first: dict[str, list[str]] = defaultdict(list)
+    for name, parts in paths.items():
+        first[parts[0] if len(parts) > 1 else ""].append(name)
+    first.pop("", None)
+    named = _named_after_splits(list(first))
+
+    if folders == "classes" or (folders == "auto" and not named):
+        inner = _splits_inside(paths, root) if folders == "auto" else None
+        layout = inner or Layout({"train": paths})
+    elif folders == "splits" and not named:
+        raise ValueError(f"{root} has no folder train: leave out --data.folders splits")
+    elif folders == "splits" or len(named) == len(first):
+        layout = _by_split(paths, named)
+    else:
+        layout = _mixed(paths, list(first), list(named), root)
+    return _with_classes(layout, root)
+
+
+def _unwrapped(paths: dict[str, Parts]) -> dict[str, Parts]:
+    """The paths without the folders that all images lie in; archives often have one."""
+    while len({p[0] for p in paths.values()}) == 1 and min(map(len, paths.values())) > 1:
+        if split_of(next(iter(paths.values()))[0]):
+            break
+        paths = {name: parts[1:] for name, parts in paths.items()}
+    return paths
+
+
+def _by_split(paths: dict[str, Parts], named: dict[str, tuple[Split, str | None]]) -> Layout:
+    """Folders that are splits; of trainA, trainB the letter is the class."""
+    layout = Layout({})
+    for name, parts in paths.items():
+        if len(parts) == 1 or parts[0] not in named:
+            layout.left_out.append(name)
+            continue
+        split, domain = named[parts[0]]
+        rest = parts[1:] if domain is None else (domain.upper(), *parts[1:])
+        layout.splits.setdefault(split, {})[name] = rest
+    return layout
+
+
+def _splits_inside(paths: dict[str, Parts], root: object) -> Layout | None:
+    """Splits inside of class folders (bottle/train, bottle/test), if that is the layout."""
+    inner = {name: split_of(parts[1]) if len(parts) > 2 else None for name, parts in paths.items()}
+    if not {"train", "test", "val"} & {found[0] for found in inner.values() if found}:
+        return None
+    if not all(inner.values()):
+        example = next(parts for name, parts in paths.items() if inner[name])
+        raise ValueError(
+            f"{root}: {'/'.join(example[:2])} is named after a split inside of a folder, and not "
+            "all folders have such: make folders train, val and test in it, or say what its first "
+            "folders are by --data.folders classes"
+        )
+    layout = Layout({}, notes=["splits are the folders inside of the class folders"])
+    for name, parts in paths.items():
+        found = inner[name]
+        assert found is not None
+        layout.splits.setdefault(found[0], {})[name] = (parts[0], *parts[2:])
+    return layout
+
+
+def _mixed(paths: dict[str, Parts], first: list[str], named: list[str], root: object) -> Layout:
+    """Folders of which some are named after splits: one among like ones is a class (a train)."""
+    others = [folder for folder in first if folder not in named]
+    depths = {folder: set[int]() for folder in first}
+    for parts in paths.values():
+        if len(parts) > 1:
+            depths[parts[0]].add(len(parts))
+    alike = all(depth == {2} for depth in depths.values())
+    if len(named) == 1 and len(others) > 1 and alike:
+        return Layout(
+            {"train": paths}, notes=[f"{named[0]}/ is taken for a class, as {others[0]}/ is"]
+        )
+    raise ValueError(
+        f"{root} has folders that are named after splits ({_some(named)}) beside others "
+        f"({_some(others)}): say what they are by --data.folders classes (all are classes) or "
+        "--data.folders splits (the others are left out)"
+    )
+
+
+def _with_classes(layout: Layout, root: object) -> Layout:
+    """Adds the classes, which are the first folders of the training images."""
+    inner = {split: _inside(group) for split, group in layout.splits.items()}
+    for split, group in layout.splits.items():
+        _refuse_targets(group, f"{root}: {split}" if len(layout.splits) > 1 else str(root))
+    leading: Split | None = "train" if "train" in inner else next(iter(inner), None)
+    known = set(_classes(inner[leading])) if leading is not None else set()
+    classes = set(known)
+    for split, group in inner.items() if known else ():
+        found = _classes(group)
+        if not found:
+            layout.unlabelled.add(split)
+            continue
+        classes.update(found)
+        for name, parts in group.items():
+            if len(parts) > 1:
+                layout.class_of[name] = parts[0]
+            else:
+                layout.left_out.append(name)
+                del layout.splits[split][name]
+        if unseen := sorted(set(found) - known):
+            layout.notes.append(f"classes of {split} that {leading} has not: {_some(unseen)}")
+    layout.classes = sorted(classes)
+    return layout
+
+
+def _inside(group: dict[str, Parts]) -> dict[str, Parts]:
+    """The paths of a split without a folder that only says that it holds images."""
+    first = {parts[0] for parts in group.values()}
+    deep = min(map(len, group.values())) > 1
+    if deep and len(first) == 1 and first.pop().lower() in _PICTURES:
+        return {name: parts[1:] for name, parts in group.items()}
+    return dict(group)
+
+
+def _classes(group: dict[str, Parts]) -> set[str]:
+    """Names of the class folders of a split; none if it has none, but for a few strays."""
+    loose = sum(len(parts) == 1 for parts in group.values())
+    classes = {parts[0] for parts in group.values() if len(parts) > 1}
+    return classes if loose <= max(1, _FEW * len(group)) else set()
+
+
+def _refuse_targets(group: dict[str, Parts], where: str) -> None:
+    """Segmentation has pictures in one folder and what is to be found in them in another."""
+    folders = {parts[0] for parts in group.values() if len(parts) > 1}
+    targets = sorted(f for f in folders if f.lower().replace("-", "_") in _TARGETS)
+    pictures = sorted(f for f in folders if f.lower() in _PICTURES)
+    stems = {folder: set[str]() for folder in folders}
+    for parts in group.values():
+        if targets and len(parts) > 1:
+            stems[parts[0]].add(parts[-1].rpartition(".")[0])
+    for folder in sorted(folders.difference(targets, pictures) if targets else ()):
+        if len(stems[folder] & stems[targets[0]]) > len(stems[targets[0]]) / 2:
+            pictures.append(folder)
+    if targets and pictures:
+        raise ValueError(
+            f"{where} has {targets[0]}/ beside {pictures[0]}/, as data of segmentation have: give "
+            f"the pictures alone, the folder {pictures[0]}, as --data.root"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(f"{name}/" for name in names[:4]) + (", ..." if len(names) > 4 else "")

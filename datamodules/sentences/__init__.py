@@ -1,0 +1,1 @@
+"""Sentences: groups that say the same, and labelled pairs."""

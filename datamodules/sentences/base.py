@@ -1,0 +1,351 @@
+"""What all DataModules of sentences share: files, evaluation pairs, vocabulary, loaders."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from zoo.data.loader import Batches, EpochLoader, EpochSampler
+from zoo.data.sentences.files import Labelled, Reading, SentenceFile, read_file
+from zoo.data.sentences.labels import check_labels
+from zoo.data.sentences.noise import segmenter
+from zoo.data.sentences.sets import LabelledSet, TextSampler
+from zoo.data.sentences.sources import EMBEDDED, Source, embedded, named, scanned
+from zoo.data.sentences.tokenizer import Tokenizer, pad_tokens, read_tokens, train_tokens
+
+Split = Literal["train", "val", "test"]
+_VAL_OF_EVALUATED = 0.3  # share of the pairs of an evaluation file that validation has
+_SHOWN = 12  # files that the account of the data spells out
+_MEASURED = 10_000  # sentences whose lengths are looked at
+
+
+def fraction(text: str) -> float:
+    """A fixed pseudo-random number in [0, 1) of a text, the same on every machine."""
+    digest = blake2b(text.encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big") / 2**56
+
+
+def families(groups: Iterable[Sequence[str]]) -> list[int]:
+    """For each group the first group that it is linked to by sentences in common."""
+    parent: list[int] = []
+    owner: dict[str, int] = {}
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, group in enumerate(groups):
+        parent.append(i)
+        for text in group:
+            a, b = sorted((root(owner.setdefault(text, i)), root(i)))
+            parent[b] = a
+    return [root(i) for i in range(len(parent))]
+
+
+class SentenceData(LightningDataModule, ABC):
+    """Texts for a sentence model, as token batches in the model's own vocabulary.
+
+    A model without a vocabulary takes `vocabulary(size)`; one that has its own (from a checkpoint)
+    sets `tokenizer`. Sentences that occur in the evaluation files are taken out of the training
+    items, so that the numbers are of unseen sentences.
+
+    Args:
+        root: Folder of the files, or a file.
+        files: Names of the files; all that can be read in `root` if not given.
+        reading: What the user says of their columns and labels.
+        evaluate: Files of labelled pairs to judge the cosine by, under short names: 30 % of
+            their pairs, by a fixed hash of the first sentence, are val and the others test.
+        batch_size: Training items (pairs, sentences) a step and process.
+        val_batch_size: Items a step and process in evaluation; `batch_size` if not given.
+        max_length: Most tokens of a sentence, [CLS] and [SEP] included; the model's own, or 64, if
+            not given.
+        vocab: A vocab.txt for a model without a vocabulary; characters of the training items if
+            not given.
+        lower: Lower-case, and drop accents, in a new vocabulary.
+        seed: Seed of the order, the choices and the noise.
+        num_workers: Processes that make batches.
+        limit: Train on the first so many items of each file only, for short runs.
+
+    Raises:
+        ValueError: A count is not positive.
+    """
+
+    purpose: Literal["similar", "labelled", "mlm", "simcse"]
+    """What its training items are for; a model checks it."""
+    single = False
+    """Whether files of single sentences are taken."""
+
+    def __init__(
+        self,
+        *,
+        root: str | None,
+        files: list[str] | str | None,
+        reading: Reading,
+        evaluate: dict[str, str] | None,
+        batch_size: int,
+        val_batch_size: int | None,
+        max_length: int | None,
+        vocab: str | None,
+        lower: bool,
+        seed: int,
+        num_workers: int,
+        limit: int | None,
+    ) -> None:
+        super().__init__()
+        if max_length is not None and max_length < 4:
+            raise ValueError(f"--data.max_length={max_length}: [CLS] and [SEP] leave no room")
+        if reading.columns is not None and len(reading.columns) not in (2, 3):
+            raise ValueError(
+                f"--data.columns={list(reading.columns)}: name the columns of both sentences, and "
+                "of the label"
+            )
+        check_labels(reading.labels, reading.scale)
+        self.root, self.evaluate, self.reading = root, evaluate or {}, reading
+        self.files = [files] if isinstance(files, str) else files
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self.max_length, self.vocab, self.lower = max_length, vocab, lower
+        self.seed, self.num_workers, self.limit = seed, num_workers, limit
+        self.tokenizer: Tokenizer | None = None
+        self.told: list[str] = []
+        self._given: set[str | None] = set()
+        self._labelled: dict[Split, dict[str, list[Labelled]]] | None = None
+
+    def path(self, name: str) -> Path:
+        """The file of this name in `root`; `pawsx-zh-dev` is embedded.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        return embedded() if name == EMBEDDED else named(self.root, name)
+
+    def sources(self) -> list[Source]:
+        """The training files, with the split that a name in `root` says.
+
+        Raises:
+            FileNotFoundError: There is no such file, or none in the folder that can be read.
+        """
+        if self.files is not None:
+            return [Source(self.path(name), None) for name in self.files]
+        if self.root is None:
+            return [Source(embedded(), None)]
+        found, left_out = scanned(Path(self.root), single=self.single)
+        self.told += left_out
+        return found
+
+    def read_sources(self) -> list[tuple[Source, SentenceFile]]:
+        """The training files, read.
+
+        Of a folder, files of val or test without labels are left out where those of train have
+        some, as the test files of a benchmark are whose labels are kept back.
+        """
+        files = [(source, self._read(source)) for source in self.sources()]
+        labelled = any(file.has_labels for source, file in files if source.split is None)
+        kept = []
+        for source, file in files:
+            if labelled and source.split is not None and not file.has_labels and file.pairs:
+                self.told.append(f"left out: {source.path.name} (its pairs have no labels)")
+            else:
+                kept.append((source, file))
+        self._given = {source.split for source, _ in kept}
+        return kept
+
+    def shares_without_files(self, shares: tuple[float, float]) -> tuple[float, float]:
+        """The shares that val and test have of the training files: none where a file is theirs."""
+        val, test = shares
+        return 0 if "val" in self._given else val, 0 if "test" in self._given else test
+
+    def nothing_left(self, what: str) -> str:
+        """The mistake of data without a training item."""
+        read = "; ".join(self.told[:_SHOWN])
+        return f"no {what} is left to train on: give more --data.files ({read})"
+
+    def _read(self, source: Source) -> SentenceFile:
+        kept_back = source.split is not None  # perhaps
+        return read_file(source.path, self.reading, single=self.single, unlabelled=kept_back)
+
+    @property
+    def length(self) -> int:
+        """Tokens at which sentences are cut: `max_length`, or what the model was trained with."""
+        return self.max_length or self.words().length
+
+    def counts(self) -> list[str]:
+        """The items of each split, in words."""
+        return []
+
+    def describe(self) -> list[str]:
+        """What was read, for the block at the start of a verb."""
+        where = "the embedded PAWS-X pairs (no --data.root was given)"
+        if self.root is not None or self.files not in (None, [EMBEDDED]):
+            where = f"sentences of {self.root or ', '.join(self.files or ())}"
+        shown = self.told[:_SHOWN]
+        more = [f"and {len(self.told) - _SHOWN} files more"] if len(self.told) > _SHOWN else []
+        return [where, *shown, *more, *self.counts(), *self._counts_of_labelled()]
+
+    def _counts_of_labelled(self) -> list[str]:
+        sizes = {
+            f"{split} pairs of {name}": len(pairs)
+            for split, sets in (self._labelled or {}).items()
+            for name, pairs in sets.items()
+        }
+        return [f"{name}: {size:,}" for name, size in sizes.items()]
+
+    @abstractmethod
+    def read(self) -> None:
+        """Reads the training files; called once."""
+
+    @abstractmethod
+    def training_texts(self) -> Iterable[str]:
+        """The sentences of the training items, for a vocabulary."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads all files, the first time."""
+        if self._labelled is None:
+            self._labelled = {"val": {}, "test": {}}
+            for name, file in self.evaluate.items():
+                held = read_file(self.path(file), self.reading)
+                pairs = held.labelled(ranked=True)
+                self.told.append(held.told(f"{held.kind(True).told}; {len(pairs)} pairs"))
+                for pair in pairs:
+                    self.hold_out(name, pair, fraction(pair.a) < _VAL_OF_EVALUATED)
+            self.read()
+
+    def hold_out(self, name: str, pair: Labelled, val: bool) -> None:
+        """Adds a pair to the evaluation set of this name."""
+        assert self._labelled is not None
+        self._labelled["val" if val else "test"].setdefault(name, []).append(pair)
+
+    def labelled(self, split: Split) -> dict[str, list[Labelled]]:
+        """Evaluation pairs of a split, by the name of their set."""
+        assert self._labelled is not None, "call setup() first"
+        return self._labelled[split]
+
+    def evaluated_texts(self) -> set[str]:
+        """All sentences of the evaluation files."""
+        sets = [pairs for split in ("val", "test") for pairs in self.labelled(split).values()]
+        return {text for pairs in sets for pair in pairs for text in (pair.a, pair.b)}
+
+    def tell_overlap(self, dropped: int) -> None:
+        """Notes how many training items had a sentence of an evaluation file."""
+        if dropped:
+            self.told.append(f"left out: {dropped:,} training items with sentences to evaluate on")
+
+    def vocabulary(self, size: int | None = None) -> list[str]:
+        """The tokens for a new model: `vocab`, or the characters of the training items.
+
+        Args:
+            size: Number of tokens; as many as there are if not given.
+        """
+        if self.vocab is not None:
+            tokens = read_tokens(self.vocab)
+            return pad_tokens(tokens, size or len(tokens))
+        if size is None:
+            found = train_tokens(self.training_texts(), 100_000, self.lower)
+            return [token for token in found if not token.startswith("[unused")]
+        return train_tokens(self.training_texts(), size, self.lower)
+
+    def words(self) -> Tokenizer:
+        """The tokenizer of the model, or without a model one of all characters."""
+        if self.tokenizer is None:
+            self.tokenizer = Tokenizer(self.vocabulary(), self.lower)
+        return self.tokenizer
+
+    # Loaders
+
+    def _ranks(self) -> dict[str, int]:
+        trainer = self.trainer
+        return {
+            "rank": trainer.global_rank if trainer else 0,
+            "world_size": trainer.world_size if trainer else 1,
+        }
+
+    def _options(self) -> dict[str, Any]:
+        trainer = self.trainer
+        cuda = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": cuda,
+        }
+
+    def train_loader(self, dataset: Any, parts: Sequence[int]) -> EpochLoader:
+        """Training batches of this rank; the parts of the data set alternate.
+
+        The length at which they are cut is the model's from then on, and is told.
+
+        Raises:
+            ValueError: A batch is larger than an epoch.
+        """
+        self._agree_on_length()
+        ranks = self._ranks()
+        batch = self.batch_size * ranks["world_size"]
+        sampler = TextSampler(dataset.lengths, parts, batch, seed=self.seed, **ranks)
+        if batch > sampler.size:
+            raise ValueError(
+                f"a batch of {batch} is larger than the {sampler.size} training items: lower "
+                f"--data.batch_size to {max(sampler.size // ranks['world_size'], 1)} or less"
+            )
+        return EpochLoader(dataset, sampler, self.batch_size, **self._options())
+
+    def _agree_on_length(self) -> None:
+        words = self.words()
+        words.max_length = self.length
+        texts = list(islice(self.training_texts(), _MEASURED))
+        share = words.share_cut(texts, self.length)
+        if share > 0:
+            rank_zero_info(
+                f"{100 * share:.2g} % of the training sentences are longer than {self.length} "
+                "tokens and are cut there (--data.max_length), as the model will always do"
+            )
+
+    def eval_loader(self, dataset: Any) -> EpochLoader:
+        """Every item once, over all ranks, in order."""
+        sampler = EpochSampler(len(dataset), train=False, **self._ranks())
+        return EpochLoader(dataset, sampler, self.val_batch_size, **self._options())
+
+    def labelled_loaders(self, split: Split) -> list[EpochLoader]:
+        """A loader of all evaluation pairs of a split, if there are any."""
+        sets = self.labelled(split)
+        pairs = [pair for part in sets.values() for pair in part]
+        if not pairs:
+            return []
+        source = [number for number, part in enumerate(sets.values()) for _ in part]
+        words = self.words()  # at whose length `encode` cuts too
+        dataset = LabelledSet(pairs, source, words, max_length=words.length)
+        return [self.eval_loader(dataset)]
+
+    def val_dataloader(self) -> list[EpochLoader]:
+        """Every validation item once, over all ranks."""
+        return [*self.held_out_loaders("val"), *self.labelled_loaders("val")]
+
+    def test_dataloader(self) -> list[EpochLoader]:
+        """Every test item once, over all ranks.
+
+        Raises:
+            ValueError: There is none.
+        """
+        loaders = [*self.held_out_loaders("test"), *self.labelled_loaders("test")]
+        if not loaders:
+            raise ValueError(
+                "there is nothing to test on: give --data.evaluate '{name: file.tsv}'"
+                + (", or --data.test_share" if "test_share" in self.hparams else "")
+            )
+        return loaders
+
+    def predict_dataloader(self) -> list[Batches]:
+        """The test items."""
+        return [Batches(loader) for loader in self.test_dataloader()]
+
+    def held_out_loaders(self, split: Split) -> list[EpochLoader]:
+        """Loaders of held-out training items, where there are such."""
+        return []
+
+    def segmenter(self, name: str | None) -> Any:
+        """The function that cuts texts into words."""
+        return segmenter(name)

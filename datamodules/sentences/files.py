@@ -1,0 +1,313 @@
+"""Files of sentences: groups (JSONL), pairs with or without labels (tables, JSONL), plain lines.
+
+Rows that cannot be read are left out, counted, and the first of them named with file and line.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zoo.data.sentences.labels import NLI, SIMILAR_GRADE, Kind, kind_of
+from zoo.data.sentences.rows import Problems
+from zoo.data.sentences.tables import ACCEPTED, Table, columns_of, is_table, table_of
+from zoo.reading import numbered_lines, parsed
+from zoo.simbert.losses import TASKS
+
+__all__ = [
+    "NLI",
+    "SIMILAR_GRADE",
+    "Labelled",
+    "Reading",
+    "SentenceFile",
+    "read_file",
+    "read_groups",
+    "read_labelled",
+    "read_sentences",
+]
+_JSONL = {".jsonl", ".ndjson", ".json"}
+_NO_TEXT = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".zip", ".docx", ".pdf")
+_GROUP = 'no JSON of {"text": ..., "synonyms": [...]} or of a pair'
+
+
+class Labelled(NamedTuple):
+    """A pair of sentences with a label."""
+
+    a: str
+    b: str
+    label: float
+    """0 or 1; or for NLI 0 contradiction, 1 neutral, 2 entailment; or a grade of 0 to 5."""
+    task: int
+    """Number of the kind of label in `zoo.simbert.losses.TASKS`."""
+
+
+class Reading(NamedTuple):
+    """What the user said of the files."""
+
+    columns: Sequence[str] | None = None
+    """Names or numbers of the columns of both sentences and of the label."""
+    labels: Sequence[str] | None = None
+    """What 0 and 1, or 0, 1 and 2, mean."""
+    scale: Sequence[float] | None = None
+    """The lowest and the highest grade."""
+
+
+_NOTHING_SAID = Reading()
+
+
+@dataclass
+class SentenceFile:
+    """What a file holds, before its labels are understood."""
+
+    path: Path
+    reading: Reading
+    how: str = ""
+    """How its rows are written, in words."""
+    groups: list[list[str]] = field(default_factory=list)
+    pairs: list[tuple[int, str, str, str | None]] = field(default_factory=list)
+    """Line, both sentences and the label."""
+    lone: list[str] = field(default_factory=list)
+    """Single sentences."""
+
+    def __post_init__(self) -> None:
+        self.problems = Problems(self.path)
+        self._kinds: dict[bool, Kind] = {}
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there are labels."""
+        return any(label is not None for *_, label in self.pairs)
+
+    def kind(self, ranked: bool = False) -> Kind:
+        """What the labels are; with `ranked` only the order of grades counts.
+
+        Raises:
+            ValueError: It cannot be told.
+        """
+        if ranked not in self._kinds:
+            labels = [label for *_, label in self.pairs if label is not None]
+            names, scale = self.reading.labels, self.reading.scale
+            kind = kind_of(labels, self.path, names=names, scale=scale, ranked=ranked)
+            self._kinds[ranked] = kind
+        return self._kinds[ranked]
+
+    def labelled(self, ranked: bool = False) -> list[Labelled]:
+        """The labelled pairs.
+
+        Raises:
+            ValueError: There are none, or what they are cannot be told.
+        """
+        if not self.has_labels and (self.pairs or self.groups):
+            raise ValueError(f"{self.path} has no labels: {ACCEPTED}")
+        kind = self.kind(ranked) if self.has_labels else None
+        pairs, bad = list[Labelled](), Problems(self.path, self.problems.rows)
+        for number, a, b, label in self.pairs if kind is not None else ():
+            assert kind is not None
+            value = None if label is None else kind.value(label)
+            if value is None:
+                bad.add(number, f"label {label!r} in a file of {kind.task} labels")
+            else:
+                pairs.append(Labelled(a, b, value, TASKS.index(kind.task)))
+        bad.tell(len(pairs))
+        return pairs
+
+    def similar(self) -> list[list[str]]:
+        """The groups, and of the pairs those that are labelled similar, or all without labels.
+
+        Raises:
+            ValueError: No row could be read, or what the labels are cannot be told.
+        """
+        if self.has_labels:
+            return [*self.groups, *([p.a, p.b] for p in self.labelled() if is_similar(p))]
+        self.problems.tell(len(self.groups) + len(self.pairs))
+        return [*self.groups, *([a, b] for _, a, b, _ in self.pairs)]
+
+    def sentences(self) -> list[str]:
+        """All sentences, each once.
+
+        Raises:
+            ValueError: There is none.
+        """
+        texts = [text for group in self.groups for text in group]
+        texts += [text for _, a, b, _ in self.pairs for text in (a, b)]
+        texts += self.lone
+        if not texts and not self.problems.rows:
+            raise ValueError(f"{self.path} has no line that is not empty")
+        self.problems.tell(len(texts))
+        return list(dict.fromkeys(texts))
+
+    def told(self, what: str = "") -> str:
+        """What was read, in a line; `what` says more of it."""
+        labels = self.kind().told if self.has_labels and not what else ""
+        bad = len(self.problems.rows)
+        parts = (self.how, labels, what, f"left out: {bad} bad rows" if bad else "")
+        return f"{self.path.name}: " + "; ".join(part for part in parts if part)
+
+
+def _clean(text: str) -> str:
+    return text.replace("\ufeff", "").strip()
+
+
+def read_file(
+    path: Path,
+    reading: Reading = _NOTHING_SAID,
+    *,
+    single: bool = False,
+    unlabelled: bool = False,
+) -> SentenceFile:
+    """The rows of any file of sentences.
+
+    Args:
+        path: A table (.tsv, .csv, tabbed .txt), JSONL, or with `single` plain lines; .gz too.
+        reading: What the user said of it.
+        single: Take single sentences too.
+        unlabelled: Take a table of pairs whose label is not there too.
+
+    Raises:
+        ValueError: It is of another kind, or its columns cannot be told.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] and suffixes[-1] in _NO_TEXT:
+        raise ValueError(f"{path} is no text: save it as .csv; {ACCEPTED}")
+    json_lines = not _JSONL.isdisjoint(suffixes)
+    if not json_lines and is_table(path):
+        return _of_table(table_of(path), reading, single, unlabelled)
+    if json_lines or _begins_as_json(path):
+        return _of_jsonl(path, reading, single)
+    if not single:
+        raise ValueError(f"{path} holds single lines, and no pairs: {ACCEPTED}")
+    lines = [text for _, line in numbered_lines(path) if (text := _clean(line))]
+    return SentenceFile(path, reading, "a sentence a line", lone=lines)
+
+
+def _begins_as_json(path: Path) -> bool:
+    for _, line in numbered_lines(path):
+        if line.strip():
+            try:
+                return isinstance(parsed(line), dict | list)
+            except ValueError:
+                return False
+    return False
+
+
+def _of_table(table: Table, reading: Reading, single: bool, unlabelled: bool) -> SentenceFile:
+    columns = columns_of(table, reading.columns, single=single, unlabelled=unlabelled)
+    found = SentenceFile(table.path, reading, f"{table.dialect}; {columns.told}")
+    width = len(table.rows[0][1])
+    for number, cells in table.rows[1:] if columns.header else table.rows:
+        if len(cells) != width:
+            found.problems.add(number, f"{len(cells)} columns, need {width}")
+            continue
+        texts = [_clean(cells[c]) for c in columns.sentences]
+        if not all(texts):
+            found.problems.add(number, "a sentence is empty")
+        elif len(texts) == 1:
+            found.lone += texts
+        else:
+            label = None if columns.label is None else cells[columns.label].strip()
+            found.pairs.append((number, texts[0], texts[1], label))
+    return found
+
+
+def _of_jsonl(path: Path, reading: Reading, single: bool) -> SentenceFile:
+    found, told = SentenceFile(path, reading), dict[str, None]()
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = parsed(line)
+        except ValueError as error:
+            found.problems.add(number, f"{_GROUP}: {error}" if "nested" in str(error) else _GROUP)
+            continue
+        reason = _json_row(found, number, row, single, told)
+        if reason is not None:
+            found.problems.add(number, reason)
+    found.how = f"JSONL; {', '.join(told)}"
+    return found
+
+
+def _json_row(
+    found: SentenceFile, number: int, row: Any, single: bool, told: dict[str, None]
+) -> str | None:
+    """Adds a row of JSONL; returns why it cannot be."""
+    if isinstance(row, Mapping) and {"text", "synonyms"} <= row.keys():
+        if not isinstance(row["synonyms"], list):
+            return "synonyms is no list"
+        texts, how = [row["text"], *row["synonyms"]], "text and synonyms"
+    elif isinstance(row, Mapping) and isinstance(row.get("set"), list):
+        texts, how = row["set"], "sets"
+    elif isinstance(row, list):
+        texts, how = row, "lists of similar sentences"
+    elif isinstance(row, Mapping):
+        return _json_pair(found, number, row, single, told)
+    else:
+        return _GROUP
+    if not all(isinstance(text, str) for text in texts):
+        return "a sentence is no text"
+    # The same sentence twice would teach nothing; the order is kept.
+    distinct = list(dict.fromkeys(text for t in texts if (text := _clean(t))))
+    if len(distinct) < 2:
+        return "fewer than two different sentences"
+    found.groups.append(distinct)
+    told[how] = None
+    return None
+
+
+def _json_pair(
+    found: SentenceFile,
+    number: int,
+    row: Mapping[str, Any],
+    single: bool,
+    told: dict[str, None],
+) -> str | None:
+    """Adds a pair whose cells are the values of an object."""
+    names = list(row)
+    try:
+        columns = columns_of(
+            Table(found.path, "", [(number, names)]), found.reading.columns, single=single
+        )
+    except ValueError as error:
+        if number == 1:  # the file is of another kind: said with all that is taken
+            raise ValueError(f"{_GROUP}: {error}") from error
+        return _GROUP
+    if not columns.header:
+        return _GROUP
+    cells = list(row.values())
+    texts = [cells[c] for c in columns.sentences]
+    if not all(isinstance(text, str) for text in texts):
+        return "a sentence is no text"
+    texts = [_clean(text) for text in texts]
+    if not all(texts):
+        return "a sentence is empty"
+    told[columns.told] = None
+    if len(texts) == 1:
+        found.lone += texts
+        return None
+    label = None if columns.label is None else cells[columns.label]
+    if columns.label is not None and not isinstance(label, str | int | float):
+        return "the label is neither text nor number"
+    found.pairs.append((number, texts[0], texts[1], None if label is None else str(label)))
+    return None
+
+
+def is_similar(pair: Labelled) -> bool:
+    """Whether a labelled pair is one of similar sentences; NLI's never are."""
+    kind = TASKS[pair.task]
+    return (kind == "yes/no" and pair.label == 1) or (
+        kind == "graded" and pair.label >= SIMILAR_GRADE - 1e-9
+    )
+
+
+def read_groups(path: Path, reading: Reading = _NOTHING_SAID) -> list[list[str]]:
+    """Groups of similar sentences of a file; see `SentenceFile.similar`."""
+    return read_file(path, reading).similar()
+
+
+def read_labelled(path: Path, reading: Reading = _NOTHING_SAID) -> list[Labelled]:
+    """Labelled pairs of a file; see `SentenceFile.labelled`."""
+    return read_file(path, reading).labelled()
+
+
+def read_sentences(path: Path, reading: Reading = _NOTHING_SAID) -> list[str]:
+    """Sentences of a file: its lines, or all sentences of JSONL or of a table, each once."""
+    return read_file(path, reading, single=True).sentences()

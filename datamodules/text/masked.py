@@ -1,0 +1,314 @@
+"""Sentences for masked language models: of text or tables, with their words; and with labels."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.data.images.base import Split
+from zoo.data.sentences.rows import Problems
+from zoo.data.sentences.tables import columns_of, is_table, table_of
+from zoo.data.text.lines import SentenceSet, TextLines
+from zoo.data.text.vocabulary import Level, Vocabulary
+from zoo.ranges import Count, Seed
+
+Segmenter = Literal["none", "spaces", "jieba"]
+
+
+class MaskedBatch(NamedTuple):
+    """A batch of sentences to mask, or to classify."""
+
+    tokens: Tensor
+    """(B, T) int64, each sentence with its end, then padding (of the end's number)."""
+    lengths: Tensor
+    """(B,) int64, symbols of each sentence, its end among them."""
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
+    """(B,) int64, each item's number in its split."""
+    words: Tensor
+    """(B, T) int64, position of the first symbol of each symbol's word."""
+    labels: Tensor
+    """(B,) int64; all 0 where there are none."""
+
+    def to(self, device: torch.device | str) -> "MaskedBatch":
+        """The batch on `device`; the copy from pinned memory does not wait."""
+        return MaskedBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class MaskedSet(SentenceSet):
+    """Sentences with their words and labels, indexed by a whole batch of numbers.
+
+    Args:
+        sentences: Numbers of the symbols of each sentence, without its end.
+        starts: Position of the first symbol of each symbol's word, alike.
+        labels: Of each sentence.
+        end: Number of the end.
+    """
+
+    def __init__(
+        self,
+        sentences: list[NDArray[np.int64]],
+        starts: list[NDArray[np.int64]],
+        labels: list[int],
+        end: int,
+    ) -> None:
+        super().__init__(sentences, end)
+        self.labels = np.array(labels, np.int64)
+        self.starts = np.zeros(len(self.symbols), np.int32)
+        for offset, sentence in zip(self.offsets, starts, strict=True):
+            self.starts[offset : offset + len(sentence)] = sentence
+            self.starts[offset + len(sentence)] = len(sentence)  # the end is a word
+
+    def __getitems__(self, indices: list[int]) -> MaskedBatch:  # type: ignore[override]
+        tokens, lengths, index, _ = super().__getitems__(indices)
+        column = np.arange(tokens.shape[1])
+        place = self.offsets[index.numpy()][:, None] + np.minimum(
+            column, lengths.numpy()[:, None] - 1
+        )
+        words = torch.from_numpy(self.starts[place].astype(np.int64))
+        return MaskedBatch(tokens, lengths, index, words, torch.from_numpy(self.labels[indices]))
+
+
+class MaskedSentences(TextLines):
+    """Sentences of text or of tables, in batches of about one length, as `MaskedBatch`es.
+
+    A table is a .tsv or .csv file whose first line names its columns; its sentences are those of
+    the columns `sentence1` and `sentence2`, or `sentence`, each once. With `labels` an item is a
+    row, its sentences one after the other with an end between, and its class is the column
+    `label`. An item's split depends on its text alone, so that none is in two: 90, 5 and 5 of 100.
+
+    Args:
+        root: A .tsv or .csv file or a folder of them; else as for `TextLines`.
+        level: What a symbol is: char, byte, word or wordpunct.
+        segmenter: What is masked as a whole: a symbol (none), what spaces part, or a Chinese word
+            as jieba finds it.
+        labels: Read rows with their classes.
+        vocabulary_of: Checkpoint whose symbols to use, to go on with a trained model.
+        vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
+            given.
+        min_count: Least count of a symbol of the vocabulary in the training split.
+        max_length: Leave longer sentences out of training, where memory is short; in symbols.
+        batch_size: Training sentences a step and process.
+        val_batch_size: Sentences a step and process in evaluation; `batch_size` if not given.
+        pool: Training batches that are sorted by length together; 1 for batches of all lengths.
+        seed: Seed of the order.
+        limit: Train on the first so many sentences only, for short runs.
+
+    Raises:
+        FileNotFoundError: There is no text at `root`.
+        ValueError: A count is not positive, a table lacks a column, or there is no sentence.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        level: Literal["word", "wordpunct", "char", "byte"] = "char",
+        segmenter: Segmenter = "none",
+        labels: bool = False,
+        vocabulary_of: str | None = None,
+        vocabulary_size: Count | None = None,
+        min_count: Count = 1,
+        max_length: Count | None = None,
+        batch_size: Count = 32,
+        val_batch_size: Count | None = None,
+        pool: Count = 100,
+        seed: Seed = 0,
+        limit: Count | None = None,
+    ) -> None:
+        super().__init__(
+            root=root,
+            level=level,
+            vocabulary_size=vocabulary_size,
+            min_count=min_count,
+            max_length=max_length,
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            pool=pool,
+            seed=seed,
+            limit=limit,
+        )
+        self.save_hyperparameters(logger=False)
+        if segmenter not in get_args(Segmenter):
+            known = ", ".join(get_args(Segmenter))
+            raise ValueError(f"--data.segmenter={segmenter!r}: choose one of {known}")
+        if segmenter != "none" and level != "char":
+            raise ValueError(f"--data.segmenter={segmenter} finds words of characters: level=char")
+        self._classes: dict[Split, list[int]] = {}
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols of the training split, or of the model that `vocabulary_of` names."""
+        if self._vocabulary is None and self.hparams["vocabulary_of"] is not None:
+            self._vocabulary = _vocabulary_of(self.hparams["vocabulary_of"], self.hparams["level"])
+        return super().vocabulary
+
+    @property
+    def classes(self) -> int:
+        """Classes that the labels of the loaded splits need, by the greatest; 0 without labels."""
+        if not self.hparams["labels"]:
+            return 0
+        return 1 + max(label for labels in self._classes.values() for label in labels)
+
+    def texts(self, split: Split) -> list[str]:
+        """The sentences of a split; two of a row are parted by a line's end."""
+        tables = self._tables()
+        if not tables:
+            if self.hparams["labels"]:
+                root = self.hparams["root"]
+                raise ValueError(f"--data.root={root}: labels are read from .tsv or .csv files")
+            return super().texts(split)
+        if split not in self._lines:
+            rows: dict[str, int] = {}
+            for table in tables:
+                for text, label in self._rows(table):
+                    if _split_of(text) == split:
+                        rows.setdefault(text, label)
+            self._lines[split], self._classes[split] = list(rows), list(rows.values())
+        return self._lines[split]
+
+    def _tables(self) -> list[Path]:
+        path = Path(self.hparams["root"] or "")
+        if self.hparams["root"] is None or not path.exists():
+            return []
+        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+        return [file for file in files if is_table(file) and not _is_text(file)]
+
+    def where(self) -> tuple[str, list[str]]:
+        """What is read, in words, and the files of the folder that are not."""
+        tables = self._tables()
+        if not tables:
+            return super().where()
+        names = ", ".join(table.name for table in tables[:5])
+        more = f" and {len(tables) - 5} more" if len(tables) > 5 else ""
+        root = Path(self.hparams["root"])
+        others = [] if root.is_file() else sorted({f.name for f in root.iterdir()})
+        taken = {table.name for table in tables}
+        return f"tables {names}{more} of {root}", [name for name in others if name not in taken]
+
+    def _rows(self, path: Path) -> Iterator[tuple[str, int]]:
+        """The sentences of a table, or with `labels` its rows, with their classes.
+
+        Raises:
+            ValueError: Its columns are not named, or a label is no class.
+        """
+        table = table_of(path)
+        columns = columns_of(table, single=True)
+        if not columns.header or (self.hparams["labels"] and columns.label is None):
+            raise ValueError(f"{path}: its first line must name sentence1 (and label)")
+        problems, good = Problems(path), 0
+        for number, cells in table.rows[1:]:
+            if len(cells) != len(table.rows[0][1]):
+                problems.add(number, f"{len(cells)} columns, need {len(table.rows[0][1])}")
+                continue
+            good += 1
+            texts = [cells[column].strip() for column in columns.sentences]
+            if not self.hparams["labels"]:
+                yield from ((text.replace("\n", " "), 0) for text in texts if text)
+                continue
+            assert columns.label is not None
+            label = cells[columns.label].strip()
+            if not (label.isascii() and label.isdecimal() and len(label) < 7):
+                raise ValueError(
+                    f"{path}, line {number}: label {label!r} is no class: they are 0, 1, ..."
+                )
+            yield "\n".join(text.replace("\n", " ") for text in texts), int(label)
+        problems.tell(good)
+
+    def load_split(self, split: Split) -> MaskedSet:
+        """Encodes the sentences of a split."""
+        words, lines = self.vocabulary, self.texts(split)
+        labels = self._classes.get(split, [0] * len(lines))
+        items = [
+            (*self._encode(words, line), label) for line, label in zip(lines, labels, strict=True)
+        ]
+        if split == "train":
+            items = self.shortened(items)
+        if not items:
+            where = self.hparams["root"] or "the text"
+            raise ValueError(f"the {split} split of {where} has no sentence")
+        tokens, starts, classes = map(list, zip(*items, strict=True))
+        return MaskedSet(tokens, starts, classes, words.end)
+
+    @staticmethod
+    def symbols_of(item: Any) -> int:
+        """How many symbols an item has: a sentence, where its words start and its class."""
+        return len(item[0])
+
+    def unigram(self) -> Tensor:
+        """Probability of each symbol by its count in the training split, from 1; of no end."""
+        counts = np.bincount(self.split("train").symbols, minlength=len(self.vocabulary))
+        counts[self.vocabulary.end] = 0
+        return _from_one(counts)
+
+    def majority(self, classes: int) -> Tensor:
+        """Probability of each class by its count in the training split, from 1."""
+        return _from_one(np.bincount(self.split("train").labels, minlength=classes))
+
+    def _encode(self, words: Vocabulary, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        parts = [words.encode(part) for part in text.split("\n")]
+        tokens = np.concatenate([x for p in parts for x in (p, np.array([words.end]))][:-1])
+        starts = np.arange(len(tokens))
+        if self.hparams["segmenter"] != "none":
+            lengths = [len(w) for w in _segment(text, self.hparams["segmenter"])]
+            assert sum(lengths) == len(tokens), text
+            starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
+        return tokens, starts
+
+
+def _is_text(file: Path) -> bool:
+    """Whether a file is read as text, whatever tabs it holds."""
+    return file.name.lower().removesuffix(".gz").endswith(".txt")
+
+
+def _from_one(counts: NDArray[np.int64]) -> Tensor:
+    """Probabilities by counts that begin at 1."""
+    return torch.from_numpy((counts + 1) / (counts + 1).sum())
+
+
+def _vocabulary_of(path: str, level: Level) -> Vocabulary:
+    """The symbols that a checkpoint of a language model holds.
+
+    Raises:
+        ValueError: It holds none, or those of another level.
+    """
+    from zoo.loading import find_checkpoint, read_checkpoint, read_exported
+
+    file = find_checkpoint(path)
+    weights = read_exported(file)[2] if file.is_dir() else read_checkpoint(file)["state_dict"]
+    packed = weights.get("words.symbols")
+    if packed is None or not len(packed):
+        raise ValueError(f"--data.vocabulary_of={path}: that model has no symbols")
+    words = Vocabulary.unpack(bytes(packed.tolist()))
+    if words.level != level:
+        raise ValueError(f"--data.vocabulary_of={path}: set --data.level {words.level} as there")
+    return words
+
+
+def _segment(text: str, segmenter: Segmenter) -> list[str]:
+    """The words of a text, which together are the text."""
+    if segmenter == "jieba":
+        import logging
+
+        import jieba
+
+        jieba.setLogLevel(logging.WARNING)
+        return list(jieba.cut(text))
+    words, word = [], ""
+    for character in text:
+        if character.isspace():
+            words += [word, character] if word else [character]
+            word = ""
+        else:
+            word += character
+    return [*words, word] if word else words
+
+
+def _split_of(text: str) -> Split:
+    """A split that depends on the text alone."""
+    place = zlib.crc32(text.encode()) % 20
+    return "train" if place < 18 else "val" if place == 18 else "test"

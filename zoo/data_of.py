@@ -1,0 +1,72 @@
+"""The data that a checkpoint was trained on, or that a name stands for."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.loading import current_path, find_checkpoint, read_checkpoint, trusted_packages
+from zoo.recipes import list_configs, resolve_config
+from zoo.registry import DATA, nearest
+
+
+def recorded_data(ckpt: Path) -> dict[str, Any]:
+    """The data section of a checkpoint's config."""
+    file = find_checkpoint(ckpt)
+    if file.is_dir():
+        raise ValueError(f"{file} is an export, which does not know its data: give --data")
+    checkpoint = read_checkpoint(file)
+    spec = checkpoint.get("zoo_config", {}).get("data")
+    own = checkpoint.get("datamodule_hyper_parameters", {})
+    if not spec and "_class_path" in own:
+        arguments = {key: value for key, value in own.items() if not key.startswith("_")}
+        spec = {"class_path": own["_class_path"], "init_args": arguments}
+    if not isinstance(spec, dict) or "class_path" not in spec:
+        raise ValueError(f"{file} does not say what data it was trained on: give --data")
+    return {**spec, "class_path": current_path(str(spec["class_path"]))}
+
+
+def named_data(data: str) -> dict[str, Any]:
+    """A DataModule by its name, or the data section of a config."""
+    import zoo.data
+
+    known = {name.lower(): name for name in DATA}
+    is_class = "." in data and "/" not in data and not data.endswith((".yaml", ".yml"))
+    if data.lower() in known or is_class:
+        return {"class_path": known.get(data.lower(), current_path(data))}
+    try:
+        files, _ = resolve_config(data)
+    except FileNotFoundError as error:
+        names = [n for n in DATA if hasattr(getattr(zoo.data, n), "split")]
+        hint = nearest(data, [*names, *list_configs()])
+        if not hint.startswith("did you mean"):
+            hint = f"DataModules are {', '.join(names)}; zoo list shows the configs"
+        raise FileNotFoundError(
+            f"--data {data}: no such folder, .zip, .npy, DataModule or config: {hint}"
+        ) from error
+    file = files[0]  # what lies over a recipe leaves its data as they are
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    spec = (content or {}).get("data") if isinstance(content, dict) else None
+    if not isinstance(spec, dict) or "class_path" not in spec:
+        raise ValueError(f"--data {data}: {file} has no data section")
+    return spec
+
+
+def make_data(spec: dict[str, Any]) -> Any:
+    """The DataModule of a config's data section: the zoo's, or of a package in `ZOO_TRUST`.
+
+    Raises:
+        ValueError: It names something else, or its arguments are not the class's.
+    """
+    path = current_path(str(spec["class_path"]))
+    package, _, name = path.rpartition(".")
+    if package in ("", "zoo.data") and name in DATA:
+        package = "zoo.data"
+    elif package.split(".")[0] not in trusted_packages():
+        raise ValueError(f"class path {path!r} is not allowed as data: {nearest(name, DATA)}")
+    cls = getattr(importlib.import_module(package), name)
+    try:
+        return cls(**spec.get("init_args", {}))
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,1 @@
+"""Studies: what a post says, measured."""

@@ -1,0 +1,1 @@
+"""Lossless compression by a VAE: bits-back with ANS, and its archive."""

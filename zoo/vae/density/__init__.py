@@ -1,0 +1,1 @@
+"""How likely a datum is: importance sampling, annealed importance sampling, and their errors."""

@@ -1,0 +1,199 @@
+"""The verbs density, compress and decompress; the docstrings are their help."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from zoo.loading import device_of, load
+from zoo.memory import check_memory
+from zoo.ranges import Count, Positive, Seed, Whole
+from zoo.vae.density.importance import DensityEstimate, estimate_log_density
+from zoo.vae.density.pareto import UNRELIABLE
+from zoo.vae.sources import SplitName, open_source
+
+COLUMNS = ("log_density", "standard_error", "ess", "pareto_k", "jackknife", "elbo")
+
+
+def density(
+    ckpt: str,
+    *,
+    data: str | None = None,
+    root: str | None = None,
+    split: SplitName = "test",
+    samples: Count = 5000,
+    widen: Positive = 1.0,
+    repeats: Count = 1,
+    seed: Seed = 0,
+    ais: Whole = 0,
+    temperatures: Count = 1000,
+    out: str = "density.csv",
+    limit: Count | None = None,
+    batch_size: Count = 100,
+    chunk: Count | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Estimates log p(x) of each datum by importance sampling, with its error bars.
+
+    One row a datum goes to the CSV as soon as it is known, in nats: log_density, its
+    standard_error, ess (effective samples), pareto_k (above 0.7 the estimate is not reliable),
+    jackknife (log_density without its first-order bias), elbo, and bits_per_dim. A row is a
+    function of (seed, the datum's number), whatever the batch size.
+
+    Args:
+        ckpt: A .ckpt file, a run directory or an exported folder.
+        data: A folder or .zip of images, an .npy of uint8 images, a config, or a DataModule such
+            as MNIST; the data that the checkpoint was trained on if not given.
+        root: Folder of the data, where it is not the one that the config names.
+        split: Which split of the data; images of a folder, .zip or .npy are taken all.
+        samples: Importance samples a datum.
+        widen: Factor on the standard deviation of the proposal, such as 1.2: a little too wide is
+            safer than a little too narrow.
+        repeats: Estimate so often, with seeds seed, seed + 1, ..., for an error over repeats.
+        seed: Seed of the noise.
+        ais: Check the method on so many images that the model makes: annealed importance sampling
+            brackets their log p(x). Some minutes.
+        temperatures: Of that check: the more, the closer are its bounds.
+        out: The CSV to write.
+        limit: Only the first so many data.
+        batch_size: Data at a time.
+        chunk: Samples of a datum at a time: memory is in proportion to it.
+        device: Where to compute; auto takes a GPU if there is one.
+    """
+    check_memory(f"--repeats={repeats}", 72 * repeats)
+    check_memory(f"--temperatures={temperatures}", 8 * temperatures)
+    where = device_of(device)
+    model: Any = load(ckpt).to(where)
+    if not hasattr(model, "posterior") or not hasattr(model, "log_likelihood"):
+        raise ValueError(f"{type(model).__name__} has no encoder to draw importance samples with")
+    if ais:
+        from zoo.vae.density.sandwich import CHAINS, simulate
+
+        check_memory(f"--ais={ais}", 16.0 * ais * CHAINS * model.dimensions)
+        simulate(model, torch.zeros(1, dtype=torch.int64, device=where), seed)  # or refuse at once
+    source = open_source(model, ckpt, data, root, split)
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    summary = Summary(repeats, bits_scale(model))
+    count = len(source.dataset) if limit is None else min(limit, len(source.dataset))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        extra = (["repeat"] if repeats > 1 else []) + (["file"] if source.names else [])
+        table.writerow(["index", *COLUMNS, "bits_per_dim", *extra])
+        bar = tqdm(total=count * repeats, desc="density", unit="datum", disable=None)
+        try:
+            for batch in source.batches(batch_size, limit, where):
+                index = batch.index
+                x = model.prepare(batch[0], index) if hasattr(model, "prepare") else batch
+                estimates = []
+                for repeat in range(repeats):
+                    estimate = estimate_log_density(
+                        model, x, index, samples=samples, seed=seed + repeat, widen=widen,
+                        chunk=chunk,
+                    )  # fmt: skip
+                    estimates.append(DensityEstimate(*(column.cpu() for column in estimate)))
+                    bits = summary.bits(estimates[-1].log_density)
+                    columns = [c.tolist() for c in (index, *estimates[-1], bits)]
+                    for row in zip(*columns, strict=True):
+                        tail: list[Any] = [repeat] if repeats > 1 else []
+                        tail += [source.names[int(row[0])]] if source.names else []
+                        table.writerow([row[0], *(f"{v:.10g}" for v in row[1:]), *tail])
+                    file.flush()
+                    bar.update(len(index))
+                summary.add(estimates)
+        finally:
+            bar.close()
+            if summary.count:
+                print(summary.text(source.title, samples, widen, seed))
+                print(f"written to {path}")
+    if ais:
+        from zoo.vae.density.sandwich import check
+
+        options: dict[str, Any] = {"samples": samples, "widen": widen, "chunk": chunk, "seed": seed}
+        print(check(model, ais, temperatures=temperatures, **options))
+
+
+def bits_scale(model: Any) -> tuple[float, float] | None:
+    """Data dimensions, and the nats a dimension from a density to the probability of a level.
+
+    None where p(x|z) is no probability of the data as they are stored, so that no number of bits
+    follows.
+    """
+    nats = 0.0
+    if hasattr(model, "likelihood"):
+        from zoo.vae.evaluation import nats_of_a_level
+
+        level = nats_of_a_level(model)
+        if level is None:
+            return None
+        nats = level
+    return float(model.dimensions), nats
+
+
+class Summary:
+    """Means over the data, with their errors over data and over repeats.
+
+    Args:
+        repeats: Estimates of each datum.
+        scale: What `bits_scale` says.
+    """
+
+    def __init__(self, repeats: int, scale: tuple[float, float] | None) -> None:
+        self.scale = scale
+        self.count = self.unreliable = 0
+        self._of_data = torch.zeros(2, dtype=torch.float64)  # sums of a datum's mean and its square
+        self._of_repeats = torch.zeros(repeats, 3, dtype=torch.float64)
+        self._variance = 0.0
+
+    def bits(self, log_density: Tensor) -> Tensor:
+        """Bits a dimension of log densities; NaN where there are none."""
+        if self.scale is None:
+            return torch.full_like(log_density, math.nan)
+        dimensions, nats = self.scale
+        return -(log_density / dimensions + nats) / math.log(2)
+
+    def add(self, estimates: list[DensityEstimate]) -> None:
+        """Adds a batch, estimated once for each repeat."""
+        values = torch.stack([e.log_density for e in estimates])
+        names = ("log_density", "jackknife", "elbo")
+        sums = [[getattr(e, name).sum() for name in names] for e in estimates]
+        self._of_repeats += torch.tensor(sums, dtype=torch.float64)
+        mean = values.mean(0)
+        self._of_data += torch.stack([mean.sum(), mean.square().sum()])
+        self._variance += float(torch.stack([e.standard_error.square() for e in estimates]).sum())
+        self.unreliable += int(sum((e.pareto_k > UNRELIABLE).long() for e in estimates).gt(0).sum())  # type: ignore[union-attr]
+        self.count += values.shape[1]
+
+    def text(self, title: str, samples: int, widen: float, seed: int) -> str:
+        """What is printed."""
+        n, R = self.count, len(self._of_repeats)
+        total, squares = (self._of_data / n).tolist()
+        over_data = math.sqrt(max(squares - total**2, 0) / (n - 1)) if n > 1 else math.nan
+        means = self._of_repeats / n
+        wide = "" if widen == 1 else f", proposal {widen:g} times as wide"
+        seeds = f"seed {seed}" if R == 1 else f"seeds {seed} to {seed + R - 1}"
+        lines = [
+            f"{n} data of the {title}, {samples} samples each{wide}, {seeds}:",
+            f"log_density   {total:.4f} nats, standard error {over_data:.4f} over data",
+        ]
+        if R > 1:
+            spread = means[:, 0].std().item() / math.sqrt(R)
+            lines[-1] += f", {spread:.2g} over {R} repeats"
+        elif samples > 1:
+            lines[-1] += f", {math.sqrt(self._variance) / n:.2g} of the sampling"
+        if samples > 1:
+            lines.append(f"jackknife     {means[:, 1].mean():.4f}")
+        lines.append(f"elbo          {means[:, 2].mean():.4f}" + (" of the wider" if wide else ""))
+        if self.scale is not None:
+            bits = self.bits(torch.tensor([total], dtype=torch.float64)).item()
+            lines.append(f"bits_per_dim  {bits:.4f}")
+        if self.unreliable:
+            lines.append(
+                f"warning: {self.unreliable} of {n} data have Pareto-k above {UNRELIABLE}: neither "
+                "their estimates nor their errors are reliable; try --widen 1.2 or more --samples"
+            )
+        return "\n".join(lines)

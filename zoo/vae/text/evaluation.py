@@ -1,0 +1,122 @@
+"""The numbers of a TextVAE on validation and test text, and how they were made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from zoo.data.text.lines import TextBatch
+from zoo.layers.counter_rng import normal
+from zoo.training.averages import Averages
+from zoo.vae.diagnostics import LatentStatistics
+
+if TYPE_CHECKING:
+    from zoo.vae.text.module import TextVAE
+
+EVALUATION_SEED = 8404  # a sentence meets the same noise in every epoch and run
+_BOUND = 2**20  # the stream of the bound's one draw, beyond those of a density's samples
+
+
+class Report:
+    """Sums of one stage, over sentences and processes.
+
+    Args:
+        model: The model.
+        stage: val or test.
+    """
+
+    def __init__(self, model: TextVAE, stage: str) -> None:
+        self.stage = stage
+        names = ["elbo", "words"]
+        self.latent: LatentStatistics | None = None
+        if model.latent_dim:
+            names += ["reconstruction", "kl"]
+            head = model.head
+            self.latent = LatentStatistics(stage, model.latent_dim, head.kl_parts, head.space)
+        if stage == "val":
+            names += ["loss"]
+        else:
+            names += ["log_density"]
+            names += ["standard_error", "ess", "unreliable"] if model.latent_dim else []
+        self.averages = Averages(*(f"{stage}/{name}" for name in names))
+        self.count = 0
+
+    def add(self, model: TextVAE, batch: TextBatch) -> None:
+        """Adds a batch; its noise is a function of the sentences' numbers."""
+        values: dict[str, Tensor] = {"words": batch.lengths}
+        if not model.latent_dim:
+            values["elbo"] = values["log_density"] = model.log_likelihood(
+                batch, model.codes(batch)
+            )[0]
+        else:
+            q = model.posterior(batch)
+            z, _ = q.draw(normal(EVALUATION_SEED, batch.index, _BOUND, (q.noise_dim,))[None])
+            assert self.latent is not None
+            self.latent.add(q, z[0])
+            values["kl"] = q.kl()
+            if self.stage == "val":
+                values["elbo"] = model.log_likelihood(batch, z)[0] - values["kl"]
+            else:
+                estimate = model.log_density(batch, seed=EVALUATION_SEED)
+                values |= {
+                    "elbo": estimate.elbo,
+                    "log_density": estimate.log_density,
+                    "standard_error": estimate.standard_error,
+                    "ess": estimate.ess,
+                    "unreliable": (estimate.pareto_k > 0.7).double(),
+                }
+            values["reconstruction"] = values["elbo"] + values["kl"]
+        values["loss"] = -values["elbo"]
+        sums = {f"{self.stage}/{name}": value for name, value in values.items()}
+        self.averages.add({name: sums[name] for name in self.averages.names})
+
+    def log(self, model: TextVAE) -> float:
+        """Logs the means and the perplexities; returns the mean of -elbo."""
+        self.count = self.averages.log(model, prog_bar=self.stage == "val")
+        if self.latent is not None:
+            self.latent.log(model)
+        stage, metrics = self.stage, model.trainer.callback_metrics
+        bound, words = -metrics[f"{stage}/elbo"], metrics[f"{stage}/words"]
+        perplexities = {f"{stage}/perplexity_bound": torch.exp(bound / words)}
+        if stage == "test":
+            nats = -metrics["test/log_density"] / words
+            perplexities["test/perplexity"] = torch.exp(nats)
+        model.log_dict(perplexities, sync_dist=True)
+        return float(bound)
+
+    def protocol(self, model: TextVAE) -> dict[str, str]:
+        """How the numbers of a test were made."""
+        count = f"{self.count} sentences" if self.count else "all sentences"
+        where = f"test split, {count}, nats a sentence, its end included"
+        lines = {
+            "test/log_density": f"{where}, exact",
+            "test/perplexity": "exp(-log_density / words), a sentence's end being one of its words",
+        }
+        if not model.latent_dim:
+            return lines
+        assert self.latent is not None
+        return {
+            "test/log_density": (
+                f"{where}, importance sampling with {model.hparams['log_density_samples']} samples "
+                f"of q(z|x) (seed {EVALUATION_SEED})"
+            ),
+            "test/perplexity": lines["test/perplexity"],
+            "test/perplexity_bound": "the same of elbo",
+            "test/kl": "closed form; reconstruction is elbo + kl, elbo the mean log weight",
+            "test/unreliable": "share of sentences with Pareto-k above 0.7",
+            "test/mutual_information": f"mixture over batches of {self.latent.batch}",
+        }
+
+
+def unigram(train: Tensor, test: Tensor, vocab_size: int) -> float:
+    """Nats a word of test text coded by the words' counts in training text, each counted once more.
+
+    Args:
+        train: Words of the training split, ends included, (N,).
+        test: Words of the test split, (M,).
+        vocab_size: Number of words that there are.
+    """
+    counts = torch.bincount(train, minlength=vocab_size).double() + 1
+    return float(-(counts / counts.sum()).log()[test].mean())

@@ -1,0 +1,1 @@
+"""Generators and critics: MLP, DCGAN and ResNet."""

@@ -1,0 +1,57 @@
+"""Multi-layer perceptrons for points in the plane, as WGAN-GP's toys have them."""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from zoo.wgan.networks.layers import Activation, make_activation
+
+
+class MLPGenerator(nn.Module):
+    """Latent vectors to points.
+
+    Args:
+        latent_dim: Dimension of the latent vector.
+        widths: Of the hidden layers.
+        dim: Dimension of a point.
+    """
+
+    def __init__(self, latent_dim: int, widths: list[int], dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*_layers([latent_dim, *widths], "relu"))
+        self.output = nn.Linear(widths[-1], dim)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, latent_dim) to (B, dim)."""
+        out: Tensor = self.output(self.layers(z))
+        return out
+
+
+class MLPCritic(nn.Module):
+    """Points to values.
+
+    Args:
+        dim: Dimension of a point.
+        widths: Of the hidden layers.
+        activation: After each of them.
+    """
+
+    piecewise_linear = True
+
+    def __init__(self, dim: int, widths: list[int], activation: Activation = "relu") -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*_layers([dim, *widths], activation))
+        self.linear = nn.Linear(widths[-1], 1)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, dim) to (B,)."""
+        out: Tensor = self.linear(self.layers(x)).squeeze(1)
+        return out
+
+
+def _layers(widths: list[int], activation: Activation) -> list[torch.nn.Module]:
+    layers: list[nn.Module] = []
+    for inside, outside in itertools.pairwise(widths):
+        layers += [nn.Linear(inside, outside), make_activation(activation)]
+    return layers
