@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from zoo.cli.arguments import take
 from zoo.cli.memory import asked_for, is_out_of_memory
+from zoo.cli.naming import maker_of, of_the_constructor, of_the_function
 from zoo.cli.parser import ZooParser, innermost
 from zoo.ranges import check_ranges
 from zoo.registry import COMMANDS, TRAINER_VERBS, nearest
@@ -36,6 +37,9 @@ _MISTAKES = (
 
 
 _NO_METRIC = re.compile(r"Early stopping conditioned on metric `([^`]*)`.* following: `(.*)`", re.S)
+# Lightning's long hints, and the class that jsonargparse was to make.
+_NO_PACKAGE = re.compile(r"(?:Neither `|Requirement '|`pip install -U '?)([\w.\-]+)")
+_TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
 
 
 def guarded(verb: str, arguments: list[str]) -> int:
@@ -70,6 +74,7 @@ def guarded(verb: str, arguments: list[str]) -> int:
         line = told(error)
         if line is None or os.environ.get("ZOO_DEBUG"):
             raise
+        line = of_the_constructor(error, line) if verb in TRAINER_VERBS else line
         sys.stderr.write(f"zoo: error: {line}\n")
         return 2
     except _wandb_errors() as error:  # a bad key, no network: no bug of the run's
@@ -124,6 +129,10 @@ def told(error: Exception) -> str | None:
             f"EarlyStopping: no metric {monitor[1]!r} is logged: "
             f"{nearest(monitor[1], known.split(', '))} (logged: {known})"
         )
+    if package := _NO_PACKAGE.search(said):
+        made = _TO_MAKE.search(said)
+        what = made[1] if made else maker_of(error) or "this"
+        return f"{what} needs a package that is not here: pip install {package[1]}"
     if "loading state_dict" in said and not isinstance(error, _MISTAKES):
         return f"the checkpoint does not fit the model: {one_line(error)}"
     return one_line(error) if isinstance(error, _MISTAKES) else None
@@ -141,7 +150,10 @@ def one_line(error: BaseException) -> str:
 def run_function(verb: str, arguments: list[str]) -> None:
     """Calls a verb's function."""
     function, values = parse_function(verb, arguments)
-    function(**values)
+    try:
+        function(**values)
+    except ValueError as error:
+        raise ValueError(of_the_function(function, str(error))) from error
 
 
 def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
