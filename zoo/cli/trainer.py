@@ -40,7 +40,7 @@ from zoo.training import (
 )
 from zoo.training.changes import changed_options, check_options, check_weights, tell_options
 from zoo.training.failure import told_in_one_line
-from zoo.training.finish import FoundRate, why_stopped
+from zoo.training.finish import FoundRate, never_seen, why_stopped
 from zoo.training.pace import Pace
 from zoo.training.quality import SampleQuality
 from zoo.training.samples import SampleGrid
@@ -257,6 +257,8 @@ class ZooCLI(LightningCLI):
         """Says what can be done next."""
         if reason := why_stopped(self.trainer):
             rank_zero_info(reason)
+        for line in never_seen(self.trainer):
+            rank_zero_info(line)
         last = self.prepared.run_dir / "checkpoints" / "last.ckpt"
         run_dir = shlex.quote(str(self.prepared.run_dir))
         verbs = {"sample": "sample", "generate_text": "sample", "generate": "generate"}
