@@ -307,10 +307,12 @@ def _check(own: Mapping[str, Any]) -> None:
     if len(own["adam_betas"]) != 2:
         raise ValueError(f"adam_betas={own['adam_betas']}: give two numbers")
     if own["free_bits"] and not (own["objective"] == "elbo" and own["analytic_kl"]):
-        raise ValueError("free_bits needs the KL by dimension: objective elbo with analytic_kl")
+        raise ValueError("free_bits needs the KL by dimension: objective=elbo with analytic_kl")
     if own["likelihood"] != "bernoulli":
         for name, off in (("binarization", "none"), ("data_bias", False)):
             if own[name] != off:
-                raise ValueError(f"{name}={own[name]} is for likelihood bernoulli only")
+                raise ValueError(f"{name}={own[name]} is for likelihood=bernoulli only")
     if own["dequantize"] and own["likelihood"] != "gaussian":
-        raise ValueError("dequantize is for likelihood gaussian, whose density is of real numbers")
+        raise ValueError(
+            "dequantize=true: for likelihood=gaussian, whose density is of real numbers"
+        )
