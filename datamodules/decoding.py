@@ -65,7 +65,7 @@ def open_picture(file: IO[bytes]) -> "Iterator[Image]":
         ValueError: It has more than `MAX_PIXELS`.
         Exception: Of any kind, if the file is broken.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     too_many = f"it has more than the {MAX_PIXELS:,} pixels that are read"
     with _pixels_allowed():
@@ -73,7 +73,7 @@ def open_picture(file: IO[bytes]) -> "Iterator[Image]":
             opened = Image.open(file, formats=readable())
         except Image.DecompressionBombError as error:  # at twice the limit
             raise ValueError(too_many) from error
-        except Image.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise ValueError(f"it is {_unread(file)}") from error
         with opened:
             if opened.width * opened.height > MAX_PIXELS:
@@ -124,7 +124,8 @@ def _of_floats(image: "Image") -> NDArray[np.uint8]:
         )
     if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
         values = 1 - values
-    return np.rint(values * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(values * 255).astype(np.uint8)
+    return levels
 
 
 def _unread(file: IO[bytes]) -> str:
@@ -135,7 +136,7 @@ def _unread(file: IO[bytes]) -> str:
         file.seek(0)
         tags = ImageFileDirectory_v2(file.read(8))
         file.seek(tags.next)
-        tags.load(file)  # type: ignore[no-untyped-call]
+        tags.load(file)
         bits, kind = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
         samples = {1: "unsigned", 2: "signed", 3: "float"}.get(kind, "other")
         return (

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datamodules.sentence_labels import NLI, SIMILAR_GRADE, Kind, kind_of
-from datamodules.sentence_tables import ACCEPTED, Table, columns_of, is_table, table_of
+from datamodules.sentence_tables import (
+    ACCEPTED,
+    Table,
+    columns_of,
+    is_jsonl,
+    is_table,
+    table_of,
+)
 from zoo.reading import numbered_lines, parsed
 from zoo.simbert.losses import TASKS
 from zoo.simbert.rows import Problems
@@ -25,7 +32,6 @@ __all__ = [
     "read_labelled",
     "read_sentences",
 ]
-_JSONL = {".jsonl", ".ndjson", ".json"}
 _NO_TEXT = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".zip", ".docx", ".pdf")
 _GROUP = 'no JSON of {"text": ..., "synonyms": [...]} or of a pair'
 
@@ -169,7 +175,7 @@ def read_file(
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] and suffixes[-1] in _NO_TEXT:
         raise ValueError(f"{path} is no text: save it as .csv; {ACCEPTED}")
-    json_lines = not _JSONL.isdisjoint(suffixes)
+    json_lines = is_jsonl(path)
     if not json_lines and is_table(path):
         return _of_table(table_of(path), reading, single, unlabelled)
     if json_lines or _begins_as_json(path):

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.reading import numbered_lines
+from zoo.reading import numbered_lines, parsed
 
 _DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+_JSONL = {".jsonl", ".ndjson", ".json"}
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 _SNIFFED = 200  # lines that the delimiter is seen from
 
@@ -113,6 +114,44 @@ def table_of(path: Path) -> Table:
                 'quotes it is written ""'
             )
     return Table(path, f"{_DELIMITERS[delimiter]}, {how}", rows)
+
+
+def is_jsonl(path: Path) -> bool:
+    """Whether a file is JSONL by its name."""
+    return not _JSONL.isdisjoint(suffix.lower() for suffix in path.suffixes)
+
+
+def objects_of(path: Path) -> Table:
+    """JSONL of objects as a table: the names are those of the first, the cells their values.
+
+    Raises:
+        ValueError: A line is no object, or there is none.
+    """
+    rows, names = list[tuple[int, list[str]]](), list[str]()
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = parsed(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: no JSON ({error})") from error
+        if not isinstance(row, dict) or any(isinstance(v, list | dict) for v in row.values()):
+            raise ValueError(
+                f"{path}, line {number}: no object of texts and numbers, such as "
+                '{"sentence": ..., "label": ...}'
+            )
+        names = names or list(row)
+        values = [row.get(name) for name in names]
+        rows.append((number, ["" if value is None else str(value) for value in values]))
+    if not rows:
+        raise ValueError(f"{path} is empty")
+    return Table(path, "JSONL", [(0, names), *rows])
+
+
+def is_hidden(table: Table, column: int) -> bool:
+    """Whether all labels of a table are kept back: empty, or -1 as in exports of GLUE."""
+    cells = {row[column].strip() for _, row in table.rows[1:] if column < len(row)}
+    return cells <= {"", "-1", "-1.0"}
 
 
 def _delimiter(path: Path, lines: Sequence[str]) -> str:
