@@ -84,6 +84,11 @@ def open_source(
     spec = _recorded(Path(ckpt)) if data is None else _named(data)
     if root is not None:
         spec = {**spec, "init_args": {**spec.get("init_args", {}), "root": root}}
+    folder = spec["class_path"] in ("ImageFolder", "datamodules.ImageFolder")
+    if data is not None and folder and hasattr(model, "shape"):
+        channels, *size = model.shape  # unless a config says otherwise
+        init_args = {"channels": channels, "size": size, **spec.get("init_args", {})}
+        spec = {**spec, "init_args": init_args}
     module = _instantiate(spec)
     try:
         dataset = module.split(split)
