@@ -236,7 +236,10 @@ class MaskedSentences(TextLines):
         path, labelled = source.path, self.hparams["labels"]
         table = objects_of(path) if is_jsonl(path) else table_of(path)
         columns = columns_of(table, single=True)
-        hidden = columns.label is None or is_hidden(table, columns.label)
+        label_at = columns.label
+        hidden = label_at is None or is_hidden(
+            cells[label_at] for _, cells in table.rows[1:] if label_at < len(cells)
+        )
         if labelled and source.split is not None and columns.header and hidden:
             self._notes.append(f"left out: {path.name} (it has no labels)")
             return []

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +91,8 @@ def table_of(path: Path) -> Table:
 
     Whether quotation marks enclose cells is seen from the whole file: they do if every cell that
     begins with one is well-formed and no more rows are broken than without (pandas and spreadsheets
-    write so, GLUE's files do not).
+    write so, GLUE's files do not). Where tabs part cells, one in quotes that goes over lines leaves
+    lines with too few; if there are not as many of these, two lone marks were taken for a pair.
 
     Raises:
         ValueError: There is no row, or a cell is larger than any sentence.
@@ -106,9 +107,12 @@ def table_of(path: Path) -> Table:
     rows, how = raw, "no quotes"
     if any(cell.lstrip().startswith('"') for _, row in raw for cell in row):
         quoted, broken = _cells(path, lines, delimiter, csv.QUOTE_MINIMAL)
-        if broken is None and _ragged(quoted) <= _ragged(raw):
+        tabs = delimiter == "\t"
+        apart = sum(len(row) != len(raw[0][1]) for _, row in raw)
+        lone = tabs and len(raw) - len(quoted) > apart
+        if broken is None and not lone and _ragged(quoted) <= _ragged(raw):
             rows, how = quoted, "cells in quotes"
-        elif broken is not None and _ragged(raw) > 0.01 * len(raw):
+        elif not tabs and broken is not None and _ragged(raw) > 0.01 * len(raw):
             raise ValueError(
                 f"{path}, line {broken}: a quotation mark that does not end its cell; inside of "
                 'quotes it is written ""'
@@ -148,18 +152,24 @@ def objects_of(path: Path) -> Table:
     return Table(path, "JSONL", [(0, names), *rows])
 
 
-def is_hidden(table: Table, column: int) -> bool:
-    """Whether all labels of a table are kept back: empty, or -1 as in exports of GLUE."""
-    cells = {row[column].strip() for _, row in table.rows[1:] if column < len(row)}
-    return cells <= {"", "-1", "-1.0"}
+def is_hidden(labels: Iterable[str]) -> bool:
+    """Whether all labels of a file are kept back: empty, or -1 as in exports of GLUE."""
+    return {label.strip() for label in labels} <= {"", "-1", "-1.0"}
 
 
 def _delimiter(path: Path, lines: Sequence[str]) -> str:
     """What parts the cells: that by which most of the first rows have as many as the first."""
     comma = ".csv" in [suffix.lower() for suffix in path.suffixes]
     best, found = 0.0, "," if comma else "\t"
-    for delimiter in (",", ";", "\t") if comma else _DELIMITERS:
-        rows, _ = _cells(path, lines, delimiter, csv.QUOTE_MINIMAL)
+    kinds = [
+        (delimiter, quoting)
+        for delimiter in ((",", ";", "\t") if comma else _DELIMITERS)
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE)
+    ]
+    for delimiter, quoting in kinds:
+        rows, broken = _cells(path, lines, delimiter, quoting)
+        if broken is not None:  # cut off at the sample's end, or by a lone mark
+            rows = rows if broken > len(lines) / 2 else []
         like = sum(len(row) == len(rows[0][1]) for _, row in rows) / len(rows) if rows else 0
         if rows and len(rows[0][1]) > 1 and like > best + 0.1:  # the usual one, if in doubt
             best, found = like, delimiter
