@@ -95,7 +95,7 @@ def sample(
         _check_grid(model, n * (steps or 1), f"--n={n} --steps={steps or 1}")
         real = None
         if kind == "reconstructions" or data or root:
-            real = _test_images(ckpt, n, data=data, root=root)
+            real = _test_images(ckpt, n, getattr(model, "shape", ()), data=data, root=root)
         images, width = pictures(kind, n=n, steps=steps, seed=seed, images=real)
         path = make_grid_png(images.float().cpu(), file, columns=columns or width)
         print(f"{kind} in {path}")
@@ -176,17 +176,25 @@ def _write_lines(batches: Iterable[list[str]], out: str | None) -> None:
     print(f"{count} lines in {out}")
 
 
-def _test_images(ckpt: str, n: int, *, data: str | None = None, root: str | None = None) -> Tensor:
+def _test_images(
+    ckpt: str,
+    n: int,
+    shape: tuple[int, ...],
+    *,
+    data: str | None = None,
+    root: str | None = None,
+) -> Tensor:
     """The first n test images of a run's data, or of other data, in [-1, 1].
 
     Args:
         ckpt: A .ckpt file or a run directory, which say what the data are.
         n: How many.
+        shape: (C, H, W) of the model's images, which pictures of a folder get.
         data: Name of another data set.
         root: Another folder of the data.
 
     Raises:
-        ValueError: There is no such data set, or none is named.
+        ValueError: There is no such data set, none is named, or its images are of another shape.
     """
     import zoo.data
 
@@ -205,7 +213,14 @@ def _test_images(ckpt: str, n: int, *, data: str | None = None, root: str | None
     arguments = dict(spec.get("init_args") or {})
     if root is not None:
         arguments["root"] = root
+    if name == "ImageFolder":
+        arguments |= {"channels": shape[0], "size": list(shape[1:])}
     chosen: zoo.data.ImageData = known[name](**arguments)
+    if (theirs := (chosen.channels, *chosen.size)) != shape:
+        raise ValueError(
+            f"--data {name} has images of {'x'.join(map(str, theirs))}, the model of "
+            f"{'x'.join(map(str, shape))}"
+        )
     levels = chosen.split("test").first(n)
     if len(levels) == 0:
         raise ValueError(f"{chosen.place()} has no test images{chosen.reason('test')}")

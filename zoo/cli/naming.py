@@ -9,8 +9,8 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from zoo.training import EMA, Checkpoint
 from zoo.metrics.quality import SampleQuality
+from zoo.training import EMA, Checkpoint
 from zoo.training.samples import SampleGrid
 
 _GROUPS = {

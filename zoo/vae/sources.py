@@ -81,6 +81,11 @@ def open_source(
     spec = recorded_data(Path(ckpt)) if data is None else named_data(data)
     if root is not None:
         spec = {**spec, "init_args": {**spec.get("init_args", {}), "root": root}}
+    folder = spec["class_path"] in ("ImageFolder", "zoo.data.ImageFolder")
+    if data is not None and folder and hasattr(model, "shape"):
+        channels, *size = model.shape  # unless a config says otherwise
+        init_args = {"channels": channels, "size": size, **spec.get("init_args", {})}
+        spec = {**spec, "init_args": init_args}
     module = make_data(spec)
     try:
         dataset = module.split(split)
