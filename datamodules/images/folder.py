@@ -151,7 +151,8 @@ class ImageFolder(ImageData):
         if split == "train" and self.limit is not None and self.limit < count:
             parts.append(f"the first of {count:,} (--data.limit {self.limit})")
         if split in self._hashed:
-            parts.append("a tenth of train's, by a hash of their paths")
+            few = "" if count else f", none of so few: give more, or a folder {split}"
+            parts.append(f"a tenth of train's, by a hash of their paths{few}")
         elif not count and self._hashed:
             parts.append(
                 "all went to val and test, each a tenth by a hash of their paths: give more"

@@ -167,7 +167,10 @@ def _delimiter(path: Path, lines: Sequence[str]) -> str:
         for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE)
     ]
     for delimiter, quoting in kinds:
-        rows, broken = _cells(path, lines, delimiter, quoting)
+        try:
+            rows, broken = _cells(path, lines, delimiter, quoting)
+        except ValueError:  # a line without this delimiter is one long cell
+            continue
         if broken is not None:  # cut off at the sample's end, or by a lone mark
             rows = rows if broken > len(lines) / 2 else []
         like = sum(len(row) == len(rows[0][1]) for _, row in rows) / len(rows) if rows else 0

@@ -247,3 +247,11 @@ def test_mistakes_end_in_one_clear_line(tmp_path: Path) -> None:
 def test_names_do_not_depend_on_the_order_of_the_file_system(tmp_path: Path) -> None:
     write(tmp_path, ["b.png", "a.PNG", "c/d.png", ".hidden.png", "e.txt.png"])
     assert sorted(ImageFiles(tmp_path).names()) == ["a.PNG", "b.png", "c/d.png", "e.txt.png"]
+
+
+def test_an_empty_split_of_few_images_says_what_to_do(tmp_path: Path) -> None:
+    for i in range(5):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
+    data = ImageFolder(root=str(tmp_path), size=4)
+    with pytest.raises(ValueError, match=r"no test images .* none of so few: give more, or a fol"):
+        data.setup("test")

@@ -363,3 +363,11 @@ def test_hidden_labels_of_held_out_files_are_none(tmp_path, name):
     data = LabelledPairs(root=str(tmp_path))
     data.setup()
     assert f"left out: {name} (its pairs have no labels)" in data.describe()
+
+
+def test_a_long_row_of_short_cells_is_read(tmp_path):
+    names = ",".join(f"column{i}" for i in range(20_000))
+    cells = ",".join("x" for _ in range(20_000))
+    rows = [f"a {i},b {i},1,{cells}" for i in range(3)]
+    file = write(tmp_path / "wide.csv", f"sentence1,sentence2,label,{names}", *rows)
+    assert read_groups(file) == [[f"a {i}", f"b {i}"] for i in range(3)]
