@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zoo.simbert.tokenizer import SPECIAL
 
 import zoo
 from tests.trials.test_untrusted_fuzz import FUZZ, clear, junk, mutations
 from zoo.loading import build
 from zoo.simbert.index import SentenceIndex
 from zoo.simbert.interchange_sentences import from_sentence_transformers, to_sentence_transformers
-from zoo.simbert.tokenizer import SPECIAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -128,7 +128,7 @@ def test_bytes_and_missing_files_of_a_sentence_transformers_folder(folder: Path)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     whole = {file: file.read_bytes() for file in files}
 
-    @settings(FUZZ, max_examples=150)
+    @settings(FUZZ, max_examples=40)
     @given(st.sampled_from(files), st.data())
     def check(file: Path, data: Any) -> None:
         for other in files:

@@ -229,7 +229,7 @@ def test_decompress_writes_into_no_folder_with_files(grey, zoo_cli, mistake, tmp
 
 
 def test_a_density_that_fails_leaves_the_last_table(grey, zoo_cli, monkeypatch, tmp_path):
-    from zoo.vae import commands
+    from zoo.vae.density import command as commands
 
     (tmp_path / "density.csv").write_text("the last\n")
 
