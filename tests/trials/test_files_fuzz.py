@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zoo.simbert.tokenizer import SPECIAL
 
 import zoo
 from tests.trials.test_untrusted_fuzz import FUZZ, clear, junk, mutations
+from zoo.data.sentences.tokenizer import SPECIAL
 from zoo.loading import build
 from zoo.simbert.index import SentenceIndex
 from zoo.simbert.interchange_sentences import from_sentence_transformers, to_sentence_transformers
