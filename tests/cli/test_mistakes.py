@@ -101,6 +101,41 @@ def test_a_misspelt_key(mistake, fit, tiny, tmp_path):
         assert f"did you mean {meant}?" in mistake("fit", "-c", tiny, "-c", "typo.yaml")
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--model.groups", 3, "--model.groups=3: does not divide"),
+        ("--model.multipliers", "[]", "--model.multipliers=[]: give"),
+        ("--model.attention_levels", "[7]", "--model.attention_levels=[7]: [7] do not exist"),
+        ("--model.eta", 1, "--model.eta=1.0 has no effect on --model.sampler=ancestral"),
+        ("--model.multipliers", "x", "--model.multipliers: needs a list, got x"),
+        ("--model.width", "x", "--model.width: needs a whole number, got x"),
+        ("--data.limit", "x", "--data.limit: needs a whole number, got x"),
+        ("--trainer.gradient_clip_val", "x", "--trainer.gradient_clip_val: needs a number, got x"),
+        ("--trainer.max_time", "abc", "--trainer.max_time=abc: give DD:HH:MM:SS"),
+        ("--trainer.max_time", "{foo: 1}", "--trainer.max_time={'foo': 1}: give DD:HH:MM:SS"),
+        ("--trainer.strategy", "dpp", "--trainer.strategy=dpp: did you mean ddp?"),
+        ("--trainer.accelerator", "gpus", "--trainer.accelerator=gpus: did you mean gpu?"),
+        ("--trainer.profiler", "x", "--trainer.profiler=x: known: simple, advanced, pytorch"),
+        (
+            "--trainer.callbacks",
+            "EarlyStop",
+            "no callback 'EarlyStop': did you mean EarlyStopping?",
+        ),
+        ("--trainer.callbacks", "EarlyStopping", "EarlyStopping needs --trainer.callbacks.monitor"),
+        ("--data.foo", 1, "no option '--data.foo': see --help"),
+        ("--model.attention", 1, "no option '--model.attention': did you mean --model.attention_l"),
+    ],
+)
+def test_a_message_names_the_flag_that_was_typed(fit, flag, value, told):
+    assert told in fit(flag, value)
+
+
+def test_only_what_is_near_is_suggested(mistake):
+    assert "no option '--foo': see --help" in mistake("sample", "x", "--foo", 1)
+    assert "did you mean --steps?" in mistake("sample", "x", "--stpes", 1)
+
+
 def test_a_value_that_does_not_fit(fit):
     assert "width" in fit("--model.width", "wide")
     assert "trainer.max_steps" in fit("--trainer.max_steps", "many")
@@ -157,6 +192,12 @@ def test_a_run_directory_is_not_overwritten(fit, run_dir, tiny, mistake):
     assert "already holds a run" in line
     assert "--ckpt_path last" in line
     assert (run_dir / "checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_a_run_directory_that_cannot_be_made(mistake, tiny, tmp_path):
+    for folder in ("tiny.yaml", "tiny.yaml/run", "/proc/run"):
+        line = mistake("fit", "-c", tiny, "--run_dir", folder)
+        assert f"--run_dir {folder} cannot be made: " in line
 
 
 def test_weights_that_do_not_fit(mistake, run_dir):

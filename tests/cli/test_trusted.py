@@ -122,6 +122,10 @@ def test_a_checkpoint_names_its_model_and_its_data_alone(monkeypatch):
     ):
         with pytest.raises(ValueError, match=r"x\.ckpt: "):
             check_stored_config(config, "x.ckpt")
+    with pytest.raises(
+        ValueError, match="as model: if you trust the package mine, set ZOO_TRUST=mine"
+    ):
+        check_stored_config({"model": {"class_path": "mine.Model"}}, "x.ckpt")
     monkeypatch.setenv("ZOO_TRUST", "mine")
     check_stored_config({"model": {"class_path": "mine.Model"}}, "x.ckpt")
 

@@ -48,7 +48,14 @@ class Claim:
     def _lock(self) -> int:
         path = self.folder / LOCK
         for attempt in range(1000):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                there = isinstance(error, FileExistsError)
+                if there and not self.folder.exists():  # a start that failed has just removed it
+                    continue
+                why = "a file is there" if there else error.strerror
+                raise ValueError(f"--run_dir {self.folder} cannot be made: {why}") from error
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             except FileNotFoundError:  # a start that failed has just removed the folder

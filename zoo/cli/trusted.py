@@ -138,7 +138,8 @@ def check_stored_config(config: dict[str, Any], source: str) -> None:
         package, _, name = path.rpartition(".")
         root = package.split(".")[0]
         if not (root == "zoo" and name in known) and root not in trusted_packages():
-            hint = nearest(name, known) if root == "zoo" else refused(path)
+            own = f"if you trust the package {root}, set ZOO_TRUST={root}"
+            hint = nearest(name, known) if root in _KNOWN else own
             raise ValueError(f"{source}: class path {path!r} is not allowed as {section}: {hint}")
     inside = {
         key: value.get("init_args") if key in ("model", "data") and value is not None else value
