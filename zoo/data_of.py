@@ -30,6 +30,7 @@ def recorded_data(ckpt: Path) -> dict[str, Any]:
 def named_data(data: str) -> dict[str, Any]:
     """A DataModule by its name, or the data section of a config."""
     import zoo.data
+    from zoo.data.protocols import HasSplits
 
     known = {name.lower(): name for name in DATA}
     is_class = "." in data and "/" not in data and not data.endswith((".yaml", ".yml"))
@@ -38,7 +39,7 @@ def named_data(data: str) -> dict[str, Any]:
     try:
         files, _ = resolve_config(data)
     except FileNotFoundError as error:
-        names = [n for n in DATA if hasattr(getattr(zoo.data, n), "split")]
+        names = [n for n in DATA if issubclass(getattr(zoo.data, n), HasSplits)]
         hint = nearest(data, [*names, *list_configs()])
         if not hint.startswith("did you mean"):
             hint = f"DataModules are {', '.join(names)}; zoo list shows the configs"

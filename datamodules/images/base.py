@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from zoo.data.images.pixels import coin_flips, to_float, to_uint8
 from zoo.data.loader import Batches, EpochLoader, epoch_loader
+from zoo.data.protocols import Split as Split
 from zoo.ranges import Count, Seed, Workers, check_ranges
 
-Split = Literal["train", "val", "test"]
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),

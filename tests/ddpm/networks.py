@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.ddpm.foreign_weights import unet_arguments
-from zoo.ddpm.unet import UNet
+from zoo.ddpm.unet import UNet, unet_arguments
 
 
 def network(hparams: dict[str, Any], seed: int = 0) -> UNet:

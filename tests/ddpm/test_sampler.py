@@ -6,7 +6,7 @@ import torch
 
 from tests.processes import in_new_process
 from zoo.ddpm.diffusion import Diffusion
-from zoo.ddpm.sampler import ancestral, ddim, run
+from zoo.ddpm.sampler import Coefficients, ancestral, ddim, run
 from zoo.ddpm.schedule import Chain, make_betas, spaced_timesteps
 from zoo.layers.counter_rng import normal
 
@@ -97,9 +97,10 @@ def test_ddim_goes_to_the_step_it_visits_next():
 def final_variance(plan):
     """Variance of the sample for standard normal data and start, by the linear recursion."""
     variance = 1.0
-    for t, (a, b, A, B, sigma, *_) in zip(plan.timesteps, plan.table, strict=True):
-        eps = (1 - LINEAR.alpha_bar[t]).sqrt()
-        variance = (A * (a + b * eps) + B) ** 2 * variance + sigma**2
+    for t, row in zip(plan.timesteps, plan.table, strict=True):
+        step, eps = Coefficients(*row), (1 - LINEAR.alpha_bar[t]).sqrt()
+        x0 = step.x0_of_xt + step.x0_of_output * eps
+        variance = (step.prev_x0 * x0 + step.prev_xt) ** 2 * variance + step.sigma**2
     return variance.item()
 
 
@@ -114,7 +115,9 @@ def test_ancestral_variance_on_standard_normal_data(steps):
     assert final_variance(plan) == pytest.approx(small[steps], abs=1e-10)
     # DDIM with eta = 1 is ancestral sampling with the posterior's variance.
     other = ddim(process(), kept, eta=1.0, clip=False)
-    torch.testing.assert_close(other.table[:, :5], plan.table[:, :5], rtol=1e-9, atol=1e-12)
+    for name in ("x0_of_xt", "x0_of_output", "prev_x0", "prev_xt", "sigma"):
+        got, expected = (getattr(each.columns, name) for each in (other, plan))
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_ancestral_samples_have_that_variance():
@@ -146,9 +149,10 @@ def test_ancestral_step_equals_diffusers(variance, objective, clip):
         x, output = torch.randn(2, 4, 3, 8, 8, generator=g)
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(t))
         expected = theirs.step(output, t, x, generator=torch.Generator().manual_seed(t))
-        a, b, A, B, sigma, *_ = plan.table[999 - t]
-        x0 = a * x.double() + b * output.double()
-        got = A * (x0.clamp(-1, 1) if clip else x0) + B * x.double() + sigma * noise.double()
+        step = Coefficients(*plan.table[999 - t])
+        x0 = step.x0_of_xt * x.double() + step.x0_of_output * output.double()
+        x0 = x0.clamp(-1, 1) if clip else x0
+        got = step.prev_x0 * x0 + step.prev_xt * x.double() + step.sigma * noise.double()
         scale = got.abs().max()
         assert ((got - expected.prev_sample).abs().max() / scale).item() < 2e-4
 
@@ -236,18 +240,18 @@ def test_noise_of_a_step_is_that_of_its_number():
     plan = ancestral(full, kept)
     states = list(run(lambda x, t: 0 * x, plan, x, seed=9, index=torch.tensor([4, 8])))
     noise = normal(9, torch.tensor([4, 8]), 999, (1, 2, 2)).double()
-    torch.testing.assert_close(states[0], plan.table[0, 4] * noise)
+    torch.testing.assert_close(states[0], plan.columns.sigma[0] * noise)
 
 
 def test_no_noise_at_the_last_step_and_none_drawn_without_need():
     for variance in ("fixed_small", "fixed_large"):
         plan = ancestral(process(variance=variance))
-        assert plan.table[-1, 4] == 0
-        assert (plan.table[:-1, 4] > 0).all()
+        assert plan.columns.sigma[-1] == 0
+        assert (plan.columns.sigma[:-1] > 0).all()
         assert plan.stochastic
     assert not ancestral(process(variance="zero")).stochastic
     assert not ddim(process()).stochastic
-    assert ancestral(process(variance="learned_range")).table[-1, 7] == 0
+    assert ancestral(process(variance="learned_range")).columns.noisy[-1] == 0
 
 
 def test_loop_holds_one_state_at_a_time():

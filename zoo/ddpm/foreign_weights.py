@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.building import construct, within
-from zoo.ddpm.unet import UNet
+from zoo.ddpm.unet import UNet, unet_arguments
 from zoo.untrusted import check_tensors, read_safetensors, read_torch
 
 # Ho's process (arXiv 2006.11239); OpenAI's default variance without `learn_sigma` is the same.
@@ -23,22 +23,6 @@ HO_PROCESS: dict[str, Any] = {
     "variance": "fixed_large",
     "clip": True,
 }
-
-# Which arguments of `zoo.DDPM` the network shares, besides its numbers of channels.
-UNET_ARGUMENTS = (
-    "width",
-    "multipliers",
-    "blocks",
-    "attention_levels",
-    "dropout",
-    "groups",
-    "head_dim",
-    "num_classes",
-    "norm_eps",
-    "freq_shift",
-    "cos_first",
-    "symmetric_downsample",
-)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -76,14 +60,6 @@ def _find_state_dict(content: Any, depth: int = 4) -> dict[str, Tensor] | None:
             if found is not None:
                 return found
     return None
-
-
-def unet_arguments(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of `UNet` among those of `zoo.DDPM`; absent ones keep `UNet`'s defaults."""
-    channels = hparams.get("channels", 3)
-    outputs = channels * (2 if hparams.get("variance") == "learned_range" else 1)
-    known = {k: hparams[k] for k in UNET_ARGUMENTS if k in hparams}
-    return {"in_channels": channels, "out_channels": outputs, **known}
 
 
 def check_fit(

@@ -1,337 +1,317 @@
-"""What a trained DDPM is for: samples, interpolations, bits per dimension; methods of `DDPM`."""
-
-from __future__ import annotations
+"""What a trained DDPM is for: samples, interpolations, bits per dimension."""
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from zoo.ddpm.diffusion import Variance, check_choice
+from zoo.ddpm.diffusion import Diffusion, Variance, check_choice
 from zoo.ddpm.gaussian import CDF
 from zoo.ddpm.likelihood import Bound, variational_bound
 from zoo.ddpm.sampler import Plan, SamplerName, ancestral, ddim, initial_noise, run
 from zoo.ddpm.schedule import Spacing, spaced_timesteps
-
-if TYPE_CHECKING:
-    from zoo.ddpm.module import DDPM
+from zoo.layers.labels import Labels, labels_of
+from zoo.training.module import Module, evaluating
 
 # Of the noise and the steps of evaluation: an item meets the same ones in every epoch and run.
 EVALUATION_SEED = 9119
 
 
-@contextmanager
-def evaluating(model: DDPM) -> Iterator[None]:
-    """Without gradients and dropout, also in the middle of a fit."""
-    training = model.net.training
-    model.net.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.net.train(training)
+@dataclass(frozen=True)
+class Sampling:
+    """How a model samples unless it is told otherwise; the arguments are those of `zoo.DDPM`."""
+
+    sampler: SamplerName
+    steps: int | None
+    spacing: Spacing
+    eta: float
+    clip: bool
+    guidance: float
 
 
-def plan(
-    model: DDPM,
-    *,
-    sampler: SamplerName | None = None,
-    steps: int | None = None,
-    spacing: Spacing | None = None,
-    eta: float | None = None,
-    variance: Variance | None = None,
-    clip: bool | None = None,
-    start: int | None = None,
-) -> Plan:
-    """What a sampler will do; what is not given is as the model was configured.
+class Generation(Module):
+    """Samples, interpolations and bits per dimension of a network `self(x_t, t, labels)`.
 
-    Args:
-        model: The model.
-        sampler: ancestral or ddim.
-        steps: Steps to take.
-        spacing: leading, trailing, linspace or quadratic.
-        eta: Noise of ddim.
-        variance: Of ancestral's reverse step.
-        clip: Clip the predicted image to [-1, 1] at each step.
-        start: Begin at this step, and visit all below it.
-
-    Raises:
-        ValueError: A value is out of range, or has no effect beside the others.
+    >>> import zoo
+    >>> model = zoo.DDPM(image_size=8, channels=1, width=8, multipliers=[1, 2], groups=4)
+    >>> model.sample(2, sampler="ddim", steps=3).shape
+    torch.Size([2, 1, 8, 8])
     """
-    own = model.hparams
-    sampler = sampler or own["sampler"]
-    check_choice("sampler", sampler, SamplerName)
-    T = len(model.diffusion.chain)
-    steps = steps if steps is not None else own["sample_steps"] or T
-    kept = spaced_timesteps(T, steps, spacing or own["spacing"])
-    if start is not None:
-        kept = list(range(start, -1, -1))
-    clip = own["clip"] if clip is None else clip
-    if sampler == "ddim":
-        if variance is not None:
-            raise ValueError(f"variance={variance} has no effect on sampler=ddim: use eta")
-        return ddim(model.diffusion, kept, eta=own["eta"] if eta is None else eta, clip=clip)
-    if eta:
-        raise ValueError(f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim")
-    return ancestral(model.diffusion, kept, variance=variance, clip=clip)
 
+    diffusion: Diffusion
+    sampling: Sampling
+    shape: tuple[int, int, int]
+    num_classes: int
+    label_dropout: float
+    compiled: bool
 
-def check_guidance(model: DDPM, guidance: float) -> None:
-    """Raises ValueError if the model was not trained for guidance."""
-    if guidance != 1 and not model.num_classes:
-        raise ValueError(f"guidance={guidance}: this model has no classes; leave it at 1")
-    if guidance != 1 and not model.hparams["label_dropout"]:
-        raise ValueError(f"guidance={guidance}: needs a model trained with label_dropout > 0")
+    def plan(
+        self,
+        *,
+        sampler: SamplerName | None = None,
+        steps: int | None = None,
+        spacing: Spacing | None = None,
+        eta: float | None = None,
+        variance: Variance | None = None,
+        clip: bool | None = None,
+        start: int | None = None,
+    ) -> Plan:
+        """What a sampler will do; what is not given is as the model was configured.
 
+        Args:
+            sampler: ancestral or ddim.
+            steps: Steps to take.
+            spacing: leading, trailing, linspace or quadratic.
+            eta: Noise of ddim.
+            variance: Of ancestral's reverse step.
+            clip: Clip the predicted image to [-1, 1] at each step.
+            start: Begin at this step, and visit all below it.
 
-def _labels(model: DDPM, labels: Tensor | list[int] | int | None, index: Tensor) -> Tensor | None:
-    """Labels (B,) on the device; the classes in turn if none are given."""
-    K = model.num_classes
-    if not K:
+        Raises:
+            ValueError: A value is out of range, or has no effect beside the others.
+        """
+        own = self.sampling
+        sampler = sampler or own.sampler
+        check_choice("sampler", sampler, SamplerName)
+        T = len(self.diffusion.chain)
+        steps = steps if steps is not None else own.steps or T
+        kept = spaced_timesteps(T, steps, spacing or own.spacing)
+        if start is not None:
+            kept = list(range(start, -1, -1))
+        clip = own.clip if clip is None else clip
+        if sampler == "ddim":
+            if variance is not None:
+                raise ValueError(f"variance={variance} has no effect on sampler=ddim: use eta")
+            return ddim(self.diffusion, kept, eta=own.eta if eta is None else eta, clip=clip)
+        if eta:
+            raise ValueError(f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim")
+        return ancestral(self.diffusion, kept, variance=variance, clip=clip)
+
+    def check_guidance(self, guidance: float) -> None:
+        """Raises ValueError if the model was not trained for guidance."""
+        if guidance != 1 and not self.num_classes:
+            raise ValueError(f"guidance={guidance}: this model has no classes; leave it at 1")
+        if guidance != 1 and not self.label_dropout:
+            raise ValueError(f"guidance={guidance}: needs a model trained with label_dropout > 0")
+
+    def _guided(self, x: Tensor, t: Tensor, labels: Tensor | None, guidance: float) -> Tensor:
+        """Output moved away from the unconditional one (arXiv 2207.12598), in one doubled batch.
+
+        With w = `guidance`: free + w (conditional - free), so 1 is the conditional output (the
+        paper's weight is w - 1). For x0 and v it is the same as for the noise, of which they are
+        affine functions. A learned variance is the conditional one's.
+        """
+        if guidance == 1:
+            return self(x, t, labels)  # type: ignore[no-any-return]
+        assert labels is not None
+        none = torch.full_like(labels, self.num_classes)
+        output = self(torch.cat([x, x]), torch.cat([t, t]), torch.cat([labels, none]))
+        conditional, free = output.to(x.dtype).split(len(x))
+        channels = x.shape[1]
+        free, prediction = free[:, :channels], conditional[:, :channels]
+        return torch.cat([free + guidance * (prediction - free), conditional[:, channels:]], dim=1)
+
+    def _states(
+        self,
+        plan: Plan,
+        x: Tensor,
+        index: Tensor,
+        *,
+        seed: int,
+        labels: Labels | None,
+        guidance: float | None,
+        progress: bool = False,
+    ) -> Iterator[Tensor]:
+        guidance = self.sampling.guidance if guidance is None else guidance
+        self.check_guidance(guidance)
+        given = labels_of(index, labels, self.num_classes, null=True)
+        predict = partial(self._guided, labels=given, guidance=guidance)
+        return run(
+            predict, plan, x, seed=seed, index=index, compile=self.compiled, progress=progress
+        )
+
+    def sample(
+        self,
+        n: int,
+        *,
+        steps: int | None = None,
+        sampler: SamplerName | None = None,
+        eta: float | None = None,
+        seed: int = 0,
+        labels: Labels | None = None,
+        guidance: float | None = None,
+        first: int = 0,
+        index: Tensor | None = None,
+        spacing: Spacing | None = None,
+        variance: Variance | None = None,
+        clip: bool | None = None,
+        return_trajectory: bool = False,
+        progress: bool = False,
+    ) -> Tensor:
+        """Samples; what is not given is as the model was configured.
+
+        A sample is a function of (seed, its number): `sample(64)` is `sample(32)` and
+        `sample(32, first=32)`.
+
+        Args:
+            n: How many.
+            steps: Steps to take.
+            sampler: ancestral or ddim.
+            eta: Noise of ddim, from 0 (none) to 1.
+            seed: Of the noise.
+            labels: Classes, one for all or one for each; num_classes means none. The classes in
+                turn if not given.
+            guidance: Strength of classifier-free guidance; 1 is none.
+            first: Number of the first sample.
+            index: Numbers of the samples, int64, shape (n,), if they are not first, first + 1, ...
+            spacing: Which steps: leading, trailing, linspace or quadratic.
+            variance: Of ancestral's reverse step.
+            clip: Clip the predicted image to [-1, 1] at each step.
+            return_trajectory: Return the states before the first and after each step instead, which
+                takes the memory of that many batches.
+            progress: Show a progress bar.
+
+        Returns:
+            float32 in [-1, 1], shape (n, C, H, W); or the states, (S + 1, n, C, H, W), not clipped.
+
+        Raises:
+            ValueError: A value is out of range, or has no effect beside the others.
+        """
+        if n < 1:
+            raise ValueError(f"n={n}: draw at least one sample")
+        chosen = self.plan(
+            sampler=sampler, steps=steps, spacing=spacing, eta=eta, variance=variance, clip=clip
+        )
+        if index is None:
+            index = torch.arange(first, first + n, device=self.device)
+        with evaluating(self):
+            states = [initial_noise(seed, index, self.shape, self.diffusion)]
+            loop = self._states(
+                chosen,
+                states[0],
+                index,
+                seed=seed,
+                labels=labels,
+                guidance=guidance,
+                progress=progress,
+            )
+            for state in loop:
+                states = [*states, state] if return_trajectory else [state]
+        return torch.stack(states) if return_trajectory else states[-1].clamp(-1, 1)
+
+    def interpolate(
+        self,
+        x_a: Tensor,
+        x_b: Tensor,
+        lam: float | Tensor,
+        t: int = 500,
+        seed: int = 0,
+        *,
+        labels: Labels | None = None,
+        guidance: float | None = None,
+        sampler: SamplerName | None = None,
+        eta: float | None = None,
+        variance: Variance | None = None,
+        clip: bool | None = None,
+    ) -> Tensor:
+        """Images between two, by way of their noisy versions (arXiv 2006.11239, section 4.4).
+
+        Both get the same noise at step t, and the mixture is denoised from that same step.
+
+        Args:
+            x_a: Images in [-1, 1], shape (B, C, H, W).
+            x_b: Images of the same shape.
+            lam: Weight of x_b: a number, or one for each pair, shape (B,).
+            t: Step to noise to: the higher, the coarser what the two images share.
+            seed: Of the noise: the same for all lam.
+            labels: As for `sample`.
+            guidance: As for `sample`.
+            sampler: As for `sample`.
+            eta: As for `sample`.
+            variance: As for `sample`.
+            clip: As for `sample`.
+
+        Returns:
+            float32 in [-1, 1], shape (B, C, H, W).
+
+        Raises:
+            ValueError: Shapes differ, t is not a step, or as for `sample`.
+        """
+        T = len(self.diffusion.chain)
+        if not 0 <= t < T:
+            raise ValueError(f"t={t}: choose a step in 0 ... {T - 1}")
+        if x_a.shape != x_b.shape or x_a.shape[1:] != self.shape:
+            raise ValueError(
+                f"images of shapes {tuple(x_a.shape)} and {tuple(x_b.shape)}: both must be "
+                f"(B, {', '.join(map(str, self.shape))})"
+            )
+        chosen = self.plan(sampler=sampler, eta=eta, variance=variance, clip=clip, start=t)
+        x_a, x_b = x_a.to(self.device).float(), x_b.to(self.device).float()
+        index = torch.arange(len(x_a), device=self.device)
+        weight = torch.as_tensor(lam, dtype=torch.float32, device=self.device).reshape(-1, 1, 1, 1)
+        with evaluating(self):
+            noise = initial_noise(seed, index, self.shape, self.diffusion)
+            step = torch.full_like(index, t)
+            noisy = [self.diffusion.q_sample(x, step, noise) for x in (x_a, x_b)]
+            x = (1 - weight) * noisy[0] + weight * noisy[1]
+            loop = self._states(chosen, x, index, seed=seed, labels=labels, guidance=guidance)
+            last = deque(loop, maxlen=1)
+        return last.pop().clamp(-1, 1)
+
+    def bits_per_dim(
+        self,
+        x: Tensor,
+        *,
+        index: Tensor | None = None,
+        labels: Tensor | None = None,
+        seed: int = EVALUATION_SEED,
+        steps: int | None = None,
+        variance: Variance | None = None,
+        cdf: CDF = "tanh",
+        return_parts: bool = False,
+    ) -> Tensor | Bound:
+        """Variational bound of each image's code length (arXiv 2006.11239, eq. 5), in bits/dim.
+
+        One draw of the noise at each step, a function of (seed, the image's number).
+
+        Args:
+            x: Images in [-1, 1] on the model's grey levels, shape (B, C, H, W).
+            index: Numbers of the images, int64, shape (B,); 0, 1, ... if not given.
+            labels: Classes, shape (B,), for the conditional bound.
+            seed: Of the noise.
+            steps: Evaluate the model on so many of its steps only, which is a looser bound.
+            variance: Another variance of the reverse step than the model's; zero has no likelihood.
+            cdf: tanh, as all published numbers have it, or erf.
+            return_parts: Return the prior's, each step's and the decoder's part.
+
+        Returns:
+            float32, shape (B,), or the parts.
+
+        Raises:
+            ValueError: The variance is zero, or a value is out of range.
+        """
+        check_choice("cdf", cdf, CDF)
+        diffusion = self.diffusion
+        if steps is not None or variance is not None:
+            T = len(diffusion.chain)
+            # Leading, as the first step kept is then 0: its noise is of the size of a grey level.
+            diffusion = diffusion.respaced(spaced_timesteps(T, steps or T, "leading"), variance)
+        x = x.to(self.device).float()
+        index = torch.arange(len(x)) if index is None else index
+        index = index.to(self.device)
         if labels is not None:
-            raise ValueError("labels were given, but this model has no classes (num_classes=0)")
-        return None
-    if labels is None:
-        return index % K
-    given = torch.as_tensor(labels, dtype=torch.long, device=index.device)
-    if given.ndim and given.shape != index.shape:
-        raise ValueError(f"{given.numel()} labels for {len(index)} images: give one for each")
-    if given.numel() and not 0 <= int(given.min()) <= int(given.max()) <= K:
-        raise ValueError(f"labels must be in 0 ... {K - 1}, or {K} for none: got {labels}")
-    return given.expand(index.shape)
-
-
-def guided(model: DDPM, x: Tensor, t: Tensor, labels: Tensor | None, guidance: float) -> Tensor:
-    """Output moved away from the unconditional one (arXiv 2207.12598), in one doubled batch.
-
-    With w = `guidance`: free + w (conditional - free), so 1 is the conditional output (the paper's
-    weight is w - 1). For x0 and v it is the same as for the noise, of which they are affine
-    functions. A learned variance is the conditional one's.
-    """
-    if guidance == 1:
-        return model(x, t, labels)  # type: ignore[no-any-return]
-    assert labels is not None
-    none = torch.full_like(labels, model.num_classes)
-    output = model(torch.cat([x, x]), torch.cat([t, t]), torch.cat([labels, none]))
-    conditional, free = output.to(x.dtype).split(len(x))
-    channels = x.shape[1]
-    free, prediction = free[:, :channels], conditional[:, :channels]
-    return torch.cat([free + guidance * (prediction - free), conditional[:, channels:]], dim=1)
-
-
-def _run(
-    model: DDPM,
-    plan: Plan,
-    x: Tensor,
-    index: Tensor,
-    *,
-    seed: int,
-    labels: Tensor | list[int] | int | None,
-    guidance: float | None,
-    progress: bool = False,
-) -> Iterator[Tensor]:
-    guidance = model.hparams["guidance"] if guidance is None else guidance
-    check_guidance(model, guidance)
-    given = _labels(model, labels, index)
-
-    def predict(x: Tensor, t: Tensor) -> Tensor:
-        return guided(model, x, t, given, guidance)
-
-    return run(predict, plan, x, seed=seed, index=index, compile=model.compiled, progress=progress)
-
-
-def sample(
-    model: DDPM,
-    n: int,
-    *,
-    steps: int | None = None,
-    sampler: SamplerName | None = None,
-    eta: float | None = None,
-    seed: int = 0,
-    labels: Tensor | list[int] | int | None = None,
-    guidance: float | None = None,
-    first: int = 0,
-    index: Tensor | None = None,
-    spacing: Spacing | None = None,
-    variance: Variance | None = None,
-    clip: bool | None = None,
-    return_trajectory: bool = False,
-    progress: bool = False,
-) -> Tensor:
-    """Samples; what is not given is as the model was configured.
-
-    A sample is a function of (seed, its number): `sample(64)` is `sample(32)` and
-    `sample(32, first=32)`.
-
-    Args:
-        model: The model.
-        n: How many.
-        steps: Steps to take.
-        sampler: ancestral or ddim.
-        eta: Noise of ddim, from 0 (none) to 1.
-        seed: Of the noise.
-        labels: Classes, one for all or one for each; num_classes means none. The classes in turn
-            if not given.
-        guidance: Strength of classifier-free guidance; 1 is none.
-        first: Number of the first sample.
-        index: Numbers of the samples, int64, shape (n,), if they are not first, first + 1, ...
-        spacing: Which steps: leading, trailing, linspace or quadratic.
-        variance: Of ancestral's reverse step.
-        clip: Clip the predicted image to [-1, 1] at each step.
-        return_trajectory: Return the states before the first and after each step instead, which
-            takes the memory of that many batches.
-        progress: Show a progress bar.
-
-    Returns:
-        float32 in [-1, 1], shape (n, C, H, W); or the states, (S + 1, n, C, H, W), not clipped.
-
-    Raises:
-        ValueError: A value is out of range, or has no effect beside the others.
-    """
-    if n < 1:
-        raise ValueError(f"n={n}: draw at least one sample")
-    chosen = plan(
-        model, sampler=sampler, steps=steps, spacing=spacing, eta=eta, variance=variance, clip=clip
-    )
-    if index is None:
-        index = torch.arange(first, first + n, device=model.device)
-    with evaluating(model):
-        states = [initial_noise(seed, index, model.shape, model.diffusion)]
-        loop = _run(
-            model,
-            chosen,
-            states[0],
-            index,
-            seed=seed,
-            labels=labels,
-            guidance=guidance,
-            progress=progress,
-        )
-        for state in loop:
-            states = [*states, state] if return_trajectory else [state]
-    return torch.stack(states) if return_trajectory else states[-1].clamp(-1, 1)
-
-
-def interpolate(
-    model: DDPM,
-    x_a: Tensor,
-    x_b: Tensor,
-    lam: float | Tensor,
-    t: int = 500,
-    seed: int = 0,
-    *,
-    labels: Tensor | list[int] | int | None = None,
-    guidance: float | None = None,
-    sampler: SamplerName | None = None,
-    eta: float | None = None,
-    variance: Variance | None = None,
-    clip: bool | None = None,
-) -> Tensor:
-    """Images between two images, by way of their noisy versions (arXiv 2006.11239, section 4.4).
-
-    Both get the same noise at step t, and the mixture is denoised from that same step.
-
-    Args:
-        model: The model.
-        x_a: Images in [-1, 1], shape (B, C, H, W).
-        x_b: Images of the same shape.
-        lam: Weight of x_b: a number, or one for each pair, shape (B,).
-        t: Step to noise to: the higher, the coarser what the two images share.
-        seed: Of the noise: the same for all lam.
-        labels: As for `sample`.
-        guidance: As for `sample`.
-        sampler: As for `sample`.
-        eta: As for `sample`.
-        variance: As for `sample`.
-        clip: As for `sample`.
-
-    Returns:
-        float32 in [-1, 1], shape (B, C, H, W).
-
-    Raises:
-        ValueError: Shapes differ, t is not a step, or as for `sample`.
-    """
-    T = len(model.diffusion.chain)
-    if not 0 <= t < T:
-        raise ValueError(f"t={t}: choose a step in 0 ... {T - 1}")
-    if x_a.shape != x_b.shape or x_a.shape[1:] != model.shape:
-        raise ValueError(
-            f"images of shapes {tuple(x_a.shape)} and {tuple(x_b.shape)}: both must be "
-            f"(B, {', '.join(map(str, model.shape))})"
-        )
-    chosen = plan(model, sampler=sampler, eta=eta, variance=variance, clip=clip, start=t)
-    x_a, x_b = x_a.to(model.device).float(), x_b.to(model.device).float()
-    index = torch.arange(len(x_a), device=model.device)
-    weight = torch.as_tensor(lam, dtype=torch.float32, device=model.device).reshape(-1, 1, 1, 1)
-    with evaluating(model):
-        noise = initial_noise(seed, index, model.shape, model.diffusion)
-        step = torch.full_like(index, t)
-        noisy = [model.diffusion.q_sample(x, step, noise) for x in (x_a, x_b)]
-        x = (1 - weight) * noisy[0] + weight * noisy[1]
-        loop = _run(model, chosen, x, index, seed=seed, labels=labels, guidance=guidance)
-        last = deque(loop, maxlen=1)
-    return last.pop().clamp(-1, 1)
-
-
-def bits_per_dim(
-    model: DDPM,
-    x: Tensor,
-    *,
-    index: Tensor | None = None,
-    labels: Tensor | None = None,
-    seed: int = EVALUATION_SEED,
-    steps: int | None = None,
-    variance: Variance | None = None,
-    cdf: CDF = "tanh",
-    return_parts: bool = False,
-) -> Tensor | Bound:
-    """Variational bound of each image's code length (arXiv 2006.11239, eq. 5), in bits/dim.
-
-    One draw of the noise at each step, a function of (seed, the image's number).
-
-    Args:
-        model: The model.
-        x: Images in [-1, 1] on the model's grey levels, shape (B, C, H, W).
-        index: Numbers of the images, int64, shape (B,); 0, 1, ... if not given.
-        labels: Classes, shape (B,), for the conditional bound.
-        seed: Of the noise.
-        steps: Evaluate the model on so many of its steps only, which is a looser bound.
-        variance: Another variance of the reverse step than the model's; zero has no likelihood.
-        cdf: tanh, as all published numbers have it, or erf.
-        return_parts: Return the prior's, each step's and the decoder's part.
-
-    Returns:
-        float32, shape (B,), or the parts.
-
-    Raises:
-        ValueError: The variance is zero, or a value is out of range.
-    """
-    check_choice("cdf", cdf, CDF)
-    diffusion = model.diffusion
-    if steps is not None or variance is not None:
-        T = len(diffusion.chain)
-        # Leading, as the first step kept is then 0: its noise is of the size of a grey level.
-        diffusion = diffusion.respaced(spaced_timesteps(T, steps or T, "leading"), variance)
-    x = x.to(model.device).float()
-    index = torch.arange(len(x)) if index is None else index
-    index = index.to(model.device)
-    given = None if labels is None else _labels(model, labels, index)
-
-    def predict(x: Tensor, t: Tensor) -> Tensor:
-        output: Tensor = model(x, t, given)
-        return output
-
-    with evaluating(model):
-        bound = variational_bound(
-            diffusion,
-            predict,
-            x,
-            seed=seed,
-            index=index,
-            clip=bool(model.hparams["clip"]),
-            cdf=cdf,
-        )
-    return bound if return_parts else bound.total
+            labels = labels_of(index, labels, self.num_classes, null=True)
+        with evaluating(self):
+            bound = variational_bound(
+                diffusion,
+                partial(self._guided, labels=labels, guidance=1),
+                x,
+                seed=seed,
+                index=index,
+                clip=self.sampling.clip,
+                cdf=cdf,
+            )
+        return bound if return_parts else bound.total

@@ -7,6 +7,7 @@ The weights need no conversion, as our U-Net has the keys of `UNet2DModel`.
 import json
 import warnings
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from zoo.ddpm.foreign_weights import (
     check_fit,
     multiples,
     read_weights,
-    unet_arguments,
 )
+from zoo.ddpm.unet import UNet, unet_arguments
 from zoo.untrusted import read_json_object
 
 # The release whose file format is written.
@@ -153,10 +154,6 @@ def _notes(hparams: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def _unet_config(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    from inspect import signature
-
-    from zoo.ddpm.unet import UNet
-
     net = {k: p.default for k, p in signature(UNet).parameters.items()} | unet_arguments(hparams)
     attends = [i in net["attention_levels"] for i in range(len(net["multipliers"]))]
     return {

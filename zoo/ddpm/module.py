@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from zoo.data.protocols import HasImages, HasReferenceImages, datamodule_of
 from zoo.ddpm.diffusion import (
     Diffusion,
     LossReduction,
@@ -15,20 +15,12 @@ from zoo.ddpm.diffusion import (
     Weighting,
     check_choice,
 )
-from zoo.ddpm.generation import (
-    EVALUATION_SEED,
-    bits_per_dim,
-    check_guidance,
-    interpolate,
-    plan,
-    sample,
-)
+from zoo.ddpm.generation import EVALUATION_SEED, Generation, Sampling
 from zoo.ddpm.likelihood import Bound, histogram_bits_per_dim
 from zoo.ddpm.sampler import SamplerName
 from zoo.ddpm.schedule import Chain, Schedule, Spacing, make_betas
-from zoo.ddpm.unet import UNet
+from zoo.ddpm.unet import UNet, unet_arguments
 from zoo.layers.counter_rng import integers, normal
-from zoo.loading import class_path
 from zoo.ranges import (
     AtLeastTwo,
     BelowOne,
@@ -44,13 +36,15 @@ from zoo.ranges import (
     check_ranges,
 )
 from zoo.training.averages import Averages
+from zoo.training.fit_of_data import check_images, check_numbers, image_shape
 from zoo.training.log import is_logging_step, log_every
-from zoo.training.optim import LAMB, clip, may_fuse, piecewise_linear
+from zoo.training.module import by_step, numbers_of
+from zoo.training.optim import LAMB, may_fuse, piecewise_linear
 
 OptimizerName = Literal["adam", "lamb"]
 
 
-class DDPM(LightningModule):
+class DDPM(Generation):
     """Denoising diffusion model of images in [-1, 1].
 
     arXiv 2006.11239 and kexue.fm/archives/9119; DDIM arXiv 2010.02502; learned variance and cosine
@@ -151,22 +145,14 @@ class DDPM(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         check_ranges(type(self), self.hparams)
-        size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"image_size={image_size}: give a side, or [height, width]")
-        self.shape = (channels, size[0], size[1])
-        self.num_classes = num_classes
+        self.shape = image_shape(channels, image_size)
+        self.num_classes, self.label_dropout = num_classes, label_dropout
+        self.channels_last, self.compiles, self.compiled = channels_last, compile, False
         check_choice("optimizer", optimizer, OptimizerName)
-        check_choice("sampler", sampler, SamplerName)
-        if lr <= 0 or weight_decay < 0:
-            raise ValueError(
-                f"lr={lr}, weight_decay={weight_decay}: need lr > 0, weight_decay >= 0"
-            )
-        if not 0 <= label_dropout < 1:
-            raise ValueError(f"label_dropout={label_dropout}: a probability below 1")
-        # Keys that went through JSON are strings.
-        self.lr_points = {int(k): float(v) for k, v in (lr_schedule or {0: 1.0}).items()}
+        self.optimizer_name, self.lr, self.weight_decay = optimizer, lr, weight_decay
+        self.lr_points = by_step(lr_schedule)
         piecewise_linear(self.lr_points)
+        self.has_schedule = lr_schedule is not None
         if sampler == "ancestral" and eta != 0:
             raise ValueError(f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim")
         self._validation = Averages("val/loss")
@@ -174,7 +160,6 @@ class DDPM(LightningModule):
             "test/bits_per_dim", "test/bits_prior", "test/bits_kl", "test/bits_decoder"
         )
         self._tested = 0
-        self.compiled = False
         self.diffusion = Diffusion(
             Chain.from_betas(make_betas(schedule, timesteps, beta_start, beta_end)),
             objective=objective,
@@ -185,26 +170,11 @@ class DDPM(LightningModule):
             vlb_weight=vlb_weight,
             levels=levels,
         )
-        self.plan()
-        check_guidance(self, guidance)
-        self.net = UNet(
-            in_channels=channels,
-            out_channels=2 * channels if variance == "learned_range" else channels,
-            width=width,
-            multipliers=multipliers,
-            blocks=blocks,
-            attention_levels=attention_levels,
-            dropout=dropout,
-            groups=groups,
-            head_dim=head_dim,
-            num_classes=num_classes,
-            norm_eps=norm_eps,
-            freq_shift=freq_shift,
-            cos_first=cos_first,
-            symmetric_downsample=symmetric_downsample,
-            checkpointing=checkpointing,
-        )
-        self.net.check_size(*size)
+        self.sampling = Sampling(sampler, sample_steps, spacing, eta, clip, guidance)
+        self.plan()  # says what does not go together
+        self.check_guidance(guidance)
+        self.net = UNet(**unet_arguments(self.hparams))
+        self.net.check_size(*self.shape[1:])
         self.net.init_ho()
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
@@ -212,7 +182,7 @@ class DDPM(LightningModule):
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's output for x_t (B, C, H, W) at steps t (B,); no labels: unconditional."""
         x_t = x_t.to(self.net.conv_in.weight.dtype)
-        if self.hparams["channels_last"]:
+        if self.channels_last:
             x_t = x_t.contiguous(memory_format=torch.channels_last)
         output: Tensor = self.net(x_t, t, labels if self.num_classes else None)
         return output
@@ -232,21 +202,25 @@ class DDPM(LightningModule):
         labels: Tensor | None = None,
     ) -> Tensor:
         """Mean loss of a batch; steps and noise are drawn from the global stream if not given."""
-        t = self._draw_steps(x0) if t is None else t
-        noise = torch.randn_like(x0) if noise is None else noise
+        t, noise = self._drawn(x0, t, noise)
         return self.losses(x0, t, noise, labels).mean()
 
-    def _draw_steps(self, x0: Tensor) -> Tensor:
-        return torch.randint(len(self.diffusion.chain), (len(x0),), device=x0.device)
+    def _drawn(
+        self, x0: Tensor, t: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Steps and noise, from the global stream where they are not given."""
+        if t is None:
+            t = torch.randint(len(self.diffusion.chain), (len(x0),), device=x0.device)
+        return t, torch.randn_like(x0) if noise is None else noise
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch (images, labels, ...)."""
         x0, labels = self._unpack(batch)
         if labels is not None:
-            dropped = torch.rand(len(x0), device=x0.device) < self.hparams["label_dropout"]
+            dropped = torch.rand(len(x0), device=x0.device) < self.label_dropout
             labels = torch.where(dropped, self.num_classes, labels)
-        t = self._draw_steps(x0)
-        losses = self.losses(x0, t, torch.randn_like(x0), labels)
+        t, noise = self._drawn(x0)
+        losses = self.losses(x0, t, noise, labels)
         loss = losses.mean()
         if is_logging_step(self):
             # Mean over each quarter of the steps, as OpenAI logs it; NaN where a batch has none.
@@ -260,33 +234,16 @@ class DDPM(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam or LAMB over all parameters, with the schedule by step."""
-        args = {"lr": self.hparams["lr"], "weight_decay": self.hparams["weight_decay"]}
+        options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         optimizer: torch.optim.Optimizer
-        if self.hparams["optimizer"] == "lamb":
-            optimizer = LAMB(self.parameters(), **args)
+        if self.optimizer_name == "lamb":
+            optimizer = LAMB(self.parameters(), **options)
         else:
-            optimizer = torch.optim.AdamW(self.parameters(), fused=may_fuse(self), **args)
-        if self.hparams["lr_schedule"] is None:
+            optimizer = torch.optim.AdamW(self.parameters(), fused=may_fuse(self), **options)
+        if not self.has_schedule:
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, piecewise_linear(self.lr_points))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips all gradients as `--trainer.gradient_clip_val` says.
-
-        Lightning refuses to under bf16 with a fused optimiser, which might unscale gradients; bf16
-        has no scaler, and fp16, which has one, gets an optimiser that is not fused.
-        """
-        clip(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = class_path(self)
 
     def setup(self, stage: str) -> None:
         """Compares the data with the model, and compiles.
@@ -294,50 +251,25 @@ class DDPM(LightningModule):
         Raises:
             ValueError: The data has other channels, size, levels or classes.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        size = tuple(getattr(data, "size", self.shape[1:]))
-        self._check_shape((getattr(data, "channels", self.shape[0]), *size))
-        for name, own in [("levels", self.diffusion.levels), ("num_classes", self.num_classes)]:
-            theirs = getattr(data, name, own)
-            if own and theirs != own:  # a model without classes takes any data
-                raise ValueError(
-                    f"the data has {name}={theirs} but the model {own}: set --model.{name}={theirs}"
-                )
-        if self.hparams["compile"] and not self.compiled:
+        data = datamodule_of(self.trainer)
+        if isinstance(data, HasImages):
+            check_images((data.channels, *data.size), self.shape)
+        check_numbers(data, levels=self.diffusion.levels, num_classes=self.num_classes)
+        if self.compiles and not self.compiled:
             self.net.compile(dynamic=False)
             self.compiled = True
 
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        if shape != self.shape:
-            theirs, own = ("x".join(map(str, s)) for s in (shape, self.shape))
-            raise ValueError(
-                f"images of {theirs} (CxHxW) for a model of {own}: set --model.channels={shape[0]} "
-                f"--model.image_size={list(shape[1:])}"
-            )
-
     def _unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         x0 = batch[0].float()  # whatever precision the Trainer converts its inputs to
-        self._check_shape(tuple(x0.shape[1:]))
+        check_images(tuple(x0.shape[1:]), self.shape)
         return x0, batch[1] if self.num_classes else None
 
     # Evaluation
 
-    plan = plan
-    sample = sample
-    interpolate = interpolate
-    bits_per_dim = bits_per_dim
-
-    def _index(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """Numbers of a batch's items in their split; data without numbers is counted by batch."""
-        if len(batch) > 2:
-            return batch[2]
-        size = len(batch[0])
-        return torch.arange(batch_idx * size, (batch_idx + 1) * size, device=batch[0].device)
-
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Adds to val/loss, with each item's own step and noise."""
         x0, labels = self._unpack(batch)
-        index = self._index(batch, batch_idx)
+        index = numbers_of(batch, batch_idx)
         t = integers(EVALUATION_SEED, index, 0, high=len(self.diffusion.chain))
         noise = normal(EVALUATION_SEED, index, 1, self.shape)
         self._validation.add({"val/loss": self.losses(x0, t, noise, labels)})
@@ -351,7 +283,7 @@ class DDPM(LightningModule):
         x0, labels = self._unpack(batch)
         bound = self.bits_per_dim(
             x0,
-            index=self._index(batch, batch_idx),
+            index=numbers_of(batch, batch_idx),
             labels=labels,
             variance=self._likelihood_variance(),
             return_parts=True,
@@ -363,8 +295,8 @@ class DDPM(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs test/bits_per_dim, and a baseline where the data has reference images."""
         self._tested = self._test.log(self)
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None and hasattr(data, "reference_images"):
+        data = datamodule_of(self.trainer)
+        if isinstance(data, HasReferenceImages):
             train, test = (data.reference_images(split) for split in ("train", "test"))
             bits = histogram_bits_per_dim(train, test, self.diffusion.levels)
             self.log("baseline/bits_per_dim", bits, sync_dist=True)
@@ -381,7 +313,7 @@ class DDPM(LightningModule):
                 f"variational bound on the test split, {count}, one noise a step and item (seed "
                 f"{EVALUATION_SEED}), timesteps {len(self.diffusion.chain)}, variance "
                 f"{self._likelihood_variance()}, {self.diffusion.levels} levels with Ho's tanh "
-                f"decoder, x0 {'clipped' if self.hparams['clip'] else 'not clipped'}"
+                f"decoder, x0 {'clipped' if self.sampling.clip else 'not clipped'}"
                 + (", given the labels" if self.num_classes else "")
             ),
             "baseline/bits_per_dim": (
@@ -392,5 +324,5 @@ class DDPM(LightningModule):
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """A sample for each item: of its label, and with its number."""
-        index = self._index(batch, batch_idx)
+        index = numbers_of(batch, batch_idx)
         return self.sample(len(index), labels=self._unpack(batch)[1], index=index)

@@ -1,14 +1,14 @@
 """Samplers as one affine step: ancestral (DDPM) and DDIM, on any subset of the steps.
 
 Both go from x_t to x_prev = A x0 + B x_t + sigma z with x0 = clip(a x_t + b output), so that a
-sampler is a table of (a, b, A, B, sigma) per step. It is computed in float64 on the host and then
-lives on the device: the loop neither waits for the device nor branches on its values.
+sampler is a table of such `Coefficients`. It is computed in float64 on the host and then lives on
+the device: the loop neither waits for the device nor branches on its values.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,14 +22,34 @@ Advance = Callable[..., Tensor]
 Predict = Callable[[Tensor, Tensor], Tensor]
 
 
+class Coefficients(NamedTuple):
+    """What a step from x_t to x_prev multiplies: columns of a plan's table, or a row of it."""
+
+    x0_of_xt: Tensor
+    """a of x0 = a x_t + b output."""
+    x0_of_output: Tensor
+    """b of the same."""
+    prev_x0: Tensor
+    """A of x_prev = A x0 + B x_t + sigma z."""
+    prev_xt: Tensor
+    """B of the same."""
+    sigma: Tensor
+    """Standard deviation of the noise, where it is not learned."""
+    log_beta_tilde: Tensor
+    """The least log-variance that may be learned."""
+    log_beta: Tensor
+    """The largest."""
+    noisy: Tensor
+    """0 at the last step, which adds no noise, else 1."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a sampler does at each of its S steps, from the noisiest down.
 
     Args:
         timesteps: What the network is told at each step, int64, shape (S,).
-        table: Rows (a, b, A, B, sigma, log beta_tilde, log beta, 0 at the last step else 1), shape
-            (S, 8), float64.
+        table: The `Coefficients` of each step, one tensor for one transfer, (S, 8), float64.
         learned: Take sigma from the network's output, between the two logarithms.
         clip: Clip x0 to [-1, 1].
     """
@@ -40,9 +60,14 @@ class Plan:
     clip: bool
 
     @property
+    def columns(self) -> Coefficients:
+        """Each coefficient at all steps, shape (S,)."""
+        return Coefficients(*self.table.unbind(1))
+
+    @property
     def stochastic(self) -> bool:
         """Whether any step adds noise."""
-        return self.learned or bool((self.table[:, 4] > 0).any())
+        return self.learned or bool((self.columns.sigma > 0).any())
 
 
 def _plan(
@@ -50,10 +75,17 @@ def _plan(
 ) -> Plan:
     tables, chain = diffusion.tables, diffusion.chain
     noisy = (torch.arange(len(chain)) > 0).double()
-    low, high = tables["log_beta_tilde"], tables["log_beta"]
-    a, b = tables["x0_of_xt"], tables["x0_of_output"]
-    table = torch.stack([a, b, A, B, sigma * noisy, low, high, noisy], dim=1)
-    return Plan(chain.timesteps.flip(0), table.flip(0), learned, clip)
+    columns = Coefficients(
+        x0_of_xt=tables["x0_of_xt"],
+        x0_of_output=tables["x0_of_output"],
+        prev_x0=A,
+        prev_xt=B,
+        sigma=sigma * noisy,
+        log_beta_tilde=tables["log_beta_tilde"],
+        log_beta=tables["log_beta"],
+        noisy=noisy,
+    )
+    return Plan(chain.timesteps.flip(0), torch.stack(columns, dim=1).flip(0), learned, clip)
 
 
 def ancestral(
@@ -132,7 +164,7 @@ def advance(
     Args:
         x: State, shape (B, C, H, W).
         output: The network's output at (x, t).
-        row: This step's row of the plan's table.
+        row: This step's row of the plan's table, its `Coefficients`.
         t: This step's number, a 0-dim tensor: also the number of its stream of noise.
         seed: Of the noise.
         index: Numbers of the samples, int64, shape (B,).
@@ -141,17 +173,18 @@ def advance(
         stochastic: Whether to draw noise at all.
     """
     channels = x.shape[1]
-    a, b, A, B, sigma, low, high, noisy = row.unbind()
+    step = Coefficients(*row.unbind())
     output = output.to(x.dtype)
-    x0 = a * x + b * output[:, :channels]
-    mean = A * (x0.clamp(-1, 1) if clip else x0) + B * x
+    x0 = step.x0_of_xt * x + step.x0_of_output * output[:, :channels]
+    mean = step.prev_x0 * (x0.clamp(-1, 1) if clip else x0) + step.prev_xt * x
     if not stochastic:
         return mean
     noise = normal(seed, index, t, tuple(x.shape[1:])).to(x.dtype)
     if learned:
         fraction = (output[:, channels:] + 1) / 2
-        return mean + noisy * torch.exp(0.5 * (low + fraction * (high - low))) * noise
-    return mean + sigma * noise
+        low, high = step.log_beta_tilde, step.log_beta
+        return mean + step.noisy * torch.exp(0.5 * (low + fraction * (high - low))) * noise
+    return mean + step.sigma * noise
 
 
 @cache

@@ -1,7 +1,9 @@
 """The U-Net of DDPM (arXiv 2006.11239, appendix B), laid out as diffusers' `UNet2DModel`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -238,3 +240,11 @@ def _check_layout(
         for dim in sorted({dims[i] for i in (*attention_levels, -1)}):
             if head_dim < 1 or dim % head_dim:
                 raise ValueError(f"head_dim={head_dim}: does not divide a level's {dim} channels")
+
+
+def unet_arguments(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `UNet` among those of `zoo.DDPM`; absent ones keep `UNet`'s defaults."""
+    channels = hparams.get("channels", 3)
+    outputs = channels * (2 if hparams.get("variance") == "learned_range" else 1)
+    shared = {name: hparams[name] for name in signature(UNet).parameters if name in hparams}
+    return {**shared, "in_channels": channels, "out_channels": outputs}

@@ -1,7 +1,7 @@
 """Sample quality at the end of a test or validation, with the protocol that made the numbers."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -10,13 +10,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from zoo.data.images.pixels import to_uint8
+from zoo.data.protocols import HasReferenceImages, HasSamples, Split, datamodule_of
 from zoo.metrics.features import Extractor, load_extractor
 from zoo.metrics.frechet import FeatureMoments, frechet_distance
 from zoo.metrics.kernel import kernel_distance
 from zoo.metrics.manifold import Manifold, manifold_metrics
 from zoo.ranges import Count, Seed, Whole, check_ranges
 
-Split = Literal["train", "val", "test"]
 _SUBSETS, _SUBSET_SIZE = 100, 1000  # of the kernel distance, as published
 
 
@@ -103,20 +103,19 @@ class SampleQuality(Callback):
             raise ValueError(
                 f"--quality.samples must be more than the {most} neighbours, got {self.samples}"
             )
-        if not callable(getattr(pl_module, "sample", None)):
+        if not isinstance(pl_module, HasSamples):
             raise ValueError(
                 f"{type(pl_module).__name__} has no sample(n, seed=, first=) to judge: leave out "
                 "--quality.extractor"
             )
-        data = getattr(trainer, "datamodule", None)
-        if not callable(getattr(data, "reference_images", None)):
+        data = datamodule_of(trainer)
+        if not isinstance(data, HasReferenceImages):
             raise ValueError(
                 "no reference_images(split, count) to compare samples with: use an image data "
                 f"module instead of {type(data).__name__}, or leave out --quality.extractor"
             )
         extractor = self._load(trainer)
-        channels = getattr(data, "channels", extractor.channels)
-        extractor.check_channels(channels)
+        extractor.check_channels(getattr(data, "channels", extractor.channels))
 
     def _load(self, trainer: Trainer) -> Extractor:
         assert self.extractor is not None
@@ -143,7 +142,8 @@ class SampleQuality(Callback):
         real = self._real_features(trainer, split)
         # A baseline is of as many images as are drawn, or as there are.
         held_out = self._real_features(trainer, other, self.samples)
-        sample: Callable[..., Tensor] = module.sample  # type: ignore[assignment]
+        assert isinstance(module, HasSamples)  # or `setup` has refused it
+        sample = module.sample
 
         def draw(start: int, stop: int) -> Tensor:
             return to_uint8(sample(stop - start, seed=self.seed, first=start))
@@ -159,8 +159,9 @@ class SampleQuality(Callback):
     def _real_features(self, trainer: Trainer, split: Split, count: int | None = None) -> Tensor:
         """Features of real images, kept for the next validation."""
         if (split, count) not in self._real:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            images: Tensor = data.reference_images(split, count)
+            data = datamodule_of(trainer)
+            assert isinstance(data, HasReferenceImages)
+            images = data.reference_images(split, count)
             if len(images):
                 self._real[split, count] = self._features(
                     trainer, len(images), lambda start, stop: images[start:stop]

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from zoo.data.protocols import HasArrays, HasProtocol
 from zoo.files import replacing
 from zoo.training.checkpoint import UNSAVED
 from zoo.version import zoo_version
@@ -99,8 +100,7 @@ class RunRecord(SaveConfigCallback):
             "metrics": metrics,
             "protocol": protocol,
         }
-        lists = getattr(pl_module, "arrays", None)
-        if callable(lists) and (found := lists()):
+        if isinstance(pl_module, HasArrays) and (found := pl_module.arrays()):
             result["arrays"] = found  # spectra and histograms, which are no scalars
         path = Path(trainer.default_root_dir, "results.json")
         with replacing(path) as file:
@@ -112,9 +112,8 @@ def gather_protocol(trainer: Trainer, pl_module: LightningModule) -> dict[str, s
     """How the numbers were made, as the module and the callbacks that have a `protocol()` say."""
     lines: dict[str, str] = {}
     for source in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
-        describe = getattr(source, "protocol", None)
-        if callable(describe):
-            lines.update(describe())
+        if isinstance(source, HasProtocol):
+            lines.update(source.protocol())
     return lines
 
 

@@ -1,0 +1,170 @@
+"""What modules and callbacks ask of DataModules, and callbacks of modules, each by its own name.
+
+Any class that has the attributes meets a Protocol: `isinstance(data, HasReferenceImages)`. Python
+3.12 and later does not see a submodule or parameter of an `nn.Module` so, only what is in its class
+or set as a plain attribute.
+"""
+
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+Split = Literal["train", "val", "test"]
+
+
+def datamodule_of(trainer: object) -> object:
+    """The DataModule of a run; None where it has loaders alone, or where there is no Trainer."""
+    return getattr(trainer, "datamodule", None)
+
+
+# DataModules
+
+
+@runtime_checkable
+class HasSplits(Protocol):
+    """Data whose splits are map-style data sets, indexed by a batch of numbers."""
+
+    def split(self, name: Split, /) -> Any:
+        """The data set of a split, read when it is first needed."""
+        ...
+
+
+@runtime_checkable
+class HasBatchSize(Protocol):
+    """Data that come in training batches of one size."""
+
+    batch_size: int
+    """Training items a step and process."""
+
+
+@runtime_checkable
+class HasImages(Protocol):
+    """Images of one size."""
+
+    channels: int
+    size: tuple[int, int]
+    """(H, W)."""
+
+
+@runtime_checkable
+class HasLevels(Protocol):
+    """Images of a number of grey levels."""
+
+    levels: int
+
+
+@runtime_checkable
+class HasClasses(Protocol):
+    """Items with labels."""
+
+    num_classes: int
+    """0 or 1 where there are no classes."""
+
+
+@runtime_checkable
+class HasReferenceImages(Protocol):
+    """Images to compare samples with."""
+
+    def reference_images(self, split: Split, count: int | None = None) -> Tensor:
+        """The first `count` images of a split, or all, never flipped; uint8 (N, C, H, W)."""
+        ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """Items that are vectors."""
+
+    features: int
+    """Numbers of an item."""
+
+
+@runtime_checkable
+class HasReferencePoints(Protocol):
+    """Points of a known distribution to compare samples with."""
+
+    name: Any
+    """The distribution's."""
+
+    def reference_points(self, split: Split, count: int | None = None) -> Tensor:
+        """The first `count` points of a split, or all, (N, 2)."""
+        ...
+
+
+@runtime_checkable
+class HasVocabulary(Protocol):
+    """Text of known symbols."""
+
+    vocabulary: Any
+    """The symbols, or what makes them."""
+
+
+@runtime_checkable
+class HasSymbols(Protocol):
+    """Sequences of whole numbers below one."""
+
+    symbols: int
+    """How many symbols there are."""
+
+
+@runtime_checkable
+class HasTestLengths(Protocol):
+    """Sequences that are tested in windows of several lengths, a loader each."""
+
+    test_lengths: Any
+    """The lengths, the first being that of training; None for one."""
+
+
+@runtime_checkable
+class HasPurpose(Protocol):
+    """Sentences for an objective."""
+
+    purpose: str
+    """similar, labelled, mlm or simcse."""
+
+
+@runtime_checkable
+class HasGroups(Protocol):
+    """Groups of sentences that say the same."""
+
+    def groups(self, split: Split, /) -> list[list[str]]:
+        """The groups of a split."""
+        ...
+
+
+@runtime_checkable
+class HasLabelledPairs(Protocol):
+    """Pairs of sentences with labels, to judge a cosine by."""
+
+    def labelled(self, split: Split, /) -> dict[str, list[Any]]:
+        """The pairs of a split by the name of their set."""
+        ...
+
+
+# Modules and callbacks
+
+
+@runtime_checkable
+class HasSamples(Protocol):
+    """A module that draws."""
+
+    def sample(self, n: int, /, *, seed: int = 0, first: int = 0) -> Tensor:
+        """Samples first, first + 1, ..., each a function of (seed, its number)."""
+        ...
+
+
+@runtime_checkable
+class HasProtocol(Protocol):
+    """A module or callback that can say how its numbers were made."""
+
+    def protocol(self) -> dict[str, str]:
+        """A line for each number, by the name that it is logged under."""
+        ...
+
+
+@runtime_checkable
+class HasArrays(Protocol):
+    """A module whose test finds more than numbers."""
+
+    def arrays(self) -> dict[str, list[float]]:
+        """Spectra and histograms for results.json, by name."""
+        ...
