@@ -123,15 +123,8 @@ def bits_scale(model: Any) -> tuple[float, float] | None:
     None where p(x|z) is no probability of the data as they are stored, so that no number of bits
     follows.
     """
-    nats = 0.0
-    if hasattr(model, "likelihood"):
-        from zoo.vae.evaluation import nats_of_a_level
-
-        level = nats_of_a_level(model)
-        if level is None:
-            return None
-        nats = level
-    return float(model.dimensions), nats
+    nats = getattr(model, "nats_of_a_level", 0.0)  # there is such a thing of images alone
+    return None if nats is None else (float(model.dimensions), nats)
 
 
 class Summary:
