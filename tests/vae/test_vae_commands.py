@@ -97,6 +97,8 @@ def test_density_of_ones_own_images(grey, zoo_cli, tmp_path):
         Image.fromarray(image).save(tmp_path / "pictures" / f"{name}.png")
     ran(zoo_cli, "density", grey, "--data", "own.npy", "--samples", 5, "-o", "a.csv")
     ran(zoo_cli, "density", grey, "--data", "pictures", "--samples", 5, "-o", "b.csv")
+    flags = ["--data", "ImageFolder", "--root", "pictures", "--split", "train", "--samples", 5]
+    assert "the model of 1x8x8" not in ran(zoo_cli, "density", grey, *flags)
     model = zoo.load(grey)
     x = torch.from_numpy(levels).float()[:, None] / 8 - 1
     expected = model.log_density(x, samples=5, seed=0).log_density

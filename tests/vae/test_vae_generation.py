@@ -173,6 +173,16 @@ def test_from_the_command(zoo_cli, mistake):
         assert code == 0, err
         with Image.open(out) as picture:
             assert picture.size == (columns * 66 + 2, rows * 66 + 2), kind
+    Path("pictures").mkdir()
+    for i in range(40):
+        Image.new("RGB", (20, 30), (6 * i,) * 3).save(f"pictures/{i}.png")
+    flags = ["--kind", "reconstructions", "-n", 2, "--root", "pictures"]
+    code, _, err = zoo_cli("sample", "run", *flags, "--data", "ImageFolder", "--out", "own.png")
+    assert code == 0, err  # at the model's size
+    with Image.open("own.png") as picture:
+        assert picture.size == (2 * 66 + 2, 2 * 66 + 2)
+    line = "MNIST has images of 1x28x28, the model of 1x8x8"
+    assert line in mistake("sample", "run", *flags, "--data", "MNIST")
     assert "choose prior" in mistake("sample", "run", "--kind", "dream")
     assert "did you mean Digits" in mistake(
         "sample", "run", "--kind", "reconstructions", "--data", "Digit"

@@ -61,7 +61,7 @@ class Evaluation(ImageVAE):
 
     def _terms_of(self, x: Tensor, index: Tensor) -> Terms:
         """The terms of the model's own bound."""
-        noise = sample_noise(EVALUATION_SEED, index, 0, self.samples, self.head.noise_dim)
+        noise = sample_noise(EVALUATION_SEED, index, 0, self.samples, self.noise_dim)
         return self.terms(x, noise)
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:

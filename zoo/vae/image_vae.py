@@ -179,7 +179,7 @@ class ImageVAE(Module):
             head: Makes posteriors of `features` numbers.
         """
         own = self.hparams
-        self.head, self.latent_dim = head, sum(head.blocks)
+        self.head, self.latent_dim, self.noise_dim = head, sum(head.blocks), head.noise_dim
         self.likelihood = make_likelihood(
             own["likelihood"], self.shape[0], own["scale"], self.levels
         )
@@ -276,7 +276,7 @@ class ImageVAE(Module):
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch (images, ...); logs the bound beside it."""
         x = self.prepare(self._images(batch))
-        count = (self.samples, len(x), self.head.noise_dim)
+        count = (self.samples, len(x), self.noise_dim)
         terms = self.terms(x, torch.randn(count, device=x.device))
         beta = self.beta(self.global_step if self._trainer is not None else 0)
         loss = self.loss(terms, beta)

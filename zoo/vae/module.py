@@ -25,7 +25,8 @@ class VAE(Evaluation, Generation):
         batch_norm: Normalise the posterior by batch, so that the KL cannot vanish. paper: the
             means, with a fixed scale; su: means and deviations, as in the post.
         bn_gamma: Scale of paper: the KL of a batch is at least latent_dim * bn_gamma^2 / 2.
-        bn_tau: Constant tau of su, in (0, 1): the KL of a batch is at least latent_dim * bn_tau / 2.
+        bn_tau: Constant tau of su, in (0, 1): the KL of a batch is at least latent_dim * bn_tau
+            / 2.
         bn_eps: Added to a batch's variance.
         image: Arguments of `ImageVAE`.
 

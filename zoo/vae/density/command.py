@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from zoo.data.protocols import Split
 from zoo.loading import device_of, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, Positive, Seed, Whole
 from zoo.vae.density.importance import DensityEstimate, estimate_log_density
 from zoo.vae.density.pareto import UNRELIABLE
-from zoo.vae.sources import SplitName, open_source
+from zoo.vae.sources import open_source
 
 COLUMNS = ("log_density", "standard_error", "ess", "pareto_k", "jackknife", "elbo")
 
@@ -24,7 +25,7 @@ def density(
     *,
     data: str | None = None,
     root: str | None = None,
-    split: SplitName = "test",
+    split: Split = "test",
     samples: Count = 5000,
     widen: Positive = 1.0,
     repeats: Count = 1,
