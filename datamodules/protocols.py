@@ -28,6 +28,10 @@ class HasSplits(Protocol):
         """The data set of a split, read when it is first needed."""
         ...
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """What is left to do with a batch that has come to the device."""
+        ...
+
 
 @runtime_checkable
 class HasBatchSize(Protocol):

@@ -10,7 +10,6 @@ import torch
 import zoo
 from tests.test_resume import compare
 from zoo.data.text.vocabulary import Vocabulary
-from zoo.vae.text.generation import decode, encode_text, sample_codes
 from zoo.vae.text.module import TextVAE
 
 WORDS = Vocabulary("word", ["</s>", "<unk>", *"abcdefg"])
@@ -40,8 +39,8 @@ def next_words(model, words, z):
 def test_temperature_0_takes_the_likeliest_word_each_time(posterior):
     model = tiny(posterior=posterior)
     index = torch.arange(4)
-    z = sample_codes(model, 7, index)
-    got = decode(model, z, seed=7, index=index, temperature=0, max_length=6)
+    z = model.sample_codes(7, index)
+    got = model.decode_text(z, seed=7, index=index, temperature=0, max_length=6)
     for sentence, code in zip(got, z, strict=True):
         words: list[int] = []
         while len(words) < 6:
@@ -58,8 +57,8 @@ def test_words_are_drawn_with_their_probabilities(temperature):
     n = 4000
     index = torch.arange(n)
     z = torch.randn(1, 3)
-    drawn = decode(
-        model, z.expand(n, -1), seed=1, index=index, temperature=temperature, max_length=2
+    drawn = model.decode_text(
+        z.expand(n, -1), seed=1, index=index, temperature=temperature, max_length=2
     )
     first = torch.tensor([int(WORDS.encode(s)[0]) if s else 0 for s in drawn])
     p = (next_words(model, [], z[0]).log() / temperature).softmax(0).detach()
@@ -94,10 +93,12 @@ def test_interpolation_goes_from_one_code_to_the_other(posterior):
     between = model.interpolate_text(a, b, steps=5, max_length=12)
     assert len(between) == 5
     assert [between[0], between[-1]] == model.reconstruct_text([a, b], max_length=12)
-    codes = model.posterior(encode_text(model, [a])).center
+    codes = model.posterior(model.encode_text([a])).center
     if posterior == "vmf":
         codes = torch.nn.functional.normalize(codes, dim=-1)
-    expected = decode(model, codes, seed=0, index=torch.arange(1), temperature=0.0, max_length=12)
+    expected = model.decode_text(
+        codes, seed=0, index=torch.arange(1), temperature=0.0, max_length=12
+    )
     assert expected == between[:1]
 
 

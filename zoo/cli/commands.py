@@ -10,26 +10,20 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from zoo.data.described import tell
-from zoo.data.images.pixels import to_float
 from zoo.files import replacing, replacing_folder
 from zoo.loading import (
     build,
-    current_path,
     device_of,
-    find_checkpoint,
     load,
-    read_checkpoint,
     save_pretrained,
     write_pretrained,
     zoo_name,
 )
 from zoo.memory import check_memory
 from zoo.ranges import Count, Finite, Seed, Share, Temperature, Whole
-from zoo.registry import DATA, MODELS, nearest
+from zoo.registry import MODELS, nearest
 from zoo.training.grid import make_grid_png, picture_of_points
 
 
@@ -73,8 +67,9 @@ def sample(
         kind: What to show of a VAE: prior (the default), reconstructions, interpolation,
             traversals or manifold.
         pixels: mean of a VAE's pixels (the default), or a draw of them.
-        data: Data set whose test images reconstructions start from, such as MNIST; that of the
-            run by default. Interpolations and traversals start from it too, if it is named.
+        data: Images that reconstructions start from: a folder, a .zip or an .npy of them, or a data
+            set such as MNIST, whose test images are taken; that of the run by default.
+            Interpolations and traversals start from it too, if it is named.
         root: Folder of that data, if it is another than the run's.
         seed: Seed of the noise.
         batch_size: Samples at a time.
@@ -89,13 +84,16 @@ def sample(
     if not writes and file.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file, not {out!r}")
     if kind not in (None, "prior"):
+        from zoo.vae.sources import open_source
+
         pictures = getattr(model, "pictures", None)
         if pictures is None:
             raise ValueError(f"{type(model).__name__} has no --kind {kind}")
         _check_grid(model, n * (steps or 1), f"--n={n} --steps={steps or 1}")
         real = None
         if kind == "reconstructions" or data or root:
-            real = _test_images(ckpt, n, getattr(model, "shape", ()), data=data, root=root)
+            source = open_source(model, ckpt, data, root, "test")
+            real = next(source.batches(n, n, where)).images
         images, width = pictures(kind, n=n, steps=steps, seed=seed, images=real)
         path = make_grid_png(images.float().cpu(), file, columns=columns or width)
         print(f"{kind} in {path}")
@@ -174,58 +172,6 @@ def _write_lines(batches: Iterable[list[str]], out: str | None) -> None:
             file.writelines(f"{line}\n" for line in lines)
             count += len(lines)
     print(f"{count} lines in {out}")
-
-
-def _test_images(
-    ckpt: str,
-    n: int,
-    shape: tuple[int, ...],
-    *,
-    data: str | None = None,
-    root: str | None = None,
-) -> Tensor:
-    """The first n test images of a run's data, or of other data, in [-1, 1].
-
-    Args:
-        ckpt: A .ckpt file or a run directory, which say what the data are.
-        n: How many.
-        shape: (C, H, W) of the model's images, which pictures of a folder get.
-        data: Name of another data set.
-        root: Another folder of the data.
-
-    Raises:
-        ValueError: There is no such data set, none is named, or its images are of another shape.
-    """
-    import zoo.data
-
-    spec: dict[str, Any] = {"class_path": f"zoo.data.{data}", "init_args": {}}
-    if data is None:
-        file = find_checkpoint(ckpt)
-        config = read_checkpoint(file).get("zoo_config", {}) if file.is_file() else {}
-        if not isinstance(config.get("data"), dict) or "class_path" not in config["data"]:
-            raise ValueError(f"{ckpt} does not say what its data are: give --data, such as MNIST")
-        spec = config["data"]
-    package, _, name = current_path(str(spec["class_path"])).rpartition(".")
-    known = {n: getattr(zoo.data, n) for n in DATA}
-    names = [n for n, c in known.items() if getattr(c, "channels", None) or n == "ImageFolder"]
-    if package != "zoo.data" or name not in names:
-        raise ValueError(f"--data {name}: {nearest(name, names)}")
-    arguments = dict(spec.get("init_args") or {})
-    if root is not None:
-        arguments["root"] = root
-    if name == "ImageFolder":
-        arguments |= {"channels": shape[0], "size": list(shape[1:])}
-    chosen: zoo.data.ImageData = known[name](**arguments)
-    if (theirs := (chosen.channels, *chosen.size)) != shape:
-        raise ValueError(
-            f"--data {name} has images of {'x'.join(map(str, theirs))}, the model of "
-            f"{'x'.join(map(str, shape))}"
-        )
-    levels = chosen.split("test").first(n)
-    if len(levels) == 0:
-        raise ValueError(f"{chosen.place()} has no test images{chosen.reason('test')}")
-    tell(chosen)
-    return to_float(levels, chosen.levels)
 
 
 def export(

@@ -1,29 +1,30 @@
-"""What VAE and VMFVAE share: bound, training, evaluation. They differ in posterior and prior."""
+"""What VAE and VMFVAE share: networks, bound and training. They differ in posterior and prior."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from zoo.data.protocols import HasImages, HasLevels, HasReferenceImages, datamodule_of
 from zoo.layers.counter_rng import uniform
-from zoo.loading import class_path
+from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
 from zoo.training.log import is_logging_step, log_every
-from zoo.training.optim import clip, may_fuse
-from zoo.vae import evaluation, generation
+from zoo.training.module import Module
+from zoo.training.optim import may_fuse
 from zoo.vae.annealing import BetaSchedule, free_bits
 from zoo.vae.batch_norm import GaussianHead
-from zoo.vae.bounds import bound, elbo, iwae, path_only
-from zoo.vae.evaluation import EVALUATION_SEED
-from zoo.vae.likelihoods import make_likelihood
-from zoo.vae.networks import draw_the_mean, glorot, make_networks
-from zoo.vae.optimizer import multipliers
+from zoo.vae.bounds import Objective, bound, elbo, iwae, path_only
+from zoo.vae.likelihoods import Bernoulli, LikelihoodName, Scale, make_likelihood
+from zoo.vae.networks import Activation, Init, NetworkName, draw_the_mean, glorot, make_networks
+from zoo.vae.optimizer import multipliers as learning_rates
 from zoo.vae.posteriors import Posterior
 from zoo.vae.sphere.head import SphericalHead
 
 Binarization = Literal["none", "dynamic", "threshold"]
 
+EVALUATION_SEED = 8791  # of noise and binarisation: an item meets the same in every epoch and run
 _PIXELS = 2**31  # the stream of an item's binarisation; the draws of its code are 0, 1, 2, ...
 
 
@@ -39,59 +40,165 @@ class Terms(NamedTuple):
     """log q(z|x) - log p(z), (K, B); None where the closed-form KL stands for it."""
 
 
-class ImageVAE(LightningModule):
-    """The steps of a variational autoencoder of images.
+class ImageVAE(Module):
+    """A variational autoencoder of images, but for the law of its codes.
 
-    A subclass saves its hyper-parameters, makes `head` (features to posteriors) and calls `build`.
-    Numbers are in nats, summed over an image's pixels; what is logged as a bound is one, whatever
-    was optimised.
+    A subclass hands these arguments on, and then calls `build` with the head that makes posteriors
+    of features. Numbers are in nats, summed over an image's pixels; what is logged as a bound is
+    one, whatever was optimised.
+
+    Args:
+        image_size: Side of a square image, or [height, width].
+        channels: Channels of an image: 1 for grey, 3 for RGB.
+        levels: Grey levels of the data: 256 for 8-bit images.
+        network: mlp, or conv: residual convolutions.
+        hidden: Units of the layers between image and code; of conv only the last number is used.
+        activation: relu, tanh, gelu or silu.
+        width: Channels of conv at multiplier 1.
+        multipliers: Channels of each resolution of conv in units of width; each halves the sides.
+        blocks: Residual blocks of conv a resolution.
+        init: default: PyTorch's; glorot: uniform in the Glorot bound, biases 0.
+        data_bias: Begin with the output that draws the training set's mean image; for bernoulli.
+        likelihood: bernoulli, gaussian or discretized_logistic.
+        scale: Scale of gaussian and discretized_logistic: a number (images are in [-1, 1]), learned
+            (one a channel) or predicted (one a pixel and channel).
+        binarization: How images are binarised for bernoulli. dynamic: white with the grey level's
+            probability, anew every time in training; threshold: white from 1/2 on; none: grey
+            levels as they are, whose cross-entropy is no likelihood.
+        dequantize: Add uniform noise of a level's width, for gaussian: then bits/dim are a bound.
+        objective: elbo; iwae (importance weighted); dreg: iwae with the doubly reparameterised
+            gradient; stl: without the score of the posterior.
+        samples: Codes K drawn for each image in a bound.
+        analytic_kl: Take the KL of elbo in closed form; else from the draws, as in the post.
+        beta: Weight of the KL in what is optimised; 1 is the bound.
+        beta_start: Weight at the beginning of a warm-up.
+        warmup_steps: Optimiser steps in which the weight rises in a line to beta; 0 for none.
+        cycle_steps: Begin the warm-up again so often (arXiv 1903.10145); 0 for never.
+        cycles: Warm-ups, if cycle_steps is given.
+        free_bits: Nats of the KL of each dimension, or of each sphere, that cost nothing (arXiv
+            1606.04934).
+        lr: Learning rate of Adam.
+        adam_betas: Decay of the mean and of the mean square of the gradient.
+        adam_eps: Added to the root of the mean square.
+        lr_schedule: Multiplier of lr at some steps, linear between them and constant after, from 0
+            at step 0 unless given.
+        lr_stages: Multiplier of lr from each of these steps on; 1 before the first.
+        compile: Compile encoder and decoder when a Trainer runs them.
+        log_density_samples: Importance samples for each image in a test.
+        widen: A test's proposal has so many times the posterior's standard deviation, or on spheres
+            its kappa / widen^2, which is about so many times the width.
+
+    Raises:
+        ValueError: A value is out of range, or has no effect beside the others.
     """
 
     head: GaussianHead | SphericalHead
     latent_dim: int
 
-    def build(self) -> None:
-        """Makes networks, likelihood and schedules of the hyper-parameters, and checks them.
+    def __init__(
+        self,
+        *,
+        image_size: Count | list[Count] = 28,
+        channels: Count = 1,
+        levels: AtLeastTwo = 256,
+        network: NetworkName = "mlp",
+        hidden: list[Count] = [256, 128],  # noqa: B006  # never changed; a list, as YAML has it
+        activation: Activation = "relu",
+        width: Count = 32,
+        multipliers: list[Count] = [1, 2, 4],  # noqa: B006
+        blocks: Whole = 1,
+        init: Init = "default",
+        data_bias: bool = False,
+        likelihood: LikelihoodName = "bernoulli",
+        scale: Scale = "learned",
+        binarization: Binarization = "none",
+        dequantize: bool = False,
+        objective: Objective = "elbo",
+        samples: Count = 1,
+        analytic_kl: bool = True,
+        beta: NonNegative = 1.0,
+        beta_start: NonNegative = 0.0,
+        warmup_steps: Whole = 0,
+        cycle_steps: Whole = 0,
+        cycles: Count = 4,
+        free_bits: NonNegative = 0.0,
+        lr: Positive = 1e-3,
+        adam_betas: list[BelowOne] = [0.9, 0.999],  # noqa: B006
+        adam_eps: NonNegative = 1e-8,
+        lr_schedule: dict[int, NonNegative] | None = None,
+        lr_stages: dict[int, NonNegative] | None = None,
+        compile: bool = False,
+        log_density_samples: Count = 5000,
+        widen: Positive = 1.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
+        self._check()
+        size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+        if len(size) != 2:
+            raise ValueError(f"image_size={image_size}: give a side, or [height, width]")
+        self.shape = (int(channels), int(size[0]), int(size[1]))
+        self.dimensions = math.prod(self.shape)
+        self.features = hidden[-1]
+        self.binarization, self.dequantize, self.levels = binarization, dequantize, int(levels)
+        self.objective, self.samples, self.free_bits = objective, int(samples), free_bits
+        self.closed_form = objective == "elbo" and analytic_kl
+        self.beta = BetaSchedule(beta, beta_start, warmup_steps, cycle_steps, cycles)
+        self.adam: dict[str, Any] = {"lr": lr, "betas": tuple(adam_betas), "eps": adam_eps}
+        self.rate = learning_rates(lr_schedule, lr_stages)
+        self.data_bias, self.compiles, self.compiled = data_bias, compile, False
+        self.log_density_samples, self.widen = log_density_samples, widen
 
-        Raises:
-            ValueError: A value is out of range, or has no effect beside the others.
+    def _check(self) -> None:
+        """Raises ValueError where values contradict each other."""
+        own = self.hparams
+        if not own["hidden"]:
+            raise ValueError("hidden=[]: give the units of at least one layer")
+        choices = {"objective": Objective, "binarization": Binarization, "init": Init}
+        for name, known in choices.items():
+            if own[name] not in get_args(known):
+                raise ValueError(f"{name}={own[name]!r}: choose {', '.join(get_args(known))}")
+        if len(own["adam_betas"]) != 2:
+            raise ValueError(f"adam_betas={own['adam_betas']}: give two numbers")
+        if own["free_bits"] and not (own["objective"] == "elbo" and own["analytic_kl"]):
+            raise ValueError("free_bits needs the KL by dimension: objective=elbo with analytic_kl")
+        if own["likelihood"] != "bernoulli":
+            for name, off in (("binarization", "none"), ("data_bias", False)):
+                if own[name] != off:
+                    raise ValueError(f"{name}={own[name]} is for likelihood=bernoulli only")
+        if own["dequantize"] and own["likelihood"] != "gaussian":
+            raise ValueError(
+                "dequantize=true: for likelihood=gaussian, whose density is of real numbers"
+            )
+
+    def build(self, head: GaussianHead | SphericalHead) -> None:
+        """The second half of the constructor: head, likelihood and networks, in this order.
+
+        Args:
+            head: Makes posteriors of `features` numbers.
         """
         own = self.hparams
-        _check(own)
-        size = own["image_size"]
-        size = [size, size] if isinstance(size, int) else list(size)
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"image_size={own['image_size']}: give a side, or [height, width]")
-        self.shape = (int(own["channels"]), int(size[0]), int(size[1]))
-        self.dimensions = self.shape[0] * self.shape[1] * self.shape[2]
-        self.beta = BetaSchedule(
-            own["beta"], own["beta_start"], own["warmup_steps"], own["cycle_steps"], own["cycles"]
-        )
-        self.rate = multipliers(own["lr_schedule"], own["lr_stages"])
+        self.head, self.latent_dim, self.noise_dim = head, sum(head.blocks), head.noise_dim
         self.likelihood = make_likelihood(
-            own["likelihood"], self.shape[0], own["scale"], own["levels"]
+            own["likelihood"], self.shape[0], own["scale"], self.levels
         )
+        sizes = ("hidden", "activation", "width", "multipliers", "blocks")
         self.encoder, self.decoder = make_networks(
             own["network"],
             self.shape,
             self.likelihood.output_channels,
             self.latent_dim,
-            hidden=own["hidden"],
-            activation=own["activation"],
-            width=own["width"],
-            multipliers=own["multipliers"],
-            blocks=own["blocks"],
+            **{name: own[name] for name in sizes},
         )
         if own["init"] == "glorot":
             glorot(self)
-        self.compiled = False
-        self.report = evaluation.Report(self)
 
     # The model
 
     def posterior(self, x: Tensor) -> Posterior:
         """q(z|x) of images (B, C, H, W) in [-1, 1] that went through `prepare`."""
-        if self.hparams["likelihood"] == "bernoulli":
+        if isinstance(self.likelihood, Bernoulli):
             x = 0.5 * x + 0.5  # binary images are 0 and 1 to a network, as in the papers' code
         posterior: Posterior = self.head(self.encoder(x))
         return posterior
@@ -105,10 +212,6 @@ class ImageVAE(LightningModule):
         """The log likelihood log p(x|z) of images (B, C, H, W) and codes (K, B, d), (K, B)."""
         return self.likelihood.log_prob(x, self.decode(z))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Reconstructions in [-1, 1] of images (B, C, H, W), by the centres of their posteriors."""
-        return self.reconstruct(x)
-
     def prepare(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """Images as the likelihood has them: binarised, dequantised, or as they are.
 
@@ -118,19 +221,23 @@ class ImageVAE(LightningModule):
                 same in every epoch and run. Drawn from the global stream if not given.
         """
         x = x.float()
-        binarization = self.hparams["binarization"]
-        if binarization == "threshold":
+        if self.binarization == "threshold":
             return _black_or_white(x >= 0)
-        if binarization == "none" and not self.hparams["dequantize"]:
+        if self.binarization == "none" and not self.dequantize:
             return x
         if index is None:
             noise = torch.rand_like(x)
         else:
             noise = uniform(EVALUATION_SEED, index, _PIXELS, self.shape)
-        if binarization == "dynamic":
+        if self.binarization == "dynamic":
             return _black_or_white(2 * noise - 1 < x)  # white with probability (x + 1) / 2
-        half = 1 / (int(self.hparams["levels"]) - 1)
+        half = 1 / (self.levels - 1)
         return x + half * (2 * noise - 1)
+
+    def _placed(self, x: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Images and their numbers, 0, 1, ... if not given, on the model's device."""
+        index = torch.arange(len(x)) if index is None else index
+        return x.to(self.device), index.to(self.device)
 
     # Training
 
@@ -142,30 +249,26 @@ class ImageVAE(LightningModule):
             noise: Standard normal, (K, B, head.noise_dim).
         """
         q = self.posterior(x)
-        if self._closed_form:
+        if self.closed_form:
             z = q.rsample(noise)
             return Terms(q, z, self.log_likelihood(x, z), None)
-        z, log_ratio = q.draw(noise, path_only=path_only(self.hparams["objective"]))
+        z, log_ratio = q.draw(noise, path_only=path_only(self.objective))
         return Terms(q, z, self.log_likelihood(x, z), log_ratio)
-
-    @property
-    def _closed_form(self) -> bool:
-        return self.hparams["objective"] == "elbo" and bool(self.hparams["analytic_kl"])
 
     def bound(self, terms: Terms) -> Tensor:
         """The bound of log p(x) that the objective is of, (B,): no weights, no free bits."""
         if terms.log_ratio is None:
             return terms.log_likelihood.mean(0) - terms.posterior.kl()
         log_weights = terms.log_likelihood - terms.log_ratio
-        return elbo(log_weights) if self.hparams["objective"] == "elbo" else iwae(log_weights)
+        return elbo(log_weights) if self.objective == "elbo" else iwae(log_weights)
 
     def loss(self, terms: Terms, beta: float = 1.0) -> Tensor:
         """What is minimised: minus the bound with beta times the KL, or with free bits."""
         if terms.log_ratio is not None:
             log_weights = terms.log_likelihood - beta * terms.log_ratio
-            return -bound(self.hparams["objective"], log_weights, terms.z).mean()
-        if self.hparams["free_bits"]:
-            kl = free_bits(terms.posterior.kl_per_dimension(), self.hparams["free_bits"])
+            return -bound(self.objective, log_weights, terms.z).mean()
+        if self.free_bits:
+            kl = free_bits(terms.posterior.kl_per_dimension(), self.free_bits)
         else:
             kl = terms.posterior.kl().mean()
         return beta * kl - terms.log_likelihood.mean()
@@ -173,7 +276,7 @@ class ImageVAE(LightningModule):
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch (images, ...); logs the bound beside it."""
         x = self.prepare(self._images(batch))
-        count = (int(self.hparams["samples"]), len(x), self.noise_dim)
+        count = (self.samples, len(x), self.noise_dim)
         terms = self.terms(x, torch.randn(count, device=x.device))
         beta = self.beta(self.global_step if self._trainer is not None else 0)
         loss = self.loss(terms, beta)
@@ -189,37 +292,13 @@ class ImageVAE(LightningModule):
             log_every(self, values)
         return loss
 
-    @property
-    def noise_dim(self) -> int:
-        """Standard normal numbers that a draw from a posterior takes."""
-        return self.head.noise_dim
-
     def configure_optimizers(self) -> Any:
         """Adam over all parameters, with the schedule by step."""
-        optimizer = torch.optim.Adam(
-            self.parameters(),
-            lr=self.hparams["lr"],
-            betas=tuple(self.hparams["adam_betas"]),
-            eps=self.hparams["adam_eps"],
-            fused=may_fuse(self),
-        )
+        optimizer = torch.optim.Adam(self.parameters(), **self.adam, fused=may_fuse(self))
         if self.rate is None:
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips all gradients; Lightning refuses to under bf16 with a fused optimiser."""
-        clip(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = class_path(self)
 
     def setup(self, stage: str) -> None:
         """Compares the data with the model, sets the output's bias, and compiles.
@@ -227,20 +306,19 @@ class ImageVAE(LightningModule):
         Raises:
             ValueError: The data has other channels, size or levels.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        size = tuple(getattr(data, "size", self.shape[1:]))
-        self._check_shape((getattr(data, "channels", self.shape[0]), *size))
-        levels, own = getattr(data, "levels", None), self.hparams["levels"]
-        if levels is not None and levels != own:
+        data = datamodule_of(self.trainer)
+        if isinstance(data, HasImages):
+            self._check_shape((data.channels, *data.size))
+        if isinstance(data, HasLevels) and data.levels != self.levels:
             raise ValueError(
-                f"the data has levels={levels} but the model {own}: set --model.levels={levels}"
+                f"the data has levels={data.levels} but the model {self.levels}: set "
+                f"--model.levels={data.levels}"
             )
         # A checkpoint to go on from is loaded after this.
-        images = getattr(data, "reference_images", None)
-        if stage == "fit" and self.hparams["data_bias"] and images is not None:
-            mean = images("train").float().mean(0) / 255
+        if stage == "fit" and self.data_bias and isinstance(data, HasReferenceImages):
+            mean = data.reference_images("train").float().mean(0) / 255
             draw_the_mean(self.decoder, mean.to(self.device))
-        if self.hparams["compile"] and not self.compiled:
+        if self.compiles and not self.compiled:
             for network in (self.encoder, self.decoder):
                 network.compile(dynamic=False)
             self.compiled = True
@@ -257,62 +335,7 @@ class ImageVAE(LightningModule):
         self._check_shape(tuple(batch[0].shape[1:]))
         return batch[0].float()  # whatever precision the Trainer converts its inputs to
 
-    # Evaluation and use
-
-    validation_step = evaluation.validation_step
-    on_validation_epoch_end = evaluation.on_validation_epoch_end
-    on_test_start = evaluation.on_test_start
-    test_step = evaluation.test_step
-    on_test_epoch_end = evaluation.on_test_epoch_end
-    predict_step = evaluation.predict_step
-    on_predict_epoch_end = evaluation.on_predict_epoch_end
-    protocol = evaluation.protocol
-    arrays = evaluation.arrays
-    log_density = evaluation.log_density
-
-    prior_sample = generation.prior_sample
-    sample = generation.sample
-    images_of = generation.images_of
-    encode = generation.encode
-    reconstruct = generation.reconstruct
-    interpolate = generation.interpolate
-    traverse = generation.traverse
-    manifold = generation.manifold
-    pictures = generation.pictures
-
 
 def _black_or_white(white: Tensor) -> Tensor:
     """Pixels of 1 where white and -1 elsewhere, in half the time of `torch.where` on a CPU."""
     return 2 * white.float() - 1
-
-
-def _check(own: Mapping[str, Any]) -> None:
-    """Raises ValueError where values contradict each other."""
-    choices = {
-        "objective": ("elbo", "iwae", "dreg", "stl"),
-        "binarization": ("none", "dynamic", "threshold"),
-        "init": ("default", "glorot"),
-    }
-    for name, known in choices.items():
-        if own[name] not in known:
-            raise ValueError(f"{name}={own[name]!r}: choose {', '.join(known)}")
-    for name in ("samples", "log_density_samples", "levels", "channels"):
-        if own[name] < 1:
-            raise ValueError(f"{name}={own[name]}: must be 1 or more")
-    if own["lr"] <= 0 or own["widen"] <= 0 or own["free_bits"] < 0:
-        raise ValueError(
-            f"lr={own['lr']}, widen={own['widen']}, free_bits={own['free_bits']}: the first two "
-            "must be positive, the last 0 or more"
-        )
-    if len(own["adam_betas"]) != 2:
-        raise ValueError(f"adam_betas={own['adam_betas']}: give two numbers")
-    if own["free_bits"] and not (own["objective"] == "elbo" and own["analytic_kl"]):
-        raise ValueError("free_bits needs the KL by dimension: objective=elbo with analytic_kl")
-    if own["likelihood"] != "bernoulli":
-        for name, off in (("binarization", "none"), ("data_bias", False)):
-            if own[name] != off:
-                raise ValueError(f"{name}={own[name]} is for likelihood=bernoulli only")
-    if own["dequantize"] and own["likelihood"] != "gaussian":
-        raise ValueError(
-            "dequantize=true: for likelihood=gaussian, whose density is of real numbers"
-        )

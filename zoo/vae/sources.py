@@ -2,22 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.data.described import tell, tell_lines
-from zoo.data.images.base import ImageBatch, ResidentImages
+from zoo.data.images.base import ResidentImages
 from zoo.data.images.decoding import decode, open_picture
 from zoo.data.images.files import ImageFiles
 from zoo.data.images.pixels import to_float
 from zoo.data.images.suffixes import is_picture
 from zoo.data.loader import epoch_loader
+from zoo.data.protocols import HasImages, Split
 from zoo.data_of import make_data, named_data, recorded_data
-
-SplitName = Literal["train", "val", "test"]
 
 
 class Source(NamedTuple):
@@ -50,9 +49,7 @@ class _First:
         return self.dataset.__getitems__(indices)
 
 
-def open_source(
-    model: Any, ckpt: str, data: str | None, root: str | None, split: SplitName
-) -> Source:
+def open_source(model: Any, ckpt: str, data: str | None, root: str | None, split: Split) -> Source:
     """The items that the arguments of a verb mean.
 
     Args:
@@ -67,45 +64,51 @@ def open_source(
         FileNotFoundError: There is no such data.
         ValueError: The data is not what the model takes.
     """
-    path = Path(data) if data is not None else None
-    images = path is not None and (path.is_dir() or path.suffix.lower() in (".zip", ".npy"))
-    if path is not None and images:
+    shape = getattr(model, "shape", None)
+    if data is not None and (Path(data).is_dir() or data.lower().endswith((".zip", ".npy"))):
         if root is not None:
             raise ValueError(f"--root {root} is for a DataModule, but --data {data} is images")
-        shape, levels = _image_shape(model), _levels(model)
-        names, values = read_images(path, shape)
-        grey = torch.from_numpy(np.rint(values * ((levels - 1) / 255)).astype(np.uint8))
-        dataset = ResidentImages(grey, torch.zeros(len(grey), dtype=torch.int64))
-        title = f"images in {path} (as {_by(shape)})"
-        return Source(dataset, lambda batch: _to_float(batch, levels), title, names)
+        if shape is None:
+            raise ValueError(f"{type(model).__name__} is no model of images: name a DataModule")
+        return _own_images(Path(data), shape, model.levels)
     spec = recorded_data(Path(ckpt)) if data is None else named_data(data)
+    name = str(spec["class_path"]).rpartition(".")[2]
+    arguments = dict(spec.get("init_args") or {})
+    if name == "ImageFolder" and data is not None and shape is not None:
+        # Pictures get the model's size, unless a config says otherwise.
+        arguments = {"channels": shape[0], "size": list(shape[1:]), **arguments}
     if root is not None:
-        spec = {**spec, "init_args": {**spec.get("init_args", {}), "root": root}}
-    folder = spec["class_path"] in ("ImageFolder", "zoo.data.ImageFolder")
-    if data is not None and folder and hasattr(model, "shape"):
-        channels, *size = model.shape  # unless a config says otherwise
-        init_args = {"channels": channels, "size": size, **spec.get("init_args", {})}
-        spec = {**spec, "init_args": init_args}
-    module = make_data(spec)
+        arguments["root"] = root
+    module = make_data({**spec, "init_args": arguments})
+    if shape is not None and isinstance(module, HasImages):
+        theirs = (module.channels, *module.size)
+        if theirs != shape:
+            raise ValueError(f"{name} has images of {_by(theirs)}, the model of {_by(shape)}")
     try:
         dataset = module.split(split)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(str(error).replace("--data.root", "--root")) from error
-    theirs = (getattr(module, "channels", None), *getattr(module, "size", ()))
-    own = getattr(model, "shape", None)
-    if own is not None and theirs[0] is not None and theirs != tuple(own):
-        raise ValueError(f"{_name(spec)} has images of {_by(theirs)}, the model of {_by(own)}")
     if not len(dataset):
-        raise ValueError(
-            f"the {split} split of {_name(spec)} is empty{_reason(module, split)}: choose another "
-            "--split"
-        )
+        reason = module.reason(split) if hasattr(module, "reason") else ""
+        raise ValueError(f"the {split} split of {name} is empty{reason}: choose another --split")
     tell(module)
+    return Source(
+        dataset,
+        lambda batch: module.on_after_batch_transfer(batch, 0),
+        f"{split} split of {name}",
+        None,
+    )
 
-    def finish(batch: Any) -> Any:
-        return module.on_after_batch_transfer(batch, 0)
 
-    return Source(dataset, finish, f"{split} split of {_name(spec)}", None)
+def _own_images(path: Path, shape: tuple[int, int, int], levels: int) -> Source:
+    names, values = read_images(path, shape)
+    grey = torch.from_numpy(np.rint(values * ((levels - 1) / 255)).astype(np.uint8))
+    return Source(
+        ResidentImages(grey, torch.zeros(len(grey), dtype=torch.int64)),
+        lambda batch: batch._replace(images=to_float(batch.images, levels)),
+        f"images in {path} (as {_by(shape)})",
+        names,
+    )
 
 
 def read_images(
@@ -199,32 +202,8 @@ def _read_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     return np.array(array, order="C")
 
 
-def _reason(module: Any, split: str) -> str:
-    reason: Callable[[str], str] = getattr(module, "reason", lambda split: "")
-    return reason(split)
-
-
-def _to_float(batch: ImageBatch, levels: int) -> ImageBatch:
-    return batch._replace(images=to_float(batch.images, levels))
-
-
-def _image_shape(model: Any) -> tuple[int, int, int]:
-    shape = getattr(model, "shape", None)
-    if shape is None:
-        raise ValueError(f"{type(model).__name__} is no model of images: name a DataModule")
-    return tuple(shape)
-
-
-def _levels(model: Any) -> int:
-    return int(model.hparams.get("levels", 256))
-
-
 def _by(shape: Any) -> str:
     return "x".join(map(str, shape))
-
-
-def _name(spec: dict[str, Any]) -> str:
-    return str(spec["class_path"]).rpartition(".")[2]
 
 
 def grey_levels(images: np.ndarray, levels: int) -> Tensor:

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.training.module import evaluating
 from zoo.vae.coding.ans import Binned, Bits, Integers, Law, Message, Uniform
-from zoo.vae.density.importance import evaluating
 from zoo.vae.likelihoods import Bernoulli, DiscretizedLogistic
 from zoo.vae.posteriors import GaussianPosterior
 
@@ -130,7 +130,7 @@ class Codec:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with evaluating(self.model):
+            with evaluating(self.model, precise=True):
                 yield
         finally:
             torch.set_num_threads(threads)

@@ -3,23 +3,23 @@
 import io
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from zoo.data.protocols import Split
 from zoo.files import replacing, replacing_folder
 from zoo.loading import find_checkpoint, load, read_checkpoint
-from zoo.ranges import Count
+from zoo.ranges import Count, Range
 from zoo.vae.coding.ans import Integers, Message
 from zoo.vae.coding.archive import Archive, content_digest, weights_hash
 from zoo.vae.coding.bits_back import Codec
 from zoo.vae.sources import grey_levels, open_source, read_images
 
-_SPLITS = ("train", "val", "test")
-_MOST = 65_535  # what a header has room for
+HeaderCount = Annotated[int, Range(1, 65_535)]  # what an archive's header has room for
 _SEED = 0
 
 
@@ -30,8 +30,8 @@ def compress(
     out: str = "images.zbb",
     root: str | None = None,
     limit: Count | None = None,
-    chains: Count = 1,
-    heads: Count | None = None,
+    chains: HeaderCount = 1,
+    heads: HeaderCount | None = None,
     check: bool = False,
 ) -> None:
     """Compresses images without loss into one file, by a VAE and bits-back coding.
@@ -53,11 +53,6 @@ def compress(
             images.
         check: Read the file, decompress it and compare.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit must be 1 or more, not {limit}")
-    for flag, value in (("chains", chains), ("heads", heads)):
-        if value is not None and not 1 <= value <= _MOST:
-            raise ValueError(f"--{flag} must be 1 to {_MOST}, not {value}")
     model: Any = load(ckpt)
     grey, title = _grey(model, ckpt, images, root, limit)
     chains = min(chains, len(grey))
@@ -195,17 +190,19 @@ def _grey(
 ) -> tuple[Integers, str]:
     """Grey levels (N, C H W) of what is to be compressed, and what it is."""
     levels = Codec(model).levels
-    if images in _SPLITS and not Path(images).exists():
-        source = open_source(model, ckpt, None, root, images)  # type: ignore[arg-type]
+    splits: tuple[Split, ...] = get_args(Split)
+    split = next((name for name in splits if name == images), None)
+    if split and not Path(images).exists():
+        source = open_source(model, ckpt, None, root, split)
         batches = source.batches(1024, limit, torch.device("cpu"))
-        own = int(model.hparams["levels"])
+        own = model.levels
         x = torch.cat([batch.images for batch in batches])
         values, title = ((x.double() + 1) * ((own - 1) / 2)).round().long().numpy(), source.title
     else:
         path = Path(images)
         if not path.exists():
             raise FileNotFoundError(
-                f"{images} is no folder, .zip or .npy, nor a split ({', '.join(_SPLITS)})"
+                f"{images} is no folder, .zip or .npy, nor a split ({', '.join(splits)})"
             )
         _, pixels = read_images(path, tuple(model.shape), exact=True)
         own, values, title = 256, pixels[:limit].astype(np.int64), f"images in {images}"

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.layers.seeds import mix
-from zoo.vae.density.importance import LogWeights, evaluating, sample_noise
+from zoo.training.module import evaluating
+from zoo.vae.density.importance import LogWeights, sample_noise
 
 _TARGET, _UP, _DOWN = 0.65, 1.02, 0.98  # of the acceptance, and a step size's change
 _FIRST, _SMALLEST, _LARGEST = 0.05, 1e-4, 0.5
@@ -181,7 +182,7 @@ class Annealer:
 
     def _forward(self, run: int, *, adapt: bool) -> Tensor:
         """Log weights (K, B); T_t leaves p(z) p(x|z)^beta_t as it is."""
-        with evaluating(self.model):
+        with evaluating(self.model, precise=True):
             state = self._evaluate(self.manifold.prior(self._noise(run, 0)[..., :-1]))
             log_weights = torch.zeros_like(state[1], dtype=torch.float64)
             step = torch.full_like(state[1][0], _FIRST)
@@ -199,7 +200,7 @@ class Annealer:
 
     def _backward(self, run: int, z: Tensor) -> Tensor:
         """Log weights (K, B) of the path walked back: move by T_t, then weigh."""
-        with evaluating(self.model):
+        with evaluating(self.model, precise=True):
             state = self._evaluate(z.expand(self.chains, *z.shape))
             log_weights = torch.zeros_like(state[1], dtype=torch.float64)
             self._accepted = torch.zeros_like(state[1][0])

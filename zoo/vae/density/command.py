@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from zoo.data.protocols import Split
 from zoo.files import replacing
 from zoo.loading import device_of, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, Positive, Seed, Whole
 from zoo.vae.density.importance import DensityEstimate, estimate_log_density
 from zoo.vae.density.pareto import UNRELIABLE
-from zoo.vae.sources import SplitName, open_source
+from zoo.vae.sources import open_source
 
 COLUMNS = ("log_density", "standard_error", "ess", "pareto_k", "jackknife", "elbo")
 
@@ -24,7 +25,7 @@ def density(
     *,
     data: str | None = None,
     root: str | None = None,
-    split: SplitName = "test",
+    split: Split = "test",
     samples: Count = 5000,
     widen: Positive = 1.0,
     repeats: Count = 1,
@@ -126,15 +127,8 @@ def bits_scale(model: Any) -> tuple[float, float] | None:
     None where p(x|z) is no probability of the data as they are stored, so that no number of bits
     follows.
     """
-    nats = 0.0
-    if hasattr(model, "likelihood"):
-        from zoo.vae.evaluation import nats_of_a_level
-
-        level = nats_of_a_level(model)
-        if level is None:
-            return None
-        nats = level
-    return float(model.dimensions), nats
+    nats = getattr(model, "nats_of_a_level", 0.0)  # there is such a thing of images alone
+    return None if nats is None else (float(model.dimensions), nats)
 
 
 class Summary:

@@ -9,14 +9,13 @@ Letters: the post calls the encoder p and the model q; here p is the model, as i
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.layers.counter_rng import normal
+from zoo.training.module import evaluating
 from zoo.vae.density.pareto import pareto_k, tail_length
 
 _KEPT = 512  # at least so many of the largest weights of a datum are kept as they are
@@ -134,22 +133,6 @@ def sample_noise(seed: int, index: Tensor, first: int, count: int, dim: int) -> 
     return normal(seed, index, sample, (dim,))
 
 
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Without gradients, dropout, batch statistics and autocast, also in the middle of a fit."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
-    device = getattr(model, "device", torch.device("cpu"))
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def default_chunk(batch: int, numbers: int, device: torch.device) -> int:
     """Samples of a datum at a time: about 4 MB of float32 on a CPU, 64 MB elsewhere.
 
@@ -199,7 +182,7 @@ def estimate_log_density(
         numbers = getattr(model, "decoded_numbers", model.dimensions)
         chunk = default_chunk(len(index), numbers, index.device)
     weights = LogWeights(samples)
-    with evaluating(model):
+    with evaluating(model, precise=True):
         q = model.posterior(x)
         if widen != 1:
             q = q.widen(widen)

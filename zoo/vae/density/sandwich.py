@@ -7,8 +7,9 @@ from torch import Tensor
 
 from zoo.layers.counter_rng import normal, uniform
 from zoo.layers.seeds import mix
+from zoo.training.module import evaluating
 from zoo.vae.density.ais import Annealer, Bound, Euclidean, Manifold, Spheres
-from zoo.vae.density.importance import estimate_log_density, evaluating
+from zoo.vae.density.importance import estimate_log_density
 from zoo.vae.likelihoods import Bernoulli, DiscretizedLogistic
 
 CHAINS = 16  # of the annealing, for each image
@@ -32,7 +33,7 @@ def simulate(model: Any, index: Tensor, seed: int) -> tuple[Tensor, Tensor]:
             "--ais simulates images, for which the model needs likelihood bernoulli or "
             f"discretized_logistic, not {type(likelihood).__name__}"
         )
-    with evaluating(model):
+    with evaluating(model, precise=True):
         z = model.prior_sample(normal(seed, index, 0, (model.latent_dim,)))
         x = likelihood.draw(model.decode(z), uniform(seed, index, 1, model.shape))
     return x, z

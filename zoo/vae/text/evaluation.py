@@ -1,19 +1,17 @@
 """The numbers of a TextVAE on validation and test text, and how they were made."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import math
 
 import torch
 from torch import Tensor
 
+from zoo.data.protocols import HasSplits, datamodule_of
 from zoo.data.text.lines import TextBatch
 from zoo.layers.counter_rng import normal
 from zoo.training.averages import Averages
+from zoo.vae.density.pareto import UNRELIABLE
 from zoo.vae.diagnostics import LatentStatistics
-
-if TYPE_CHECKING:
-    from zoo.vae.text.module import TextVAE
+from zoo.vae.text.text_model import TextModel
 
 EVALUATION_SEED = 8404  # a sentence meets the same noise in every epoch and run
 _BOUND = 2**20  # the stream of the bound's one draw, beyond those of a density's samples
@@ -27,7 +25,7 @@ class Report:
         stage: val or test.
     """
 
-    def __init__(self, model: TextVAE, stage: str) -> None:
+    def __init__(self, model: TextModel, stage: str) -> None:
         self.stage = stage
         names = ["elbo", "words"]
         self.latent: LatentStatistics | None = None
@@ -43,7 +41,7 @@ class Report:
         self.averages = Averages(*(f"{stage}/{name}" for name in names))
         self.count = 0
 
-    def add(self, model: TextVAE, batch: TextBatch) -> None:
+    def add(self, model: TextModel, batch: TextBatch) -> None:
         """Adds a batch; its noise is a function of the sentences' numbers."""
         values: dict[str, Tensor] = {"words": batch.lengths}
         if not model.latent_dim:
@@ -65,14 +63,14 @@ class Report:
                     "log_density": estimate.log_density,
                     "standard_error": estimate.standard_error,
                     "ess": estimate.ess,
-                    "unreliable": (estimate.pareto_k > 0.7).double(),
+                    "unreliable": (estimate.pareto_k > UNRELIABLE).double(),
                 }
             values["reconstruction"] = values["elbo"] + values["kl"]
         values["loss"] = -values["elbo"]
         sums = {f"{self.stage}/{name}": value for name, value in values.items()}
         self.averages.add({name: sums[name] for name in self.averages.names})
 
-    def log(self, model: TextVAE) -> float:
+    def log(self, model: TextModel) -> float:
         """Logs the means and the perplexities; returns the mean of -elbo."""
         self.count = self.averages.log(model, prog_bar=self.stage == "val")
         if self.latent is not None:
@@ -86,7 +84,7 @@ class Report:
         model.log_dict(perplexities, sync_dist=True)
         return float(bound)
 
-    def protocol(self, model: TextVAE) -> dict[str, str]:
+    def protocol(self, model: TextModel) -> dict[str, str]:
         """How the numbers of a test were made."""
         count = f"{self.count} sentences" if self.count else "all sentences"
         where = f"test split, {count}, nats a sentence, its end included"
@@ -99,15 +97,48 @@ class Report:
         assert self.latent is not None
         return {
             "test/log_density": (
-                f"{where}, importance sampling with {model.hparams['log_density_samples']} samples "
+                f"{where}, importance sampling with {model.log_density_samples} samples "
                 f"of q(z|x) (seed {EVALUATION_SEED})"
             ),
             "test/perplexity": lines["test/perplexity"],
             "test/perplexity_bound": "the same of elbo",
             "test/kl": "closed form; reconstruction is elbo + kl, elbo the mean log weight",
-            "test/unreliable": "share of sentences with Pareto-k above 0.7",
+            "test/unreliable": f"share of sentences with Pareto-k above {UNRELIABLE}",
             "test/mutual_information": f"mixture over batches of {self.latent.batch}",
         }
+
+
+class Evaluation(TextModel):
+    """How good a model of sentences is: bound, log p(x), perplexity, and its latent code."""
+
+    val_report: Report
+    test_report: Report
+
+    def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
+        """Adds to the numbers of the validation."""
+        self.val_report.add(self, batch)
+
+    def test_step(self, batch: TextBatch, batch_idx: int) -> None:
+        """Adds to the numbers of the test."""
+        self.test_report.add(self, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test's numbers, beside a model that knows how frequent words are."""
+        self.test_report.log(self)
+        data = datamodule_of(self.trainer)
+        if isinstance(data, HasSplits):
+            train, test = (
+                torch.from_numpy(data.split(s).symbols).long() for s in ("train", "test")
+            )
+            nats = unigram(train, test, self.vocab_size)
+            sentence = nats * len(test) / len(data.split("test"))
+            baseline = {"baseline/log_density": -sentence, "baseline/perplexity": math.exp(nats)}
+            self.log_dict(baseline, sync_dist=True)
+
+    def protocol(self) -> dict[str, str]:
+        """How the numbers of a test were made."""
+        how = "test split, each word coded by its count in the training split, counts from 1"
+        return {**self.test_report.protocol(self), "baseline/perplexity": how}
 
 
 def unigram(train: Tensor, test: Tensor, vocab_size: int) -> float:

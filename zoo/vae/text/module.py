@@ -1,43 +1,29 @@
 """A VAE of sentences as a LightningModule."""
 
-import json
-import math
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from zoo.data.protocols import HasVocabulary, datamodule_of
 from zoo.data.text.lines import TextBatch
 from zoo.data.text.vocabulary import Vocabulary
-from zoo.loading import class_path
-from zoo.ranges import (
-    BelowOne,
-    Count,
-    InsideUnit,
-    NonNegative,
-    Positive,
-    Share,
-    Whole,
-    check_ranges,
-)
+from zoo.ranges import BelowOne, Count, InsideUnit, NonNegative, Positive, Whole, check_ranges
 from zoo.training.log import is_logging_step, log_every
-from zoo.training.optim import clip, may_fuse
+from zoo.training.optim import may_fuse
 from zoo.training.plateau import Plateau
 from zoo.vae.annealing import BetaSchedule, free_bits
 from zoo.vae.batch_norm import BatchNormMode, GaussianHead
-from zoo.vae.density.importance import DensityEstimate, estimate_log_density
-from zoo.vae.posteriors import Posterior, Space
 from zoo.vae.sphere.head import Concentration, SphericalHead
-from zoo.vae.text.evaluation import Report, unigram
-from zoo.vae.text.generation import generate_text, interpolate_text, reconstruct_text
-from zoo.vae.text.networks import TextDecoder, TextEncoder, init_uniform, shift
+from zoo.vae.text.evaluation import Evaluation, Report
+from zoo.vae.text.generation import Generation
+from zoo.vae.text.networks import TextDecoder, TextEncoder, init_uniform
 
 PosteriorName = Literal["gaussian", "vmf", "none"]
 OptimizerName = Literal["sgd", "adam"]
 
 
-class TextVAE(LightningModule):
+class TextVAE(Evaluation, Generation):
     """A VAE of sentences with LSTMs: where the KL vanishes, and what keeps it.
 
     arXiv 1511.06349; kexue.fm/archives/8404 and 7381 tell why. A decoder that predicts each word
@@ -85,8 +71,6 @@ class TextVAE(LightningModule):
         ValueError: A value is out of range, or has no effect beside the others.
     """
 
-    symbols: Tensor
-
     def __init__(
         self,
         *,
@@ -100,7 +84,7 @@ class TextVAE(LightningModule):
         batch_norm: BatchNormMode = "none",
         bn_gamma: Positive = 0.6,
         bn_tau: InsideUnit = 0.5,
-        bn_eps: NonNegative = 1e-14,
+        bn_eps: Positive = 1e-14,
         free_bits: NonNegative = 0.0,
         beta: NonNegative = 1.0,
         beta_start: NonNegative = 0.0,
@@ -111,7 +95,7 @@ class TextVAE(LightningModule):
         hidden: Count = 1024,
         dropout_in: BelowOne = 0.5,
         dropout_out: BelowOne = 0.5,
-        word_dropout: Share = 0.0,
+        word_dropout: BelowOne = 0.0,
         init: NonNegative = 0.01,
         embedding_init: NonNegative = 0.1,
         optimizer: OptimizerName = "sgd",
@@ -126,11 +110,15 @@ class TextVAE(LightningModule):
         check_ranges(type(self), self.hparams)
         self._check()
         self.latent_dim = 0 if posterior == "none" else latent_dim
-        self.space: Space = "sphere" if posterior == "vmf" else "euclidean"
+        self.space = "sphere" if posterior == "vmf" else "euclidean"
         self.dimensions = 1  # one sentence: bits a dimension are bits a sentence
         self.decoded_numbers = 32 * vocab_size  # logits of a sentence of some 32 words
         self.schedule = BetaSchedule(beta, beta_start, warmup_steps, cycle_steps, cycles)
         self.plateau = Plateau(lr_decay, lr_patience, max_decays)
+        self.vocab_size, self.word_dropout = vocab_size, word_dropout
+        self.free_bits, self.warmup_steps = free_bits, warmup_steps
+        self.optimizer, self.lr = optimizer, lr
+        self.log_density_samples = log_density_samples
         self.decoder = TextDecoder(
             vocab_size,
             end=end,
@@ -140,7 +128,6 @@ class TextVAE(LightningModule):
             dropout_in=dropout_in,
             dropout_out=dropout_out,
         )
-        self.head: GaussianHead | SphericalHead
         if posterior != "none":
             self.encoder = TextEncoder(vocab_size, embedding, hidden)
         if posterior == "gaussian":
@@ -157,8 +144,7 @@ class TextVAE(LightningModule):
                 hidden, [latent_dim], concentration=concentration, kappa=kappa, target_kl=target_kl
             )
         init_uniform(self, init, embedding_init)
-        self._validation, self._test = Report(self, "val"), Report(self, "test")
-        # The words travel with the weights, so that a checkpoint alone can write sentences.
+        self.val_report, self.test_report = Report(self, "val"), Report(self, "test")
         self.register_buffer("symbols", torch.zeros(0, dtype=torch.uint8))
 
     def _check(self) -> None:
@@ -167,81 +153,23 @@ class TextVAE(LightningModule):
             if own[name] not in get_args(choices):
                 known = ", ".join(get_args(choices))
                 raise ValueError(f"{name}={own[name]!r}: choose one of {known}")
-        for name in ("vocab_size", "latent_dim", "embedding", "hidden", "log_density_samples"):
-            if own[name] < 1:
-                raise ValueError(f"{name}={own[name]}: must be at least 1")
-        for name in ("dropout_in", "dropout_out", "word_dropout"):
-            if not 0 <= own[name] < 1:
-                raise ValueError(f"{name}={own[name]}: a probability below 1")
-        if not 0 <= own["end"] < own["vocab_size"]:
+        if own["end"] >= own["vocab_size"]:
             raise ValueError(f"end={own['end']}: must be below vocab_size={own['vocab_size']}")
-        if own["lr"] <= 0 or own["free_bits"] < 0 or own["bn_eps"] <= 0:
-            raise ValueError(
-                f"lr={own['lr']}, free_bits={own['free_bits']}, bn_eps={own['bn_eps']}: need lr > "
-                "0, free_bits >= 0 and bn_eps > 0"
-            )
-        for name, off, of in (
+        for name, off, wanted in (
             ("batch_norm", "none", "gaussian"),
             ("kappa", None, "vmf"),
             ("target_kl", None, "vmf"),
         ):
-            if own["posterior"] != of and own[name] != off:
+            if own["posterior"] != wanted and own[name] != off:
                 raise ValueError(
                     f"{name}={own[name]} has no effect on posterior={own['posterior']}: it is for "
-                    f"{of}"
+                    f"{wanted}"
                 )
         constant = own["posterior"] == "vmf" and own["concentration"] != "learned"
         if own["free_bits"] and (constant or own["posterior"] == "none"):
             raise ValueError(
                 f"free_bits={own['free_bits']} has no effect where the KL is a constant"
             )
-
-    # The model
-
-    def posterior(self, x: TextBatch) -> Posterior:
-        """The posteriors q(z|x) of a batch."""
-        features = self.encoder(x.tokens, x.lengths)
-        return cast(Posterior, self.head(features))
-
-    def log_likelihood(self, x: TextBatch, z: Tensor) -> Tensor:
-        """Log p(x|z) of each sentence, its end included, (K, B), for z (K, B, d)."""
-        inputs = shift(x.tokens, self.decoder.end)
-        if self.training and self.hparams["word_dropout"]:
-            dropped = torch.rand(inputs.shape, device=inputs.device) < self.hparams["word_dropout"]
-            dropped[:, 0] = False  # the beginning is no word
-            inputs = inputs.masked_fill(dropped, 1)  # <unk>
-        return self.decoder.log_prob(x.tokens, inputs, x.real, z)
-
-    def codes(self, x: TextBatch) -> Tensor:
-        """Codes without numbers (1, B, 0), which a language model reads."""
-        return torch.zeros(1, len(x.tokens), 0, device=x.tokens.device)
-
-    def log_density(
-        self,
-        x: TextBatch,
-        *,
-        samples: int | None = None,
-        seed: int = 0,
-        widen: float = 1.0,
-        chunk: int | None = None,
-    ) -> DensityEstimate:
-        """Estimates log p(x) of each sentence as `zoo.vae.density.importance` says.
-
-        Raises:
-            ValueError: The model is a language model, which has log p(x) exactly.
-        """
-        samples = self.hparams["log_density_samples"] if samples is None else samples
-        if not self.latent_dim:
-            raise ValueError(
-                "a language model (posterior=none) has log p(x) itself: log_likelihood"
-            )
-        return estimate_log_density(
-            self, x, x.index, samples=samples, seed=seed, widen=widen, chunk=chunk
-        )
-
-    generate_text = generate_text
-    reconstruct_text = reconstruct_text
-    interpolate_text = interpolate_text
 
     # Training
 
@@ -256,7 +184,7 @@ class TextVAE(LightningModule):
         reconstruction = self.log_likelihood(batch, z).mean()
         beta = self.schedule(self.global_step if self._trainer is not None else 0)
         parts = q.kl_per_dimension()
-        loss = beta * free_bits(parts, self.hparams["free_bits"]) - reconstruction
+        loss = beta * free_bits(parts, self.free_bits) - reconstruction
         if is_logging_step(self):
             kl = parts.sum(1).mean()
             values: dict[str, Tensor | float] = {
@@ -271,103 +199,29 @@ class TextVAE(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD or Adam over all parameters."""
-        kind = torch.optim.SGD if self.hparams["optimizer"] == "sgd" else torch.optim.Adam
-        return kind(self.parameters(), lr=self.hparams["lr"], fused=may_fuse(self))
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips all gradients as `--trainer.gradient_clip_val` says; see `DDPM`."""
-        clip(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
-
-    # Evaluation
-
-    def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
-        """Adds to the numbers of the validation."""
-        self._validation.add(self, batch)
+        kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
+        return kind(self.parameters(), lr=self.lr, fused=may_fuse(self))
 
     def on_validation_epoch_end(self) -> None:
         """Logs val/loss, the bound, and its parts; the learning rate may fall."""
-        loss = self._validation.log(self)
+        loss = self.val_report.log(self)
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             step, optimizer = self.global_step, self.trainer.optimizers[0]
-            warming = step < self.hparams["warmup_steps"]
+            warming = step < self.warmup_steps
             self.plateau.update(loss, step, optimizer, wait=warming)
             self.log("lr", optimizer.param_groups[0]["lr"], sync_dist=True)
 
-    def test_step(self, batch: TextBatch, batch_idx: int) -> None:
-        """Adds to the numbers of the test."""
-        self._test.add(self, batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the test's numbers, beside a model that knows how frequent words are."""
-        self._test.log(self)
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None and hasattr(data, "split"):
-            train, test = (
-                torch.from_numpy(data.split(s).symbols).long() for s in ("train", "test")
-            )
-            nats = unigram(train, test, self.hparams["vocab_size"])
-            sentence = nats * len(test) / len(data.split("test"))
-            baseline = {"baseline/log_density": -sentence, "baseline/perplexity": math.exp(nats)}
-            self.log_dict(baseline, sync_dist=True)
-
-    def protocol(self) -> dict[str, str]:
-        """How the numbers of a test were made."""
-        how = "test split, each word coded by its count in the training split, counts from 1"
-        return {**self._test.protocol(self), "baseline/perplexity": how}
-
     # Words and checkpoints
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The words, as the training data had them.
-
-        Raises:
-            ValueError: The model has seen no data yet.
-        """
-        if not len(self.symbols):
-            raise ValueError("this model has no words yet: train it, or load a trained one")
-        level, *symbols = json.loads(bytes(self.symbols.tolist()))
-        return Vocabulary(level, () if level == "byte" else symbols)
-
-    def use_vocabulary(self, words: Vocabulary) -> None:
-        """Takes the data's words.
-
-        Raises:
-            ValueError: There are more or fewer than the model has, or others.
-        """
-        for name, own, theirs in (
-            ("vocab_size", self.hparams["vocab_size"], len(words)),
-            ("end", self.decoder.end, words.end),
-        ):
-            if own != theirs:
-                raise ValueError(
-                    f"the data has {name}={theirs} but the model {own}: set --model.{name}={theirs}"
-                )
-        if len(self.symbols) and self.vocabulary != words:
-            raise ValueError("the data has other words than the model was trained on")
-        packed = json.dumps([words.level, *words.symbols]).encode()
-        self.symbols = torch.tensor(list(packed), dtype=torch.uint8, device=self.symbols.device)
 
     def setup(self, stage: str) -> None:
         """Takes the words of the data, which must be the model's."""
-        words = getattr(getattr(self.trainer, "datamodule", None), "vocabulary", None)
-        if isinstance(words, Vocabulary):
-            self.use_vocabulary(words)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        words = state_dict.get(f"{prefix}symbols")
-        if words is not None:  # as many bytes as the words take
-            self.symbols = words.new_empty(words.shape, device=self.symbols.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        data = datamodule_of(self.trainer)
+        if isinstance(data, HasVocabulary) and isinstance(data.vocabulary, Vocabulary):
+            self.use_vocabulary(data.vocabulary)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the class, for `zoo.load`, and keeps what the learning rate waits for."""
-        checkpoint["zoo_class"] = class_path(self)
+        super().on_save_checkpoint(checkpoint)
         checkpoint["plateau"] = self.plateau.save()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
