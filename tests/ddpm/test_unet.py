@@ -349,7 +349,7 @@ def test_a_size_that_does_not_fit_is_named_with_sizes_that_do(
         ({"multipliers": []}, "multipliers"),
         ({"multipliers": [1, 0]}, "multipliers"),
         ({"blocks": 0}, "blocks=0"),
-        ({"attention_levels": [1, 4]}, r"attention_levels \[4\] .* 0 to 3"),
+        ({"attention_levels": [1, 4]}, r"attention_levels=.*: \[4\] do .* 0 to 3"),
         ({"head_dim": 48}, "head_dim=48: .* 256"),
     ],
 )
