@@ -348,9 +348,9 @@ def test_a_size_that_does_not_fit_is_named_with_sizes_that_do(
         ({"width": 3, "groups": 1}, "first level's 3 channels"),
         ({"multipliers": []}, "multipliers"),
         ({"multipliers": [1, 0]}, "multipliers"),
-        ({"blocks": 0}, "blocks 0"),
-        ({"attention_levels": [1, 4]}, r"attention_levels \[4\] .* 0 to 3"),
-        ({"head_dim": 48}, "head_dim 48 .* 256"),
+        ({"blocks": 0}, "blocks=0"),
+        ({"attention_levels": [1, 4]}, r"attention_levels=.*: \[4\] do .* 0 to 3"),
+        ({"head_dim": 48}, "head_dim=48: .* 256"),
     ],
 )
 def test_an_impossible_layout_is_refused(kwargs: dict[str, Any], message: str) -> None:

@@ -44,7 +44,7 @@ def test_numbers_of_the_verbs(line):
     assert "--ais=-1: must be 0 or more" in line("density", "v", "--ais", -1, "--data", "Digits")
     assert "--temperature=1e-320" in line("sample", "m", "--temperature", "1e-320")
     assert "--temperature=1e-320" in line("generate", "m", "--temperature", "1e-320")
-    assert "n: needs a whole number, got 1000000000.0" in line("sample", "m", "-n", "1e9")
+    assert "--n: needs a whole number, got 1000000000.0" in line("sample", "m", "-n", "1e9")
     assert "GB of memory" in line("sample", "m", "-n", 10**9)
     assert "GB of memory" in line("sample", "v", "-n", 10**9, "--kind", "traversals")
     assert "GB of memory" in line("density", "v", "--repeats", 10**12, "--data", "Digits")
@@ -71,7 +71,7 @@ def test_a_model_that_no_memory_holds(line):
 
 def test_words(run, line):
     assert "did you mean fit?" in line("train", "ddpm/digits")
-    assert "did you mean lr?" in line("fit", "ddpm/digits", "--model.learning_rate", 0.1)
+    assert "did you mean --model.lr?" in line("fit", "ddpm/digits", "--model.learning_rate", 0.1)
     assert "--model.timesteps" in run("fit", "--model.help", "ddpm")[0]
     assert "--data.limit" in run("fit", "-c", "ddpm/digits", "--data.help")[0]
     assert "--trainer.max_steps" in run("help", "fit")[0]

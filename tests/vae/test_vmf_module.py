@@ -156,9 +156,9 @@ def test_validation_and_test_numbers(tmp_path):
         ({"spheres": []}, r"spheres=\[\]"),
         ({"spheres": [1]}, r"spheres=\[1\]"),
         ({"concentration": "free"}, "concentration='free'"),
-        ({"concentration": "fixed"}, "give kappa for fixed"),
-        ({"kappa": 3.0}, "give kappa for fixed"),
-        ({"concentration": "target_kl"}, "give target_kl for target_kl"),
+        ({"concentration": "fixed"}, "give it for concentration=fixed"),
+        ({"kappa": 3.0}, "give it for concentration=fixed"),
+        ({"concentration": "target_kl"}, "give it for concentration=target_kl"),
         ({"concentration": "fixed", "kappa": -1.0}, "kappa=-1.0"),
     ],
 )

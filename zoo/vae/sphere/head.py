@@ -50,8 +50,8 @@ class SphericalHead(nn.Module):
         for name, value, mode in (("kappa", kappa, "fixed"), ("target_kl", target_kl, "target_kl")):
             if (value is not None) != (concentration == mode):
                 raise ValueError(
-                    f"{name}={value} with concentration={concentration}: give {name} for {mode}, "
-                    "and for that only"
+                    f"{name}={value} with concentration={concentration}: give it for "
+                    f"concentration={mode}, and for that only"
                 )
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value}: must be positive")
