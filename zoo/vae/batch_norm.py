@@ -47,8 +47,8 @@ class BatchStatistics(nn.Module):
         x = full_precision(x)
         if not self.training:
             return (x - self.running_mean) * (self.running_var + self.eps).rsqrt()
-        own = torch.stack([x.mean(0), x.var(0, correction=0)])[None]
-        means, variances = gather_with_grad(own).unbind(1)  # (processes, d) each
+        moments = torch.stack([x.mean(0), x.var(0, correction=0)])[None]
+        means, variances = gather_with_grad(moments).unbind(1)  # (processes, d) each
         mean = means.mean(0)
         var = (variances + (means - mean).square()).mean(0)
         count = len(means) * len(x)
@@ -71,7 +71,7 @@ class GaussianHead(nn.Module):
             (arXiv 2004.12585); su: of means and standard deviations, with scales whose squares add
             up to 1 (kexue.fm/archives/7381).
         gamma: Scale g of paper: the KL is at least d g^2 / 2.
-        tau: Of su, in (0, 1): the KL is at least d tau / 2.
+        tau: Constant tau of su, in (0, 1): the KL is at least d tau / 2.
         eps: Added to the batch's variance.
 
     Raises:

@@ -196,7 +196,7 @@ class Evaluation(ImageVAE):
             samples: Weights a datum; the model's `log_density_samples` if not given.
             index: Numbers of the images, int64 (B,), that their noise is a function of; 0, 1, ...
                 if not given.
-            seed: Of the weights' noise.
+            seed: Seed of the weights' noise.
             widen: Factor on the proposal's standard deviation; the model's if not given.
             chunk: Samples of a datum at a time; memory is in proportion.
             prepared: The images went through `prepare` already.

@@ -53,7 +53,7 @@ class Generation(ImageVAE):
 
         Args:
             n: How many.
-            seed: Of the noise.
+            seed: Seed of the noise.
             first: Number of the first sample.
             index: Numbers of the samples, int64 (n,), if they are not first, first + 1, ...
             pixels: mean of p(x|z), which is what papers show, or a draw from it.
@@ -176,7 +176,7 @@ class Generation(ImageVAE):
                 manifold: all of a small latent space.
             n: Images in all, or for reconstructions and interpolation of the data.
             steps: Images on a path, or the manifold's side.
-            seed: Of the prior's codes.
+            seed: Seed of the prior's codes.
             images: Images in [-1, 1] to start from, (N, C, H, W); codes from the prior if not
                 given.
 

@@ -152,22 +152,22 @@ class ImageVAE(Module):
 
     def _check(self) -> None:
         """Raises ValueError where values contradict each other."""
-        own = self.hparams
-        if not own["hidden"]:
+        given = self.hparams
+        if not given["hidden"]:
             raise ValueError("hidden=[]: give the units of at least one layer")
         choices = {"objective": Objective, "binarization": Binarization, "init": Init}
         for name, known in choices.items():
-            if own[name] not in get_args(known):
-                raise ValueError(f"{name}={own[name]!r}: choose {', '.join(get_args(known))}")
-        if len(own["adam_betas"]) != 2:
-            raise ValueError(f"adam_betas={own['adam_betas']}: give two numbers")
-        if own["free_bits"] and not (own["objective"] == "elbo" and own["analytic_kl"]):
+            if given[name] not in get_args(known):
+                raise ValueError(f"{name}={given[name]!r}: choose {', '.join(get_args(known))}")
+        if len(given["adam_betas"]) != 2:
+            raise ValueError(f"adam_betas={given['adam_betas']}: give two numbers")
+        if given["free_bits"] and not (given["objective"] == "elbo" and given["analytic_kl"]):
             raise ValueError("free_bits needs the KL by dimension: objective elbo with analytic_kl")
-        if own["likelihood"] != "bernoulli":
+        if given["likelihood"] != "bernoulli":
             for name, off in (("binarization", "none"), ("data_bias", False)):
-                if own[name] != off:
-                    raise ValueError(f"{name}={own[name]} is for likelihood bernoulli only")
-        if own["dequantize"] and own["likelihood"] != "gaussian":
+                if given[name] != off:
+                    raise ValueError(f"{name}={given[name]} is for likelihood bernoulli only")
+        if given["dequantize"] and given["likelihood"] != "gaussian":
             raise ValueError(
                 "dequantize is for likelihood gaussian, whose density is of real numbers"
             )
@@ -178,20 +178,20 @@ class ImageVAE(Module):
         Args:
             head: Makes posteriors of `features` numbers.
         """
-        own = self.hparams
+        given = self.hparams
         self.head, self.latent_dim, self.noise_dim = head, sum(head.blocks), head.noise_dim
         self.likelihood = make_likelihood(
-            own["likelihood"], self.shape[0], own["scale"], self.levels
+            given["likelihood"], self.shape[0], given["scale"], self.levels
         )
         sizes = ("hidden", "activation", "width", "multipliers", "blocks")
         self.encoder, self.decoder = make_networks(
-            own["network"],
+            given["network"],
             self.shape,
             self.likelihood.output_channels,
             self.latent_dim,
-            **{name: own[name] for name in sizes},
+            **{name: given[name] for name in sizes},
         )
-        if own["init"] == "glorot":
+        if given["init"] == "glorot":
             glorot(self)
 
     # The model
@@ -216,7 +216,7 @@ class ImageVAE(Module):
         """Images as the likelihood has them: binarised, dequantised, or as they are.
 
         Args:
-            x: In [-1, 1], (B, C, H, W).
+            x: Images in [-1, 1], (B, C, H, W).
             index: Numbers of the images, int64 (B,): their noise is then a function of them, the
                 same in every epoch and run. Drawn from the global stream if not given.
         """
@@ -325,9 +325,9 @@ class ImageVAE(Module):
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self.shape:
-            theirs, own = ("x".join(map(str, s)) for s in (shape, self.shape))
+            theirs, ours = ("x".join(map(str, s)) for s in (shape, self.shape))
             raise ValueError(
-                f"images of {theirs} (CxHxW) for a model of {own}: set --model.channels={shape[0]} "
+                f"images of {theirs} (CxHxW) for a model of {ours}: set --model.channels={shape[0]} "
                 f"--model.image_size={list(shape[1:])}"
             )
 

@@ -201,9 +201,9 @@ class HypersphericalUniform(Distribution):
 
     Args:
         dim: Ambient dimension d >= 2.
-        batch_shape: Of independent copies.
-        dtype: Of the draws; torch's default if None.
-        device: Of the draws; torch's default if None.
+        batch_shape: How many independent copies there are, as a shape.
+        dtype: What the draws are of; torch's default if None.
+        device: Where the draws are made; torch's default if None.
         validate_args: Check values given to `log_prob`.
     """
 

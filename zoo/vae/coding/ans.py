@@ -36,7 +36,7 @@ class Message:
 
     Args:
         shape: Heads, as (rows, columns); rows are coded independently of each other.
-        seed: Of the random words.
+        seed: Seed of the random words.
     """
 
     def __init__(self, shape: tuple[int, int], seed: int = 0) -> None:
@@ -70,7 +70,7 @@ class Message:
         Args:
             start: Sum of the frequencies of the symbols before it, (rows, columns) of not more
                 than the message's.
-            frequency: At least 1; start + frequency is at most 2^precision.
+            frequency: Frequency of the symbol, at least 1; start + frequency is at most 2^precision.
             precision: Number of bits r of a probability, at most 30.
         """
         assert 0 < precision <= MAX_PRECISION
@@ -90,7 +90,7 @@ class Message:
 
         Args:
             shape: Rows and columns.
-            precision: As it was pushed with.
+            precision: The precision that it was pushed with.
             find: Symbol, start and frequency to the numbers in [start, start + frequency).
 
         Returns:
@@ -145,7 +145,7 @@ class Message:
         Args:
             data: What `to_bytes` gave.
             shape: Heads.
-            seed: Of the random words that it began with.
+            seed: Seed of the random words that it began with.
 
         Raises:
             ValueError: The bytes are none.
@@ -186,7 +186,7 @@ class Bits:
     """Symbols 0 and 1.
 
     Args:
-        frequency: Of a 1, in [1, 2^precision - 1].
+        frequency: Frequency of a 1, in [1, 2^precision - 1].
         precision: Bits of a probability.
     """
 

@@ -183,16 +183,16 @@ class Codec:
     def _push(self, message: Message, law: _Slices, symbols: Integers) -> None:
         for first in range(0, symbols.shape[1], self.heads):
             part = slice(first, first + self.heads)
-            own = law(part)
-            message.push(*own.interval(symbols[:, part]), own.precision)
+            symbol_law = law(part)
+            message.push(*symbol_law.interval(symbols[:, part]), symbol_law.precision)
 
     def _pop(self, message: Message, law: _Slices, rows: int, count: int) -> Integers:
         symbols = np.empty((rows, count), np.int64)
         for first in reversed(range(0, count, self.heads)):
             part = slice(first, min(first + self.heads, count))
-            own = law(part)
+            symbol_law = law(part)
             shape = (rows, part.stop - first)
-            symbols[:, part] = message.pop(shape, own.precision, own.find)
+            symbols[:, part] = message.pop(shape, symbol_law.precision, symbol_law.find)
         return symbols
 
 

@@ -111,17 +111,17 @@ def decode(archive: Archive, model: Any, name: str) -> Integers:
     Args:
         archive: The archive.
         model: The model that made it.
-        name: Of the file, for messages.
+        name: Name of the file, for messages.
 
     Raises:
         ValueError: It is another model, or another machine to the last bit.
     """
-    if (own := weights_hash(model)) != archive.weights:
+    if (ours := weights_hash(model)) != archive.weights:
         source = f", those of {archive.name}" if archive.name else ""
         theirs = archive.weights.hex()[:16]
         raise ValueError(
             f"{name} was compressed with other weights{source} (SHA-256 {theirs}) than this "
-            f"model's ({own.hex()[:16]}): they have been trained on, or it is another model"
+            f"model's ({ours.hex()[:16]}): they have been trained on, or it is another model"
         )
     codec = Codec(model, chains=archive.chains, heads=archive.heads)
     _compare(archive, codec, name)
@@ -154,13 +154,15 @@ def decode(archive: Archive, model: Any, name: str) -> Integers:
 
 def _compare(archive: Archive, codec: Codec, name: str) -> None:
     """Refuses an archive whose header is not of this model's images."""
-    for what, theirs, own in (
+    for what, theirs, ours in (
         ("images of shape", archive.shape, codec.shape),
         ("grey levels", archive.levels, codec.levels),
         ("heads", archive.heads, codec.heads),
     ):
-        if theirs != own:
-            raise ValueError(f"{name} is damaged: it says {what} {theirs}, and its model has {own}")
+        if theirs != ours:
+            raise ValueError(
+                f"{name} is damaged: it says {what} {theirs}, and its model has {ours}"
+            )
 
 
 def _weights_name(ckpt: str) -> tuple[str, str]:
@@ -190,9 +192,9 @@ def _grey(
     if split and not Path(images).exists():
         source = open_source(model, ckpt, None, root, split)
         batches = source.batches(1024, limit, torch.device("cpu"))
-        own = model.levels
+        stored = model.levels
         x = torch.cat([batch.images for batch in batches])
-        values, title = ((x.double() + 1) * ((own - 1) / 2)).round().long().numpy(), source.title
+        values, title = ((x.double() + 1) * ((stored - 1) / 2)).round().long().numpy(), source.title
     else:
         path = Path(images)
         if not path.exists():
@@ -200,13 +202,13 @@ def _grey(
                 f"{images} is no folder, .zip or .npy, nor a split ({', '.join(splits)})"
             )
         _, pixels = read_images(path, tuple(model.shape), exact=True)
-        own, values, title = 256, pixels[:limit].astype(np.int64), f"images in {images}"
+        stored, values, title = 256, pixels[:limit].astype(np.int64), f"images in {images}"
     values = values.reshape(len(values), -1)
     if levels == 2:
-        if own > 2:
+        if stored > 2:
             title += ", binarised at one half"
-        return (2 * values >= own - 1).astype(np.int64), title
-    if own != levels:
+        return (2 * values >= stored - 1).astype(np.int64), title
+    if stored != levels:
         values = grey_levels(values, levels).numpy()
     return values, title
 

@@ -166,7 +166,7 @@ def estimate_log_density(
         x: Data, as the model takes them.
         index: Their numbers, int64, (B,), on the device of the model.
         samples: Weights a datum, M; exactly so many are drawn.
-        seed: Of the noise.
+        seed: Seed of the noise.
         widen: Factor on the standard deviation of the proposal: a little too wide is far safer
             than a little too narrow, whose weights can have infinite variance.
         chunk: Samples of a datum that are decoded at a time: memory is in proportion to it.

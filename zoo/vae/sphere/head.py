@@ -23,8 +23,8 @@ class SphericalHead(nn.Module):
         features: Numbers that come in.
         spheres: Numbers d of each part of the code: 3 for the sphere S^2 in R^3.
         concentration: fixed, target_kl or learned.
-        kappa: Of fixed: the concentration on every sphere.
-        target_kl: Of target_kl: the KL on each sphere in nats, from which its kappa follows.
+        kappa: Concentration on every sphere, for concentration=fixed.
+        target_kl: KL on each sphere in nats, from which kappa follows, for concentration=target_kl.
 
     Raises:
         ValueError: A value is out of range, is missing, or has no effect.

@@ -78,7 +78,7 @@ class PostTable:
     Args:
         dim: Ambient dimension d >= 2.
         concentration: kappa >= 0.
-        step: Of the grid of w.
+        step: Step of the grid of w.
         device: Where the table is kept.
     """
 

@@ -137,6 +137,6 @@ def init_uniform(module: nn.Module, width: float, embedding_width: float) -> Non
     """Weights and biases uniform in +- width, those of embeddings in +- embedding_width."""
     for part in module.modules():
         if isinstance(part, nn.Embedding | nn.Linear | nn.LSTM):
-            own = embedding_width if isinstance(part, nn.Embedding) else width
+            bound = embedding_width if isinstance(part, nn.Embedding) else width
             for parameter in part.parameters(recurse=False):
-                nn.init.uniform_(parameter, -own, own)
+                nn.init.uniform_(parameter, -bound, bound)

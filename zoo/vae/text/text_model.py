@@ -92,13 +92,13 @@ class TextModel(Module):
         Raises:
             ValueError: There are more or fewer than the model has, or others.
         """
-        for name, own, theirs in (
+        for name, ours, theirs in (
             ("vocab_size", self.vocab_size, len(words)),
             ("end", self.decoder.end, words.end),
         ):
-            if own != theirs:
+            if ours != theirs:
                 raise ValueError(
-                    f"the data has {name}={theirs} but the model {own}: set --model.{name}={theirs}"
+                    f"the data has {name}={theirs} but the model {ours}: set --model.{name}={theirs}"
                 )
         if len(self.symbols) and self.vocabulary != words:
             raise ValueError("the data has other words than the model was trained on")
