@@ -327,8 +327,8 @@ class ImageVAE(Module):
         if shape != self.shape:
             theirs, ours = ("x".join(map(str, s)) for s in (shape, self.shape))
             raise ValueError(
-                f"images of {theirs} (CxHxW) for a model of {ours}: set --model.channels={shape[0]} "
-                f"--model.image_size={list(shape[1:])}"
+                f"images of {theirs} (CxHxW) for a model of {ours}: set "
+                f"--model.channels={shape[0]} --model.image_size={list(shape[1:])}"
             )
 
     def _images(self, batch: Sequence[Tensor]) -> Tensor:

@@ -70,7 +70,7 @@ class Message:
         Args:
             start: Sum of the frequencies of the symbols before it, (rows, columns) of not more
                 than the message's.
-            frequency: Frequency of the symbol, at least 1; start + frequency is at most 2^precision.
+            frequency: Its own frequency, at least 1; start + frequency is at most 2^precision.
             precision: Number of bits r of a probability, at most 30.
         """
         assert 0 < precision <= MAX_PRECISION

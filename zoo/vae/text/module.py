@@ -163,8 +163,8 @@ class TextVAE(Evaluation, Generation):
         ):
             if given["posterior"] != wanted and given[name] != off:
                 raise ValueError(
-                    f"{name}={given[name]} has no effect on posterior={given['posterior']}: it is for "
-                    f"{wanted}"
+                    f"{name}={given[name]} has no effect on posterior={given['posterior']}: it is "
+                    f"for {wanted}"
                 )
         constant = given["posterior"] == "vmf" and given["concentration"] != "learned"
         if given["free_bits"] and (constant or given["posterior"] == "none"):

@@ -98,7 +98,8 @@ class TextModel(Module):
         ):
             if ours != theirs:
                 raise ValueError(
-                    f"the data has {name}={theirs} but the model {ours}: set --model.{name}={theirs}"
+                    f"the data has {name}={theirs} but the model {ours}: set "
+                    f"--model.{name}={theirs}"
                 )
         if len(self.symbols) and self.vocabulary != words:
             raise ValueError("the data has other words than the model was trained on")
