@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from zoo.data.images.arrays import read_images
 from zoo.data.protocols import Split
 from zoo.files import replacing
 from zoo.loading import find_checkpoint, load, read_checkpoint
 from zoo.ranges import Count, Range
+from zoo.sources import open_source
 from zoo.vae.coding.ans import Integers, Message
 from zoo.vae.coding.archive import Archive, content_digest, weights_hash
 from zoo.vae.coding.bits_back import Codec
-from zoo.vae.sources import grey_levels, open_source, read_images
 
 HeaderCount = Annotated[int, Range(1, 65_535)]  # what an archive's header has room for
 _SEED = 0
@@ -182,6 +183,21 @@ def to_uint8(grey: Integers, levels: int) -> NDArray[np.uint8]:
     return scaled
 
 
+def grey_levels(images: Integers, levels: int) -> Integers:
+    """Grey levels of images in 0..255 that have exactly these levels, the inverse of `to_uint8`.
+
+    Raises:
+        ValueError: A pixel lies between two levels.
+    """
+    grey: Integers = np.rint(images * ((levels - 1) / 255)).astype(np.int64)
+    between = images[to_uint8(grey, levels) != images]
+    if len(between):
+        raise ValueError(
+            f"a pixel is {between[0]}, which is none of this model's {levels} grey levels"
+        )
+    return grey
+
+
 def _grey(
     model: Any, ckpt: str, images: str, root: str | None, limit: int | None
 ) -> tuple[Integers, str]:
@@ -209,7 +225,7 @@ def _grey(
             title += ", binarised at one half"
         return (2 * values >= stored - 1).astype(np.int64), title
     if stored != levels:
-        values = grey_levels(values, levels).numpy()
+        values = grey_levels(values, levels)
     return values, title
 
 

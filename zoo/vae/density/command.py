@@ -13,9 +13,9 @@ from zoo.data.protocols import Split
 from zoo.loading import device_of, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, Positive, Seed, Whole
+from zoo.sources import open_source
 from zoo.vae.density.importance import DensityEstimate, estimate_log_density
 from zoo.vae.density.pareto import UNRELIABLE
-from zoo.vae.sources import open_source
 
 COLUMNS = ("log_density", "standard_error", "ess", "pareto_k", "jackknife", "elbo")
 
