@@ -16,6 +16,10 @@ class BetaSchedule:
     It rises linearly from `start` to `beta` within `warmup_steps`. With `cycle_steps` it starts
     again that often (arXiv 1903.10145), `cycles` times in all, and stays at `beta` then.
 
+    >>> beta = BetaSchedule(warmup_steps=4)
+    >>> [beta(step) for step in (0, 1, 4, 9)]
+    [0.0, 0.25, 1.0, 1.0]
+
     Args:
         beta: Last weight; 1 is the bound itself, more or less is arXiv 1804.03599.
         start: First weight.

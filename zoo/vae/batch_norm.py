@@ -23,6 +23,9 @@ class BatchStatistics(nn.Module):
     statistics of a part of the batch the bound would hold for that part only. In eval mode the
     running statistics are used, and the bound holds as far as they are the data's.
 
+    >>> BatchStatistics(1)(torch.tensor([[1.0], [3.0]])).round().tolist()
+    [[-1.0], [1.0]]
+
     Args:
         features: Numbers d that are normalised.
         eps: Added to the variance.
@@ -62,6 +65,10 @@ class BatchStatistics(nn.Module):
 
 class GaussianHead(nn.Module):
     """Linear maps of features to a Gaussian posterior, with batch normalisation if asked.
+
+    >>> head = GaussianHead(8, 4, batch_norm="paper", gamma=0.5)
+    >>> round(head.kl_bound(), 3)  # d gamma^2 / 2
+    0.5
 
     Args:
         features: Numbers that come in.

@@ -47,7 +47,13 @@ class Report:
 
 
 class Evaluation(ImageVAE):
-    """How good a model of images is: bound and log p(x), its latent code, and embeddings."""
+    """How good a model of images is: bound and log p(x), its latent code, and embeddings.
+
+    >>> import zoo
+    >>> model = zoo.VAE(image_size=8, latent_dim=2, hidden=[16])
+    >>> model.log_density(model.sample(3), samples=50).log_density.shape
+    torch.Size([3])
+    """
 
     def build(self, head: GaussianHead | SphericalHead) -> None:
         """The second half of the constructor; see `ImageVAE.build`."""

@@ -19,7 +19,13 @@ _CHUNK = 512  # codes decoded at a time
 
 
 class Generation(ImageVAE):
-    """Images out of a model: means of p(x|z), in [-1, 1]."""
+    """Images out of a model: means of p(x|z), in [-1, 1].
+
+    >>> import zoo
+    >>> model = zoo.VAE(image_size=8, latent_dim=2, hidden=[16])
+    >>> model.interpolate(model.sample(1), model.sample(1, seed=1), steps=5).shape
+    torch.Size([1, 5, 1, 8, 8])
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstructions in [-1, 1] of images (B, C, H, W), by the centres of their posteriors."""

@@ -46,6 +46,9 @@ def perceptron(widths: list[int], activation: str) -> nn.Sequential:
 class MLPEncoder(nn.Module):
     """Layers of `hidden` units over the pixels.
 
+    >>> MLPEncoder((1, 4, 4), [8, 6], "relu")(torch.zeros(2, 1, 4, 4)).shape
+    torch.Size([2, 6])
+
     Args:
         shape: (C, H, W) of an image.
         hidden: Units of each layer.
@@ -65,6 +68,9 @@ class MLPEncoder(nn.Module):
 
 class MLPDecoder(nn.Module):
     """The encoder's layers in reverse, and a linear layer to the output.
+
+    >>> MLPDecoder(3, (1, 4, 4), [8, 6], "relu")(torch.zeros(2, 3)).shape
+    torch.Size([2, 1, 4, 4])
 
     Args:
         latent_dim: Numbers of a code.
@@ -90,6 +96,9 @@ class MLPDecoder(nn.Module):
 class Residual(nn.Module):
     """x + conv(act(conv(act(x)))), 3x3 both, the second from zero.
 
+    >>> Residual(4, "relu")(torch.zeros(2, 4, 5, 5)).shape
+    torch.Size([2, 4, 5, 5])
+
     Args:
         channels: Channels in and out.
         activation: relu, tanh, gelu or silu.
@@ -111,6 +120,9 @@ class Residual(nn.Module):
 @dataclass(frozen=True)
 class Pyramid:
     """The resolutions of a convolutional network, each half the sides of the one before.
+
+    >>> Pyramid(4, [1, 2], blocks=1, features=8, activation="relu").coarsest((1, 8, 8))
+    (8, 4, 4)
 
     Args:
         width: Channels at multiplier 1.
@@ -162,6 +174,10 @@ class Pyramid:
 class ConvEncoder(nn.Module):
     """Residual blocks at each resolution, halved between, and a linear layer to the features.
 
+    >>> pyramid = Pyramid(4, [1, 2], blocks=1, features=8, activation="relu")
+    >>> ConvEncoder((1, 8, 8), pyramid)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 8])
+
     Args:
         shape: (C, H, W) of an image.
         pyramid: The resolutions.
@@ -184,6 +200,10 @@ class ConvEncoder(nn.Module):
 
 class ConvDecoder(nn.Module):
     """The encoder in reverse.
+
+    >>> pyramid = Pyramid(4, [1, 2], blocks=1, features=8, activation="relu")
+    >>> ConvDecoder(3, (1, 8, 8), pyramid)(torch.zeros(2, 3)).shape
+    torch.Size([2, 1, 8, 8])
 
     Args:
         latent_dim: Numbers of a code.

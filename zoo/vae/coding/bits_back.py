@@ -36,6 +36,13 @@ _Slices = Callable[[slice], Law]
 class Codec:
     """Images onto a `Message` and off it.
 
+    >>> import zoo
+    >>> codec = Codec(zoo.VAE(image_size=4, latent_dim=2, hidden=[8]), chains=2)
+    >>> message, images = codec.message(), np.arange(32).reshape(2, 16) % 2
+    >>> _ = codec.encode(message, images)
+    >>> bool((codec.decode(message, rows=2) == images).all())
+    True
+
     Args:
         model: A VAE with a Gaussian posterior and a Bernoulli or discretised logistic likelihood.
         chains: Images that are coded side by side, with one call of the model for all. Each chain

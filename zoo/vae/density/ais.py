@@ -65,6 +65,11 @@ class Euclidean:
 class Spheres:
     """A product of unit spheres with the uniform prior, as the base measure.
 
+    >>> spheres, pole = Spheres([2]), torch.tensor([1.0, 0.0])
+    >>> place, _ = spheres.move(pole, torch.tensor([0.0, 1.0]), torch.tensor([torch.pi / 2]))
+    >>> place.round().abs().tolist()  # a quarter of the circle on
+    [0.0, 1.0]
+
     Args:
         blocks: Numbers of each sphere's part of a code.
     """

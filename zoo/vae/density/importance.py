@@ -42,6 +42,11 @@ class DensityEstimate(NamedTuple):
 class LogWeights:
     """Log weights of each datum as a stream, in memory that does not grow with it.
 
+    >>> weights = LogWeights(samples=2)
+    >>> weights.add(torch.tensor([[1.0], [3.0]]).log())
+    >>> round(weights.estimate().log_density.exp().item(), 6)
+    2.0
+
     Args:
         samples: Number M of weights that will come.
     """

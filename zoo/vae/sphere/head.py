@@ -19,6 +19,10 @@ class SphericalHead(nn.Module):
     With a fixed kappa the KL is a constant (kexue.fm/archives/8404), so it cannot vanish. Learned,
     kappa = softplus(output) + 1 (arXiv 1804.00891).
 
+    >>> head = SphericalHead(8, [3], concentration="target_kl", target_kl=2.0)
+    >>> [round(kl, 3) for kl in head(torch.randn(2, 8)).kl().tolist()]
+    [2.0, 2.0]
+
     Args:
         features: Numbers that come in.
         spheres: Numbers d of each part of the code: 3 for the sphere S^2 in R^3.

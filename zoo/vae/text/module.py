@@ -32,6 +32,12 @@ class TextVAE(Evaluation, Generation):
     normalisation of the means (arXiv 2004.12585) and free bits (arXiv 1606.04934) keep the KL. The
     networks and the training are those of arXiv 1901.05534; all numbers are nats a sentence.
 
+    >>> from zoo.data import Vocabulary
+    >>> model = TextVAE(vocab_size=5, latent_dim=2, embedding=4, hidden=8)
+    >>> model.use_vocabulary(Vocabulary("word", ["</s>", "<unk>", "a", "b", "c"]))
+    >>> len(model.generate_text(3, max_length=4))
+    3
+
     Args:
         vocab_size: Symbols of the vocabulary, `</s>` and `<unk>` among them; `zoo fit` counts the
             text's.

@@ -11,6 +11,10 @@ _ROOM = 2**24
 class TextEncoder(nn.Module):
     """The last state of an LSTM over a sentence's words.
 
+    >>> encoder = TextEncoder(vocab_size=5, embedding=4, hidden=8)
+    >>> encoder(torch.tensor([[2, 3, 0]]), torch.tensor([3])).shape
+    torch.Size([1, 8])
+
     Args:
         vocab_size: Number V of symbols.
         embedding: Numbers of a symbol's embedding.
@@ -38,6 +42,13 @@ class TextDecoder(nn.Module):
 
     The first word is predicted from the end of a sentence. Without a latent code it is an LSTM
     language model.
+
+    >>> decoder = TextDecoder(
+    ...     5, end=0, latent_dim=2, embedding=4, hidden=8, dropout_in=0.0, dropout_out=0.0
+    ... )
+    >>> tokens = torch.tensor([[2, 3, 0]])
+    >>> decoder.log_prob(tokens, shift(tokens, 0), torch.arange(3), torch.zeros(4, 1, 2)).shape
+    torch.Size([4, 1])
 
     Args:
         vocab_size: Number V of symbols.
