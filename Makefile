@@ -78,4 +78,4 @@ bench: setup  ## the benchmarks, ours and the peers in one run (needs the extra 
 	$(BIN)/python benchmarks/simbert.py
 
 clean:  ## remove what the tools left behind (not runs/, not .venv)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache dist build site *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .grimp_cache dist build site *.egg-info

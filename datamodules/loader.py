@@ -162,6 +162,39 @@ class Batches:
         return iter(self.loader)
 
 
+def larger_than(
+    size: int,
+    batch_size: int,
+    world_size: int,
+    *,
+    advice: Callable[[int], str] | None = None,
+    limit: int | None = None,
+) -> str:
+    """The mistake of a training batch that is larger than the items of an epoch, with its fix.
+
+    Args:
+        size: The items.
+        batch_size: Items a batch and process.
+        world_size: Number of processes.
+        advice: As for `epoch_loader`.
+        limit: As for `epoch_loader`.
+    """
+    on = f" on each of {world_size} processes" if world_size > 1 else ""
+    most = size // world_size
+    begin = f"a batch of {batch_size}{on} is larger than the training set of {size} items"
+    lower = f"lower --data.batch_size to {most} or less"
+    if limit is not None:
+        more = f"raise --data.limit={limit}" + (
+            f" to {batch_size * world_size} or more" if size == limit else ""
+        )
+        return f"{begin} that --data.limit leaves: {more}" + (
+            f", or {lower}" if most and not advice else ""
+        )
+    if not most:
+        return f"{begin}: there must be one for each process"
+    return f"{begin}: " + (advice(most) if advice else lower)
+
+
 def epoch_loader(
     dataset: Sequence[Any] | BatchDataset,
     batch_size: int,
@@ -171,6 +204,7 @@ def epoch_loader(
     rank: int = 0,
     world_size: int = 1,
     advice: Callable[[int], str] | None = None,
+    limit: int | None = None,
     **kwargs: Any,
 ) -> EpochLoader:
     """A loader over this rank's share of `dataset`.
@@ -184,6 +218,7 @@ def epoch_loader(
         world_size: Number of processes.
         advice: What to say where a batch is larger than so many items; to lower the batch size by
             default.
+        limit: The --data.limit that has left so few items, if one has.
         **kwargs: As for `torch.utils.data.DataLoader`.
 
     Raises:
@@ -191,12 +226,6 @@ def epoch_loader(
     """
     size = len(dataset)
     if train and batch_size * world_size > size:
-        on = f" on each of {world_size} processes" if world_size > 1 else ""
-        most = size // world_size
-        fix = advice(most) if advice else f"lower --data.batch_size to {most} or less"
-        raise ValueError(
-            f"a batch of {batch_size}{on} is larger than the training set of {size} items: "
-            + (fix if most else "there must be one for each process")
-        )
+        raise ValueError(larger_than(size, batch_size, world_size, advice=advice, limit=limit))
     sampler = EpochSampler(size, seed=seed, rank=rank, world_size=world_size, train=train)
     return EpochLoader(dataset, sampler, batch_size, **kwargs)

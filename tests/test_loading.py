@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo.loading import find_checkpoint
+from zoo.loading import current_path, find_checkpoint
 
 SMALL = {"image_size": 8, "channels": 1, "levels": 17, "timesteps": 20, "width": 8}
 SMALL |= {"multipliers": [1, 2], "blocks": 1, "attention_levels": [1], "groups": 4}
@@ -126,3 +126,12 @@ def test_only_models_of_the_zoo_are_saved(tmp_path):
 
     with pytest.raises(ValueError, match="is not a model of the zoo"):
         zoo.save_pretrained(DDPM(**SMALL), tmp_path / "out")
+
+
+def test_class_paths_of_older_versions(monkeypatch):
+    assert current_path("zoo.vae.text.TextVAE") == "zoo.TextVAE"
+    assert current_path("zoo.data.MNIST") == "zoo.data.MNIST"
+    assert current_path("mine.MNIST") == "mine.MNIST"
+    assert current_path("datamodules.images.MNIST") == "zoo.data.MNIST"
+    monkeypatch.setenv("ZOO_TRUST", "other,datamodules")
+    assert current_path("datamodules.images.MNIST") == "datamodules.images.MNIST"

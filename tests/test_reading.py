@@ -76,3 +76,11 @@ def test_json_of_strangers():
     with pytest.raises(ValueError, match="half a surrogate pair"):
         parsed('["\\ud83d"]')
     assert parsed('["\\ud83d\\ude00"]') == ["\U0001f600"]
+
+
+def test_a_gz_of_many_short_lines_is_refused_before_any_is_read(tmp_path):
+    file = tmp_path / "lines.txt.gz"
+    file.write_bytes(gzip.compress(b"a\n" * (40 << 20), 1))
+    lines = numbered_lines(file)
+    with pytest.raises(ValueError, match=r"lines\.txt\.gz unpacks to more than 100 times"):
+        next(lines)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 # What a .gz may unpack to: text shrinks 3 to 20 times, so that 100 times as much is no text.
-_RATIO, _SMALL = 100, 64 * 2**20
+_RATIO, _SMALL, _PART = 100, 64 * 2**20, 2**20
 
 
 @contextmanager
@@ -119,14 +119,18 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         FileNotFoundError: There is no such file.
         ValueError: A line is not UTF-8 or holds a NUL, or a .gz is damaged or unpacks to too much.
     """
-    with opened(path) as (file, left):
+    with opened(path) as (file, most):
         number = 0
-        while raw := (file.readline(left + 1) if left < sys.maxsize else file.readline()):
+        if most < sys.maxsize:
+            # Known before a line is kept: many short ones take a hundred times their bytes.
+            left = most
+            while left >= 0 and (part := file.read(_PART)):
+                left -= len(part)
+            if left < 0:
+                raise _too_large(path)
+            file.seek(0)
+        while raw := file.readline():
             number += 1
-            if left < sys.maxsize:
-                left -= len(raw)
-                if left < 0:
-                    raise _too_large(path)
             try:
                 line = raw.decode()
             except UnicodeDecodeError as error:

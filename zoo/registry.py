@@ -233,6 +233,14 @@ def list_models(pattern: str = "*") -> list[str]:
 def nearest(name: str, names: Iterable[str]) -> str:
     """A question with the nearest of `names`, or all of them when none is near."""
     names = list(names)
+    found = near(name, names)
+    return f"did you mean {found}?" if found else f"known: {', '.join(names)}"
+
+
+def near(name: str, names: Iterable[str]) -> str | None:
+    """The name that was meant: with a letter or two wrong, or cut short; None if none is near."""
     lower = {n.lower(): n for n in names}
-    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    return f"did you mean {lower[near[0]]}?" if near else f"known: {', '.join(names)}"
+    name = name.lower()
+    begun = [n for n in lower if len(name) > 1 and n.startswith(name)]
+    close = difflib.get_close_matches(name, lower, n=1, cutoff=0.6)
+    return lower[(close or [*begun, ""])[0]] if close or len(begun) == 1 else None

@@ -217,6 +217,7 @@ class ImageData(LightningDataModule, ABC):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             advice=getattr(model, "smaller_batch", None),
+            limit=self.limit if len(dataset) == self.limit else None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",

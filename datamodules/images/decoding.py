@@ -20,13 +20,16 @@ _one_at_a_time = threading.Lock()
 # The nearest of 256 levels to each of 65536, as the PNG standard (12.5, sample depth) advises.
 _EIGHT_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
+_NO_RANGE = "has no known black and white: save it in 8 or 16 unsigned bits"
+
 
 def decode(file: IO[bytes], channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The first image of a file as an array.
 
     Turned upright by its EXIF orientation, transparency laid over white, 9 to 16 bits rounded to 8,
-    the largest centred part with the aspect of `size` resized to it with antialiasing (nothing is
-    resampled if it fits).
+    floats of 0 to 1 to 256 levels (others, signed and 32-bit integers have no known black and white
+    and are refused), CMYK, YCbCr and LAB converted to RGB; the largest centred part with the aspect
+    of `size` resized to it with antialiasing (nothing is resampled if it fits).
 
     Args:
         file: The file, open for reading; no more of it is read than the decoder asks for.
@@ -62,7 +65,7 @@ def open_picture(file: IO[bytes]) -> "Iterator[Image]":
         ValueError: It has more than `MAX_PIXELS`.
         Exception: Of any kind, if the file is broken.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     too_many = f"it has more than the {MAX_PIXELS:,} pixels that are read"
     with _pixels_allowed():
@@ -70,6 +73,8 @@ def open_picture(file: IO[bytes]) -> "Iterator[Image]":
             opened = Image.open(file, formats=readable())
         except Image.DecompressionBombError as error:  # at twice the limit
             raise ValueError(too_many) from error
+        except UnidentifiedImageError as error:
+            raise ValueError(f"it is {_unread(file)}") from error
         with opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(too_many)
@@ -80,18 +85,66 @@ def _flat(image: "Image", mode: str) -> "Image":
     """A picture in 8 bits and mode L or RGB, what is transparent laid over white."""
     from PIL import Image
 
+    _refuse_signed(image)
     wide = _sixteen_bits(image)
-    if wide is not None:
+    if image.mode == "F":
+        image = Image.fromarray(_of_floats(image))
+    elif wide is not None:
         grey, key = _EIGHT_BITS[wide], image.info.get("transparency")
         if isinstance(key, int):
             grey[wide == key] = 255
         image = Image.fromarray(grey)
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"its mode {image.mode} has no fixed range of grey levels")
+    elif image.mode == "I":
+        raise ValueError(f"its mode I (32-bit integers) {_NO_RANGE}")
+    elif image.mode == "LAB":
+        image = image.convert("RGB")
     elif _is_transparent(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == mode else image.convert(mode)
+
+
+def _refuse_signed(image: "Image") -> None:
+    """Refuses grey levels that may lie below zero, which Pillow shows as others in 8 bits."""
+    tags: Any = getattr(image, "tag_v2", None) or {}  # of TIFF, and of MPO
+    signed = image.format == "TIFF" and 2 in tags.get(339, ())
+    if signed or (image.format == "FITS" and image.mode.startswith("I;16")):
+        bits = max(tags.get(258, (16,)))
+        raise ValueError(f"its mode {image.mode} of signed {bits}-bit integers {_NO_RANGE}")
+
+
+def _of_floats(image: "Image") -> NDArray[np.uint8]:
+    """Grey levels of floats, of which 0 is black and 1 white."""
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"its mode F holds floats from {low:g} to {high:g}: taken are those of 0 (black) to 1 "
+            "(white); scale them, or save it in 8 or 16 unsigned bits"
+        )
+    if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
+        values = 1 - values
+    levels: NDArray[np.uint8] = np.rint(values * 255).astype(np.uint8)
+    return levels
+
+
+def _unread(file: IO[bytes]) -> str:
+    """What a file is that Pillow does not read: the samples of a TIFF, or no picture."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    try:
+        file.seek(0)
+        tags = ImageFileDirectory_v2(file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kind = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
+        samples = {1: "unsigned", 2: "signed", 3: "float"}.get(kind, "other")
+        return (
+            f"a TIFF of {tags.get(277, 1)} {samples} {bits}-bit samples a pixel (photometric "
+            f"{tags.get(262)}), which Pillow does not read: save it as PNG"
+        )
+    except Exception:  # it is no TIFF, or a damaged one
+        return "damaged, or no picture of a format that is read"
 
 
 def _sixteen_bits(opened: "Image") -> NDArray[np.uint16] | None:

@@ -18,7 +18,13 @@ from torch import Tensor
 
 from zoo.data.images.base import ImageBatch
 from zoo.data.images.decoding import decode
-from zoo.data.images.suffixes import FORMAT_OF_SUFFIX, why_not
+from zoo.data.images.suffixes import (
+    FORMAT_OF_SUFFIX,
+    OTHER_PICTURES,
+    SIGNATURE,
+    begins_as_picture,
+    why_not,
+)
 
 __all__ = ["ImageFiles", "LazyImages", "decode", "refusal"]
 
@@ -46,6 +52,8 @@ class ImageFiles:
 
     def names(self) -> list[str]:
         """Paths of all images relative to the root, "/" between the parts.
+
+        Files are known by their suffix; with none, or an unknown one, by how they begin.
 
         Raises:
             FileNotFoundError: There is no such folder, or no image in it.
@@ -113,9 +121,23 @@ class ImageFiles:
             self.left_out["hidden"] += 1
             return False
         reason = why_not(suffix)
+        if suffix not in FORMAT_OF_SUFFIX and suffix not in OTHER_PICTURES and self._begins(name):
+            reason = None
         if reason is not None:
             self.left_out[f"{suffix or 'no suffix'} ({reason})"] += 1
         return reason is None
+
+    def _begins(self, name: PurePosixPath) -> bool:
+        """Whether a file that no suffix calls a picture begins as one."""
+        try:
+            if self.root.is_dir():
+                with (self.root / name).open("rb") as file:
+                    return begins_as_picture(file.read(SIGNATURE))
+            archive = self._open()
+            with archive.open(self._members[str(name)]) as member:
+                return begins_as_picture(member.read(SIGNATURE))
+        except Exception:  # a damaged member can raise nearly anything
+            return False
 
     def _only_others(self) -> str:
         text = ", ".join(f"{n:,} {reason}" for reason, n in self.left_out.most_common(5))
@@ -201,7 +223,7 @@ class LazyImages:
                     raise refusal([(self.names[i], error)]) from error
                 self.broken.add(i)
                 warnings.warn(
-                    f"{self.names[i]} is broken ({error}): the next image takes its place",
+                    f"{self.names[i]} cannot be read ({error}): the next image takes its place",
                     stacklevel=2,
                 )
         raise ValueError(f"none of the {len(self)} images can be read")
@@ -221,7 +243,8 @@ class LazyImages:
 def refusal(broken: list[tuple[str, Exception]]) -> ValueError:
     """The error that names the first of the broken files, with its reason, and the fix."""
     (name, error), more = broken[0], len(broken) - 1
-    others = f" and {more} more are" if more else " is"
+    others = f" and {more} more" if more else ""
     return ValueError(
-        f"{name}{others} broken ({error}): remove them, or leave them out with --data.broken skip"
+        f"{name}{others} cannot be read ({error}): remove them, or leave them out with "
+        "--data.broken skip"
     )

@@ -151,7 +151,8 @@ class ImageFolder(ImageData):
         if split == "train" and self.limit is not None and self.limit < count:
             parts.append(f"the first of {count:,} (--data.limit {self.limit})")
         if split in self._hashed:
-            parts.append("a tenth of train's, by a hash of their paths")
+            few = "" if count else f", none of so few: give more, or a folder {split}"
+            parts.append(f"a tenth of train's, by a hash of their paths{few}")
         elif not count and self._hashed:
             parts.append(
                 "all went to val and test, each a tenth by a hash of their paths: give more"
@@ -162,7 +163,7 @@ class ImageFolder(ImageData):
         if split in self.unlabelled:
             parts.append("without classes")
         if broken:
-            parts.append(f"{broken:,} broken ones skipped")
+            parts.append(f"{broken:,} that cannot be read skipped")
         return f" ({'; '.join(parts)})" if parts else ""
 
     def describe(self) -> list[str]:
@@ -172,7 +173,7 @@ class ImageFolder(ImageData):
         kinds = Counter(PurePosixPath(name).suffix.lower() for name in names).most_common()
         lines = [
             f"{first} (resized)",
-            "formats: " + ", ".join(f"{n:,} {kind}" for kind, n in kinds),
+            "formats: " + ", ".join(f"{n:,} {kind or '(no suffix)'}" for kind, n in kinds),
         ]
         lines += [line for line in splits if not line.startswith("classes: ")]
         shown = ", ".join(self._classes[:10]) + (", ..." if len(self._classes) > 10 else "")
@@ -231,7 +232,8 @@ class ImageFolder(ImageData):
         self._broken[split] = len(broken)
         shown = "; ".join(f"{name} ({error})" for name, error in broken[:5])
         warnings.warn(
-            f"{len(broken)} of {len(names)} images of {self.root} are broken and skipped: {shown}"
+            f"{len(broken)} of {len(names)} images of {self.root} cannot be read and are skipped: "
+            + shown
             + ("; ..." if len(broken) > 5 else ""),
             stacklevel=2,
         )

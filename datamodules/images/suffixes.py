@@ -4,6 +4,7 @@ Not among them are formats for which Pillow starts another program (EPS) or has 
 own (WMF, BUFR, GRIB, HDF5, MPEG): a picture is untrusted input.
 """
 
+import re
 from functools import cache
 
 _SUFFIXES = {
@@ -46,11 +47,25 @@ _SUFFIXES = {
 FORMAT_OF_SUFFIX = {
     suffix: name for name, suffixes in _SUFFIXES.items() for suffix in suffixes.split()
 }
+SIGNATURE = 64
+"""Bytes of a file from which `begins_as_picture` tells."""
+_SIGNATURES = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|qoif|8BPS\0|DDS \x7c"
+    rb"|icns|....ftyp(?:avi[fs]|hei[cmsx]|hev[cx]|mif1|msf1)|\0\0\0\x0cjP  \r\n\x87\n"
+    rb"|\xff\x4f\xff\x51\0|BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"
+    rb"|P[1-6]\s+(?:#|\d+\s)|P[Ff]\n\d+ ",
+    re.DOTALL,
+)
 OTHER_PICTURES = frozenset(
     ".ai .arw .cr2 .cr3 .dcm .djvu .dng .emf .eps .exr .hdr .jxl .jxr .nef .orf .pdf .ps .raf "  # noqa: SIM905
     ".rw2 .svg .svgz .wdp .wmf".split()
 )
 """Suffixes of pictures, for those who look for theirs, that are not read."""
+
+
+def begins_as_picture(start: bytes) -> bool:
+    """Whether the first bytes of a file are those of a picture of a format that has a signature."""
+    return _SIGNATURES.match(start) is not None
 
 
 @cache

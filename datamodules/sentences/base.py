@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from zoo.data.loader import Batches, EpochLoader, EpochSampler
+from zoo.data.loader import Batches, EpochLoader, EpochSampler, larger_than
 from zoo.data.sentences.files import Labelled, Reading, SentenceFile, read_file
 from zoo.data.sentences.labels import check_labels
 from zoo.data.sentences.noise import segmenter
@@ -19,6 +19,7 @@ from zoo.data.sentences.sources import EMBEDDED, Source, embedded, named, scanne
 from zoo.data.sentences.tokenizer import Tokenizer, pad_tokens, read_tokens, train_tokens
 
 Split = Literal["train", "val", "test"]
+Item = TypeVar("Item")
 _VAL_OF_EVALUATED = 0.3  # share of the pairs of an evaluation file that validation has
 _SHOWN = 12  # files that the account of the data spells out
 _MEASURED = 10_000  # sentences whose lengths are looked at
@@ -114,6 +115,7 @@ class SentenceData(LightningDataModule, ABC):
         self.seed, self.num_workers, self.limit = seed, num_workers, limit
         self.tokenizer: Tokenizer | None = None
         self.told: list[str] = []
+        self._limited = False
         self._given: set[str | None] = set()
         self._labelled: dict[Split, dict[str, list[Labelled]]] | None = None
 
@@ -164,7 +166,13 @@ class SentenceData(LightningDataModule, ABC):
     def nothing_left(self, what: str) -> str:
         """The mistake of data without a training item."""
         read = "; ".join(self.told[:_SHOWN])
-        return f"no {what} is left to train on: give more --data.files ({read})"
+        fix = f"raise --data.limit={self.limit}" if self._limited else "give more --data.files"
+        return f"no {what} is left to train on: {fix} ({read})"
+
+    def limited(self, items: list[Item]) -> list[Item]:
+        """The first `limit` items of a file to train on."""
+        self._limited |= self.limit is not None and self.limit < len(items)
+        return items[: self.limit]
 
     def _read(self, source: Source) -> SentenceFile:
         kept_back = source.split is not None  # perhaps
@@ -287,9 +295,9 @@ class SentenceData(LightningDataModule, ABC):
         batch = self.batch_size * ranks["world_size"]
         sampler = TextSampler(dataset.lengths, parts, batch, seed=self.seed, **ranks)
         if batch > sampler.size:
+            limit = self.limit if self._limited else None
             raise ValueError(
-                f"a batch of {batch} is larger than the {sampler.size} training items: lower "
-                f"--data.batch_size to {max(sampler.size // ranks['world_size'], 1)} or less"
+                larger_than(sampler.size, self.batch_size, ranks["world_size"], limit=limit)
             )
         return EpochLoader(dataset, sampler, self.batch_size, **self._options())
 

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 from zoo.data.sentences.labels import NLI, SIMILAR_GRADE, Kind, kind_of
 from zoo.data.sentences.rows import Problems
-from zoo.data.sentences.tables import ACCEPTED, Table, columns_of, is_table, table_of
+from zoo.data.sentences.tables import (
+    ACCEPTED,
+    Table,
+    columns_of,
+    is_hidden,
+    is_jsonl,
+    is_table,
+    table_of,
+)
 from zoo.reading import numbered_lines, parsed
 from zoo.simbert.losses import TASKS
 
@@ -25,7 +33,6 @@ __all__ = [
     "read_labelled",
     "read_sentences",
 ]
-_JSONL = {".jsonl", ".ndjson", ".json"}
 _NO_TEXT = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".zip", ".docx", ".pdf")
 _GROUP = 'no JSON of {"text": ..., "synonyms": [...]} or of a pair'
 
@@ -72,6 +79,12 @@ class SentenceFile:
     def __post_init__(self) -> None:
         self.problems = Problems(self.path)
         self._kinds: dict[bool, Kind] = {}
+
+    def without_hidden(self) -> "SentenceFile":
+        """The file, without its labels if all are kept back."""
+        if self.has_labels and is_hidden([label or "" for *_, label in self.pairs]):
+            self.pairs = [(number, a, b, None) for number, a, b, _ in self.pairs]
+        return self
 
     @property
     def has_labels(self) -> bool:
@@ -169,11 +182,13 @@ def read_file(
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] and suffixes[-1] in _NO_TEXT:
         raise ValueError(f"{path} is no text: save it as .csv; {ACCEPTED}")
-    json_lines = not _JSONL.isdisjoint(suffixes)
+    json_lines = is_jsonl(path)
     if not json_lines and is_table(path):
-        return _of_table(table_of(path), reading, single, unlabelled)
+        found = _of_table(table_of(path), reading, single, unlabelled)
+        return found.without_hidden() if unlabelled else found
     if json_lines or _begins_as_json(path):
-        return _of_jsonl(path, reading, single)
+        found = _of_jsonl(path, reading, single)
+        return found.without_hidden() if unlabelled else found
     if not single:
         raise ValueError(f"{path} holds single lines, and no pairs: {ACCEPTED}")
     lines = [text for _, line in numbered_lines(path) if (text := _clean(line))]
@@ -194,9 +209,12 @@ def _of_table(table: Table, reading: Reading, single: bool, unlabelled: bool) ->
     columns = columns_of(table, reading.columns, single=single, unlabelled=unlabelled)
     found = SentenceFile(table.path, reading, f"{table.dialect}; {columns.told}")
     width = len(table.rows[0][1])
+    # Of columns that the user has numbered, a row may have more behind them, as STS-B's have.
+    more = reading.columns is not None and not columns.header
+    need = 1 + max(*columns.sentences, columns.label or 0) if more else width
     for number, cells in table.rows[1:] if columns.header else table.rows:
-        if len(cells) != width:
-            found.problems.add(number, f"{len(cells)} columns, need {width}")
+        if len(cells) < need or (len(cells) > need and not more):
+            found.problems.add(number, f"{len(cells)} columns, need {need}")
             continue
         texts = [_clean(cells[c]) for c in columns.sentences]
         if not all(texts):

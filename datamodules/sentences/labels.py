@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 NLI = ("contradiction", "neutral", "entailment")
 _BINARY = ("no", "yes")
+_TWO_WAY = ("not_entailment", "entailment")  # of RTE and QNLI
 _WORDS = {
     "yes/no": {
         **dict.fromkeys(("no", "n", "false", "f", "0", "not_duplicate", "different"), 0.0),
@@ -38,7 +39,7 @@ class Kind(NamedTuple):
 
 def check_labels(names: Sequence[str] | None, scale: Sequence[float] | None) -> None:
     """Raises ValueError if what the user said of the labels makes no sense."""
-    if names is not None and sorted(names) not in (sorted(_BINARY), sorted(NLI)):
+    if names is not None and sorted(names) not in map(sorted, (_BINARY, _TWO_WAY, NLI)):
         raise ValueError(
             f"--data.labels={list(names)}: give what 0 and 1 mean, '[no, yes]', or what 0, 1 and 2 "
             "mean, such as '[entailment, neutral, contradiction]'"
@@ -103,7 +104,7 @@ def kind_of(
     """
     words = Counter(map(_word, labels))
     if names is not None and words.keys() & {"0", "1", "2"}:
-        kinds = NLI if len(names) == len(NLI) else _BINARY
+        kinds = next(kinds for kinds in (NLI, _BINARY, _TWO_WAY) if set(kinds) == set(names))
         task = "NLI" if kinds is NLI else "yes/no"
         numbers = {str(i): float(kinds.index(name)) for i, name in enumerate(names)}
         told = ", ".join(f"{i} {name}" for i, name in enumerate(names))
@@ -111,9 +112,12 @@ def kind_of(
     of = {task: sum(words[word] for word in known) for task, known in _WORDS.items()}
     graded = Counter(number for label in labels if (number := _number(label)) is not None)
     if words["not_entailment"]:
+        if set(names or ()) == set(_TWO_WAY):
+            return _by_words("yes/no", "entailment or not", {"not_entailment": 0, "entailment": 1})
         raise ValueError(
             f"{path}: labels entailment and not_entailment say neither whether two sentences are "
-            "similar nor all of NLI: --data.columns '[first, second]' reads them without"
+            "similar nor all of NLI: --data.labels '[not_entailment, entailment]' takes them for "
+            "no and yes, --data.columns '[first, second]' reads the pairs without"
         )
     if of["NLI"] > len(labels) / 2:
         return _by_words("NLI", "NLI", _WORDS["NLI"])

@@ -124,7 +124,9 @@ class SimilarGroups(SentenceData):
             kind = f"{file.kind().told}; " if file.has_labels else ""
             of = f"{len(groups):,} of {len(file.pairs):,} pairs are similar"
             self.told.append(file.told(f"{kind}{of}" if file.has_labels else "all are similar"))
-            found += [(general, given, group) for group in groups[: None if given else self.limit]]
+            found += [
+                (general, given, group) for group in (groups if given else self.limited(groups))
+            ]
         pairs = [
             (file.path.name.split(".")[0], given, pair)
             for _, given, file in files
@@ -280,7 +282,7 @@ class LabelledPairs(SentenceData):
             pairs = file.labelled()
             self.told.append(file.told(f"{file.kind().told}; {len(pairs):,} pairs"))
             name = source.path.name.split(".")[0]
-            some = pairs[: None if source.split else self.limit]
+            some = pairs if source.split else self.limited(pairs)
             found += [(name, source.split, pair) for pair in some]
         shares = self.shares_without_files(self.shares)
         splits: list[Split] = []
@@ -401,7 +403,7 @@ class Sentences(SentenceData):
         for source, file in self.read_sources():
             texts = file.sentences()
             self.told.append(file.told(f"{len(texts):,} sentences"))
-            for text in texts[: None if source.split else self.limit]:
+            for text in texts if source.split else self.limited(texts):
                 found[text] = found.get(text) or source.split  # what is held out anywhere is so
         unseen = self.evaluated_texts()
         kept = {text: given for text, given in found.items() if text not in unseen}

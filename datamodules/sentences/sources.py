@@ -1,17 +1,13 @@
 """Which files of sentences there are: named ones, those of a folder, or the embedded pairs."""
 
-import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from zoo.data.sentences.tables import ACCEPTED, is_table
+from zoo.data.text.files import split_named
 
 EMBEDDED = "pawsx-zh-dev"
 _TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json")
-_SPLITS: dict[str, Literal["val", "test"]] = {
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 
 class Source(NamedTuple):
@@ -20,6 +16,12 @@ class Source(NamedTuple):
     path: Path
     split: Literal["val", "test"] | None
     """The split that it is of; None if it is to train on, and for the splits without files."""
+
+
+def source_of(path: Path) -> Source:
+    """A file of a folder, with the split that its name says, as names of GLUE's files do."""
+    split = split_named(path.name)
+    return Source(path, None if split == "train" else split)
 
 
 def embedded() -> Path:
@@ -43,7 +45,7 @@ def named(root: str | None, name: str) -> Path:
 def scanned(root: Path, *, single: bool) -> tuple[list[Source], list[str]]:
     """The files of sentences in a folder, by name, and what was left out and why.
 
-    Files whose names say dev or test, as GLUE's do, are of that split.
+    Files whose names say dev or test are of that split, see `source_of`.
 
     Args:
         root: A folder, or a file.
@@ -61,9 +63,7 @@ def scanned(root: Path, *, single: bool) -> tuple[list[Source], list[str]]:
         if path.name.startswith(".") or not path.is_file():
             other += [] if path.name.startswith(".") else [path.name]
         elif _is_taken(path, single):
-            parts = re.split(r"[._-]", path.name.lower())
-            splits = {_SPLITS[part] for part in parts if part in _SPLITS}
-            found.append(Source(path, splits.pop() if len(splits) == 1 else None))
+            found.append(source_of(path))
         else:
             other.append(path.name)
     if all(source.split is not None for source in found):

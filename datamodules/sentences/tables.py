@@ -3,13 +3,14 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.reading import numbered_lines
+from zoo.reading import numbered_lines, parsed
 
 _DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+_JSONL = {".jsonl", ".ndjson", ".json"}
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 _SNIFFED = 200  # lines that the delimiter is seen from
 
@@ -90,7 +91,8 @@ def table_of(path: Path) -> Table:
 
     Whether quotation marks enclose cells is seen from the whole file: they do if every cell that
     begins with one is well-formed and no more rows are broken than without (pandas and spreadsheets
-    write so, GLUE's files do not).
+    write so, GLUE's files do not). Where tabs part cells, one in quotes that goes over lines leaves
+    lines with too few; if there are not as many of these, two lone marks were taken for a pair.
 
     Raises:
         ValueError: There is no row, or a cell is larger than any sentence.
@@ -105,9 +107,12 @@ def table_of(path: Path) -> Table:
     rows, how = raw, "no quotes"
     if any(cell.lstrip().startswith('"') for _, row in raw for cell in row):
         quoted, broken = _cells(path, lines, delimiter, csv.QUOTE_MINIMAL)
-        if broken is None and _ragged(quoted) <= _ragged(raw):
+        tabs = delimiter == "\t"
+        apart = sum(len(row) != len(raw[0][1]) for _, row in raw)
+        lone = tabs and len(raw) - len(quoted) > apart
+        if broken is None and not lone and _ragged(quoted) <= _ragged(raw):
             rows, how = quoted, "cells in quotes"
-        elif broken is not None and _ragged(raw) > 0.01 * len(raw):
+        elif not tabs and broken is not None and _ragged(raw) > 0.01 * len(raw):
             raise ValueError(
                 f"{path}, line {broken}: a quotation mark that does not end its cell; inside of "
                 'quotes it is written ""'
@@ -115,12 +120,59 @@ def table_of(path: Path) -> Table:
     return Table(path, f"{_DELIMITERS[delimiter]}, {how}", rows)
 
 
+def is_jsonl(path: Path) -> bool:
+    """Whether a file is JSONL by its name."""
+    return not _JSONL.isdisjoint(suffix.lower() for suffix in path.suffixes)
+
+
+def objects_of(path: Path) -> Table:
+    """JSONL of objects as a table: the names are those of the first, the cells their values.
+
+    Raises:
+        ValueError: A line is no object, or there is none.
+    """
+    rows, names = list[tuple[int, list[str]]](), list[str]()
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = parsed(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: no JSON ({error})") from error
+        if not isinstance(row, dict) or any(isinstance(v, list | dict) for v in row.values()):
+            raise ValueError(
+                f"{path}, line {number}: no object of texts and numbers, such as "
+                '{"sentence": ..., "label": ...}'
+            )
+        names = names or list(row)
+        values = [row.get(name) for name in names]
+        rows.append((number, ["" if value is None else str(value) for value in values]))
+    if not rows:
+        raise ValueError(f"{path} is empty")
+    return Table(path, "JSONL", [(0, names), *rows])
+
+
+def is_hidden(labels: Iterable[str]) -> bool:
+    """Whether all labels of a file are kept back: empty, or -1 as in exports of GLUE."""
+    return {label.strip() for label in labels} <= {"", "-1", "-1.0"}
+
+
 def _delimiter(path: Path, lines: Sequence[str]) -> str:
     """What parts the cells: that by which most of the first rows have as many as the first."""
     comma = ".csv" in [suffix.lower() for suffix in path.suffixes]
     best, found = 0.0, "," if comma else "\t"
-    for delimiter in (",", ";", "\t") if comma else _DELIMITERS:
-        rows, _ = _cells(path, lines, delimiter, csv.QUOTE_MINIMAL)
+    kinds = [
+        (delimiter, quoting)
+        for delimiter in ((",", ";", "\t") if comma else _DELIMITERS)
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE)
+    ]
+    for delimiter, quoting in kinds:
+        try:
+            rows, broken = _cells(path, lines, delimiter, quoting)
+        except ValueError:  # a line without this delimiter is one long cell
+            continue
+        if broken is not None:  # cut off at the sample's end, or by a lone mark
+            rows = rows if broken > len(lines) / 2 else []
         like = sum(len(row) == len(rows[0][1]) for _, row in rows) / len(rows) if rows else 0
         if rows and len(rows[0][1]) > 1 and like > best + 0.1:  # the usual one, if in doubt
             best, found = like, delimiter

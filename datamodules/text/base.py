@@ -46,6 +46,7 @@ class TextData(LightningDataModule, ABC):
         self._splits: dict[Split, Any] = {}
         self._vocabulary: Vocabulary | None = None
         self._notes: list[str] = []
+        self._limited = False  # whether --data.limit has left training items out
 
     @abstractmethod
     def load_split(self, split: Split) -> Any:
@@ -136,6 +137,7 @@ class TextData(LightningDataModule, ABC):
             seed=own["seed"],
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            limit=own["limit"] if self._limited else None,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
 

@@ -1,5 +1,6 @@
 """Text from a file, a folder or the zoo itself, and which part of it is train, val and test."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,11 +8,12 @@ from zoo.data.images.base import Split
 from zoo.reading import read_bytes
 
 _NAMES: dict[Split, set[str]] = {
-    "train": {"train"},
-    "val": {"valid", "val", "validation", "dev"},
-    "test": {"test"},
+    "train": {"train", "training"},
+    "val": {"valid", "val", "validation", "validate", "dev"},
+    "test": {"test", "testing"},
 }
 _BARE = {f".{name}" for names in _NAMES.values() for name in names}  # as in `ptb.train`
+_SUFFIXES = {"", ".txt", ".tokens", ".gz", *_BARE}
 
 
 class Document(NamedTuple):
@@ -22,6 +24,18 @@ class Document(NamedTuple):
     data: bytes
     line: int = 0
     """Lines of the file before it."""
+
+
+def split_named(name: str, between: str = "[._-]") -> Split | None:
+    """The split that a file's name says, if it says one and no other.
+
+    Args:
+        name: The name, such as `ptb.valid.txt` or `dev_matched.tsv`.
+        between: What parts its words, a regular expression.
+    """
+    words = set(re.split(between, name.lower()))
+    found = [split for split, names in _NAMES.items() if not names.isdisjoint(words)]
+    return found[0] if len(found) == 1 else None
 
 
 def read_documents(root: str | None, split: Split, *, lines: bool) -> list[bytes]:
@@ -101,8 +115,12 @@ def left_out(root: str | None) -> list[str]:
 def find_split(folder: Path, split: Split) -> Path | None:
     """The file of a split in `folder`: a part of its name, between dots, is the split's."""
     for file in sorted(folder.iterdir()):
-        named = not _NAMES[split].isdisjoint(file.name.split("."))
-        if named and file.is_file() and file.suffix in ("", ".txt", ".tokens", ".gz", *_BARE):
+        named = split_named(file.name, r"\.") == split
+        if (
+            named
+            and file.is_file()
+            and file.suffix.lower() in ("", ".txt", ".tokens", ".gz", *_BARE)
+        ):
             return file
     return None
 

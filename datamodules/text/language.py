@@ -195,7 +195,9 @@ class Text(TextData):
         """Encodes the documents of a split, an end between them."""
         words, own = self.vocabulary, self.hparams
         documents = [encode_document(text, words) for text in self.texts(split)]
-        if split == "train" and own["limit"] is not None:
+        longest = max(map(len, documents), default=0)
+        if split == "train" and own["limit"] is not None and own["limit"] < longest:
+            self._limited = True
             self._notes.append(f"left out: symbols behind --data.limit={own['limit']} in train")
             documents = [d[: own["limit"]] for d in documents]
         documents = [d for d in documents if len(d)]
@@ -203,9 +205,9 @@ class Text(TextData):
             documents[:-1] = [np.append(d, words.end) for d in documents[:-1]]
         if sum(map(len, documents)) < 2:
             where = own["root"] or "the text"
-            raise ValueError(
-                f"the {split} split of {where} has less than two symbols: give more text"
-            )
+            limited = split == "train" and self._limited
+            fix = f"raise --data.limit={own['limit']}" if limited else "give more text"
+            raise ValueError(f"the {split} split of {where} has less than two symbols: {fix}")
         stride = own["stride"] if split == "train" else None
         return Windows(
             documents, own["sequence_length"], words.end, stride=stride, align=own["align"]

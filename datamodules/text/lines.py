@@ -179,6 +179,7 @@ class TextLines(TextData):
                 f"--data.max_length={longest} symbols or more"
             )
         if limit is not None and limit < len(kept):
+            self._limited = True
             self._notes.append(f"left out: {len(kept) - limit:,} by --data.limit={limit}")
         return kept[:limit]
 

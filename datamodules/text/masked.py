@@ -1,7 +1,6 @@
 """Sentences for masked language models: of text or tables, with their words; and with labels."""
 
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -12,7 +11,15 @@ from torch import Tensor
 
 from zoo.data.images.base import Split
 from zoo.data.sentences.rows import Problems
-from zoo.data.sentences.tables import columns_of, is_table, table_of
+from zoo.data.sentences.sources import Source, source_of
+from zoo.data.sentences.tables import (
+    columns_of,
+    is_hidden,
+    is_jsonl,
+    is_table,
+    objects_of,
+    table_of,
+)
 from zoo.data.text.lines import SentenceSet, TextLines
 from zoo.data.text.vocabulary import Level, Vocabulary
 from zoo.ranges import Count, Seed
@@ -76,13 +83,15 @@ class MaskedSet(SentenceSet):
 class MaskedSentences(TextLines):
     """Sentences of text or of tables, in batches of about one length, as `MaskedBatch`es.
 
-    A table is a .tsv or .csv file whose first line names its columns; its sentences are those of
-    the columns `sentence1` and `sentence2`, or `sentence`, each once. With `labels` an item is a
-    row, its sentences one after the other with an end between, and its class is the column
-    `label`. An item's split depends on its text alone, so that none is in two: 90, 5 and 5 of 100.
+    A table is a .tsv or .csv file whose first line names its columns, or JSONL of objects; its
+    sentences are those of the columns `sentence1` and `sentence2`, or `sentence`, each once. With
+    `labels` an item is a row, its sentences one after the other with an end between, and its class
+    is the column `label`. Tables of a folder that are named after a split (valid, dev_matched,
+    test, ...) are it; of the other tables an item's split depends on its text alone: 90, 5 and 5 of
+    100, or of a split that has a table none. No item to train on is in another split.
 
     Args:
-        root: A .tsv or .csv file or a folder of them; else as for `TextLines`.
+        root: A .tsv, .csv or .jsonl file or a folder of them; else as for `TextLines`.
         level: What a symbol is: char, byte, word or wordpunct.
         segmenter: What is masked as a whole: a symbol (none), what spaces part, or a Chinese word
             as jieba finds it.
@@ -162,62 +171,100 @@ class MaskedSentences(TextLines):
                 root = self.hparams["root"]
                 raise ValueError(f"--data.root={root}: labels are read from .tsv or .csv files")
             return super().texts(split)
-        if split not in self._lines:
-            rows: dict[str, int] = {}
-            for table in tables:
-                for text, label in self._rows(table):
-                    if _split_of(text) == split:
-                        rows.setdefault(text, label)
-            self._lines[split], self._classes[split] = list(rows), list(rows.values())
+        if not self._lines:
+            self._read(tables)
         return self._lines[split]
 
-    def _tables(self) -> list[Path]:
+    def _read(self, tables: list[Source]) -> None:
+        """Reads all tables, and parts their rows."""
+        rows: dict[Split, dict[str, int]] = {"train": {}, "val": {}, "test": {}}
+        given, parted = set[Split](), dict[str, int]()
+        for source in tables:
+            found = self._rows(source)
+            if source.split is None:
+                parted |= {text: label for text, label in found if text not in parted}
+            elif found or not self.hparams["labels"]:
+                given.add(source.split)
+                own = rows[source.split]
+                own |= {text: label for text, label in found if text not in own}
+        overlap = 0
+        for text, label in parted.items():
+            split = _split_of(text)
+            split = "train" if split in given else split
+            if text in rows["val"] or text in rows["test"]:
+                overlap += 1
+            else:
+                rows[split][text] = label
+        if overlap:
+            self._notes.append(f"left out: {overlap:,} items to train on that are in val or test")
+        for name, items in rows.items():
+            self._lines[name], self._classes[name] = list(items), list(items.values())
+
+    def _tables(self) -> list[Source]:
         path = Path(self.hparams["root"] or "")
         if self.hparams["root"] is None or not path.exists():
             return []
-        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
-        return [file for file in files if is_table(file) and not _is_text(file)]
+        if path.is_file():
+            return [Source(path, None)] if _is_taken(path) else []
+        files = sorted(file for file in path.iterdir() if file.is_file() and _is_taken(file))
+        sources = [source_of(file) for file in files]
+        if sources and all(source.split is not None for source in sources):
+            names = ", ".join(file.name for file in files[:5])
+            raise FileNotFoundError(f"no table to train on in {path}: {names} are held out by name")
+        return sources
 
     def where(self) -> tuple[str, list[str]]:
         """What is read, in words, and the files of the folder that are not."""
         tables = self._tables()
         if not tables:
             return super().where()
-        names = ", ".join(table.name for table in tables[:5])
+        names = ", ".join(table.path.name for table in tables[:5])
         more = f" and {len(tables) - 5} more" if len(tables) > 5 else ""
         root = Path(self.hparams["root"])
         others = [] if root.is_file() else sorted({f.name for f in root.iterdir()})
-        taken = {table.name for table in tables}
+        taken = {table.path.name for table in tables}
         return f"tables {names}{more} of {root}", [name for name in others if name not in taken]
 
-    def _rows(self, path: Path) -> Iterator[tuple[str, int]]:
+    def _rows(self, source: Source) -> list[tuple[str, int]]:
         """The sentences of a table, or with `labels` its rows, with their classes.
+
+        Of a held-out table without labels, as the test of a benchmark is, there is no row.
 
         Raises:
             ValueError: Its columns are not named, or a label is no class.
         """
-        table = table_of(path)
+        path, labelled = source.path, self.hparams["labels"]
+        table = objects_of(path) if is_jsonl(path) else table_of(path)
         columns = columns_of(table, single=True)
-        if not columns.header or (self.hparams["labels"] and columns.label is None):
+        label_at = columns.label
+        hidden = label_at is None or is_hidden(
+            cells[label_at] for _, cells in table.rows[1:] if label_at < len(cells)
+        )
+        if labelled and source.split is not None and columns.header and hidden:
+            self._notes.append(f"left out: {path.name} (it has no labels)")
+            return []
+        if not columns.header or (labelled and columns.label is None):
             raise ValueError(f"{path}: its first line must name sentence1 (and label)")
-        problems, good = Problems(path), 0
+        problems, rows = Problems(path), list[tuple[str, int]]()
+        good = 0
         for number, cells in table.rows[1:]:
             if len(cells) != len(table.rows[0][1]):
                 problems.add(number, f"{len(cells)} columns, need {len(table.rows[0][1])}")
                 continue
             good += 1
             texts = [cells[column].strip() for column in columns.sentences]
-            if not self.hparams["labels"]:
-                yield from ((text.replace("\n", " "), 0) for text in texts if text)
+            if not labelled:
+                rows += [(text.replace("\n", " "), 0) for text in texts if text]
                 continue
             assert columns.label is not None
-            label = cells[columns.label].strip()
+            label = cells[columns.label].strip().removesuffix(".0")
             if not (label.isascii() and label.isdecimal() and len(label) < 7):
                 raise ValueError(
                     f"{path}, line {number}: label {label!r} is no class: they are 0, 1, ..."
                 )
-            yield "\n".join(text.replace("\n", " ") for text in texts), int(label)
+            rows.append(("\n".join(text.replace("\n", " ") for text in texts), int(label)))
         problems.tell(good)
+        return rows
 
     def load_split(self, split: Split) -> MaskedSet:
         """Encodes the sentences of a split."""
@@ -260,9 +307,10 @@ class MaskedSentences(TextLines):
         return tokens, starts
 
 
-def _is_text(file: Path) -> bool:
-    """Whether a file is read as text, whatever tabs it holds."""
-    return file.name.lower().removesuffix(".gz").endswith(".txt")
+def _is_taken(file: Path) -> bool:
+    """Whether a file is a table; .txt is text, whatever tabs it holds."""
+    text = file.name.lower().removesuffix(".gz").endswith(".txt")
+    return is_jsonl(file) or (not text and is_table(file))
 
 
 def _from_one(counts: NDArray[np.int64]) -> Tensor:

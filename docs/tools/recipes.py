@@ -1,5 +1,6 @@
 """The page of recipes, made of the registry and the configs: what `zoo list` shows."""
 
+from zoo.cli.listing import needs
 from zoo.recipes import describe_config, list_configs
 from zoo.registry import MODELS
 
@@ -10,7 +11,9 @@ def page() -> str:
         "# Recipes",
         "",
         "What `zoo list` shows, made from the registry and the configs when this site is built.",
-        "`zoo fit -c NAME` trains one; `--print_config` shows all that it sets.",
+        "`zoo fit -c NAME` trains one; `--print_config` shows all that it sets. Times are those of",
+        "one CPU core, measured on an Intel Xeon with AVX-512 (`benchmarks/hours.py`); evaluation,",
+        "which they leave out, comes on top.",
         "",
         "## Models",
         "",
@@ -28,7 +31,11 @@ def page() -> str:
             lines += ["", f"## {family}", ""]
             if family == "overlays":
                 lines += ["Laid over a recipe by a second `-c`: `-c ddpm/mnist -c ddp`.", ""]
-            lines += ["| recipe | what it is |", "|---|---|"]
-        about = describe_config(name).replace("|", "\\|")
-        lines.append(f"| `{name.removeprefix('overlays/')}` | {about} |")
+                lines += ["| overlay | what it is |", "|---|---|"]
+            else:
+                lines += ["| recipe | meant for | what it is |", "|---|---|---|"]
+        cells = [f"`{name.removeprefix('overlays/')}`", describe_config(name).replace("|", "\\|")]
+        if family != "overlays":
+            cells.insert(1, needs(name))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

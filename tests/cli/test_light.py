@@ -34,13 +34,22 @@ def test_help_shows_every_verb(zoo_cli):
 def test_list_shows_models_and_configs(zoo_cli):
     _, out, _ = zoo_cli("list")
     for name in [*MODELS, *list_configs()]:
-        assert any(line.split()[0] == name for line in out.splitlines())
+        assert any(line.split()[:1] == [name] for line in out.splitlines())
 
 
 def test_list_takes_a_pattern(zoo_cli):
     _, out, _ = zoo_cli("list", "ddpm/*")
-    assert out
-    assert all(line.startswith("ddpm/") for line in out.splitlines())
+    names = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    assert names == [name for name in list_configs() if name.startswith("ddpm/")]
+
+
+def test_list_groups_by_family_and_says_what_a_recipe_needs(zoo_cli):
+    _, out, _ = zoo_cli("list")
+    heads = [line.split()[0] for line in out.splitlines() if line[:1].strip()]
+    assert heads == ["models", "ddpm", "flash", "simbert", "vae", "wgan", "overlays"]
+    lines = {line.split()[0]: line.split()[1] for line in out.splitlines() if line[:1] == " "}
+    assert lines["ddpm/digits"] == "CPU"
+    assert lines["ddpm/cifar10"] == "GPU"
 
 
 def test_list_of_nothing_suggests(mistake):

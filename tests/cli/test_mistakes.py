@@ -68,7 +68,7 @@ def test_a_checkpoint_that_names_a_class_it_may_not(mistake):
 
 def test_own_packages_can_be_trusted(monkeypatch, tmp_path, zoo_cli, tiny):
     (tmp_path / "mypackage.py").write_text(
-        "from datamodules import Digits\nclass Mine(Digits):\n    '''Mine.'''\n"
+        "from zoo.data import Digits\nclass Mine(Digits):\n    '''Mine.'''\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("ZOO_TRUST", "mypackage")
@@ -90,12 +90,12 @@ def test_a_damaged_checkpoint(mistake, fit, run_dir, content):
 
 
 def test_a_misspelt_key(mistake, fit, tiny, tmp_path):
-    assert "no option 'widht': did you mean width?" in fit("--model.widht", 3)
-    assert "did you mean trainer.max_steps?" in fit("--trainer.max_stps", 3)
+    assert "no option '--model.widht': did you mean --model.width?" in fit("--model.widht", 3)
+    assert "did you mean --trainer.max_steps?" in fit("--trainer.max_stps", 3)
     for written, meant in (
-        ("model: {class_path: zoo.DDPM, init_args: {schedul: linear}}", "schedule"),
-        ("trainer: {max_stepz: 1}", "trainer.max_steps"),
-        ("modle: {class_path: zoo.DDPM}", "model"),
+        ("model: {class_path: zoo.DDPM, init_args: {schedul: linear}}", "--model.schedule"),
+        ("trainer: {max_stepz: 1}", "--trainer.max_steps"),
+        ("modle: {class_path: zoo.DDPM}", "--model"),
     ):
         (tmp_path / "typo.yaml").write_text(written)
         assert f"did you mean {meant}?" in mistake("fit", "-c", tiny, "-c", "typo.yaml")
@@ -167,7 +167,7 @@ def test_weights_that_do_not_fit(mistake, run_dir):
 def test_options_that_a_command_does_not_have(mistake, run_dir):
     assert "--out" in mistake("sample", run_dir, "--out", "x.jpg")
     assert "--n" in mistake("sample", run_dir, "-n", 0)
-    assert "did you mean steps?" in mistake("sample", run_dir, "--stepz", 3)
+    assert "did you mean --steps?" in mistake("sample", run_dir, "--stepz", 3)
     assert "diffusers" in mistake("export", run_dir, "out", "--format", "difusers")
     assert "no such file" in mistake("import", "nowhere", "out", "--format", "diffusers")
     line = mistake("import", run_dir / "checkpoints/last.ckpt", "out", "--format", "pesser")

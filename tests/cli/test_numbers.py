@@ -167,7 +167,39 @@ def test_what_the_trainer_takes_passes():
     }
     for name, values in taken.items():
         for value in values:
-            check_numbers({"trainer": {name: value}})
+            check_numbers({"trainer": {name: value, "accelerator": "cuda"}})
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "auto", {"class_path": "x.CPUAccelerator"}])
+def test_processes_on_a_cpu_are_no_more_than_its_cores(monkeypatch, accelerator):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    for value in (1, "2", 4, "auto", None):
+        check_numbers({"trainer": {"devices": value, "accelerator": accelerator}})
+    for value in (99, "99", 5, -3, -1, 0, "abc", "0,1", [0, 1], "2.5"):
+        said = mistake_of(
+            lambda value=value: check_numbers(
+                {"trainer": {"devices": value, "accelerator": accelerator}}
+            )
+        )
+        assert said is not None
+        assert f"--trainer.devices={value}: " in said
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    check_numbers({"trainer": {"devices": 2, "accelerator": accelerator}})
+
+
+def test_devices_of_a_gpu_are_a_number_or_a_list():
+    with pytest.raises(ValueError, match=r"--trainer\.devices=abc: "):
+        check_numbers({"trainer": {"devices": "abc", "accelerator": "cuda"}})
+
+
+def test_machines_are_only_waited_for_where_something_started_them(monkeypatch):
+    for name in ("MASTER_ADDR", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=r"--trainer\.num_nodes=2: "):
+        check_numbers({"trainer": {"num_nodes": 2}})
+    monkeypatch.setenv("MASTER_ADDR", "host")
+    check_numbers({"trainer": {"num_nodes": 2}})
 
 
 @pytest.mark.parametrize(

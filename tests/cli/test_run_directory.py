@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from zoo.cli.claim import LOCK, Claim, InUseError, follow_rank_zero, remove_leftovers
-from zoo.cli.run import again_from
+from zoo.cli.run import again_from, started
+from zoo.untrusted import read_torch
 
 SHORT = ("--trainer.max_steps", 2, "--trainer.limit_val_batches", 0)
 HOLD = """
@@ -192,3 +193,50 @@ def test_a_stopped_run_names_the_command_that_goes_on(monkeypatch, arguments, sa
     assert again_from("fit", arguments.split(), saved) == f"zoo fit {again}"
     monkeypatch.setenv("ZOO_TRUST", "mine")
     assert again_from("fit", arguments.split(), saved) == f"ZOO_TRUST=mine zoo fit {again}"
+
+
+@pytest.mark.parametrize("verb", ["fit", "test"])
+def test_a_checkpoint_is_read_once_beside_the_trainer(monkeypatch, tiny, zoo_cli, verb):
+    assert zoo_cli("fit", "-c", tiny, *SHORT, "--run_dir", "run")[0] == 0
+    read: list[Path] = []
+    monkeypatch.setattr(
+        "zoo.loading.read_torch",
+        lambda path, mmap: read.append(path) or read_torch(path, mmap=mmap),
+    )
+    code, _, err = zoo_cli(verb, "--ckpt_path", "run", *SHORT[2:], "--trainer.accelerator", "cpu")
+    assert code == 0, err
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "program", "command"),
+    [
+        ({}, "/bin/zoo", "zoo fit -c x --run_dir a --ckpt_path last"),
+        ({}, "/x/zoo/cli/__main__.py", "python -m zoo.cli fit -c x --run_dir a --ckpt_path last"),
+        (
+            {"TORCHELASTIC_RUN_ID": "1", "GROUP_WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "2"},
+            "/bin/zoo",
+            "torchrun --standalone --nproc_per_node 2 --no-python zoo fit -c x --run_dir a "
+            "--ckpt_path last",
+        ),
+        (
+            {"TORCHELASTIC_RUN_ID": "1", "GROUP_WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "2"},
+            "/x/zoo/cli/__main__.py",
+            "torchrun --standalone --nproc_per_node 2 -m zoo.cli fit -c x --run_dir a "
+            "--ckpt_path last",
+        ),
+        (
+            {"TORCHELASTIC_RUN_ID": "1", "GROUP_WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+            "/bin/zoo",
+            "the same command with --run_dir a --ckpt_path last",
+        ),
+        ({"SLURM_NTASKS": "4"}, "/bin/zoo", "the same command with --run_dir a --ckpt_path last"),
+    ],
+)
+def test_the_command_is_told_as_it_was_started(monkeypatch, environment, program, command):
+    for name in ("ZOO_TRUST", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"ZOO_RUN_DIR": "a", **environment}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", [program])
+    assert again_from("fit", ["-c", "x"], True, started()) == command

@@ -27,7 +27,7 @@ def settled(
         (model if group == "model" else own)[name] = int(value)
     config = SimpleNamespace(
         model=Namespace(class_path="zoo.X", init_args=Namespace(**model)),
-        data=Namespace(class_path=f"datamodules.{data}", init_args=Namespace(**own)),
+        data=Namespace(class_path=f"zoo.data.{data}", init_args=Namespace(**own)),
     )
     settle_sizes(config, list(flags), held or {}, fit=True)
     return vars(config.model.init_args), vars(config.data.init_args)

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -123,6 +124,48 @@ def test_a_checkpoint_names_its_model_and_its_data_alone(monkeypatch):
             check_stored_config(config, "x.ckpt")
     monkeypatch.setenv("ZOO_TRUST", "mine")
     check_stored_config({"model": {"class_path": "mine.Model"}}, "x.ckpt")
+
+
+OWN = """
+from collections.abc import Callable
+from typing import Any
+import torch
+from zoo.data import Digits
+
+def give(**kwargs) -> Digits:
+    return Digits(**kwargs)
+
+def half(x: torch.Tensor) -> torch.Tensor:
+    return x / 2
+
+class Mine(Digits):
+    def __init__(self, change: Callable[[Any], Any] = half, kind: type | None = None,
+                 changes: list[Callable[[Any], Any]] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--data.change", "theirs.half"], "--data.change: half is a function"),
+        (["--data.change", "theirs.give"], "--data.change: give is a function"),
+        (["--data.changes", "[theirs.give]"], "--data.changes: give is a function"),
+        (["--data", "theirs.give"], "theirs.give"),
+    ],
+)
+def test_a_function_of_a_trusted_package_is_no_value(
+    mistake, zoo_cli, tiny, tmp_path, monkeypatch, flags, named
+):
+    (tmp_path / "theirs.py").write_text(OWN.replace("= half, kind", "= torch.relu, kind"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("ZOO_TRUST", "theirs")
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    own = ["-c", tiny, "--data", "theirs.Mine"]
+    assert named in mistake("fit", *own, *flags, "--run_dir", "refused")
+    short = ["--trainer.max_steps", 1, "--trainer.limit_val_batches", 0, "--run_dir", "run"]
+    code, _, err = zoo_cli("fit", *own, "--data.kind", "theirs.Mine", *short)
+    assert code == 0, err
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from zoo.cli.words import meant, names_of, synonym, with_folder
+from zoo.cli.words import meant, names_of, synonym
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_what_means_nothing_is_told(mistake):
 
 
 def test_other_names_of_arguments(mistake, tiny):
-    assert "did you mean lr?" in mistake("fit", "-c", tiny, "--model.learning_rate", 1)
+    assert "did you mean --model.lr?" in mistake("fit", "-c", tiny, "--model.learning_rate", 1)
     line = mistake("fit", "-c", tiny, "--trainer.epochs", 1)
-    assert "did you mean trainer.max_epochs?" in line
+    assert "did you mean --trainer.max_epochs?" in line
     assert synonym("learning_rate", ["lr_generator", "lr_critic"]) == "lr_generator"
     assert synonym("learning_rate", ["width"]) is None
 
@@ -66,18 +66,39 @@ def test_help_of_a_model_and_of_data(zoo_cli):
     assert "--columns" in out
 
 
-def test_a_logger_without_a_folder_writes_below_the_run(zoo_cli, tiny, tmp_path):
-    assert with_folder(["--trainer.logger=CSVLogger"], tmp_path) == [
-        "--trainer.logger=CSVLogger",
-        f"--trainer.logger.save_dir={tmp_path}",
-    ]
-    given = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "x"]
-    assert with_folder(given, tmp_path) == given
+CSV = "lightning.pytorch.loggers.CSVLogger"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "flags"),
+    [
+        ("ema: {}", ["--trainer.logger", "CSVLogger"]),
+        ("ema: {}", ["--trainer.logger=CSVLogger", "--trainer.logger.prefix=x"]),
+        ("ema: {}", ["--trainer.logger", f"{{class_path: {CSV}}}"]),
+        (f"trainer: {{logger: {{class_path: {CSV}}}}}", []),
+        (f"trainer: {{logger: [{{class_path: {CSV}, init_args: {{prefix: x}}}}]}}", []),
+        ("trainer: {logger: CSVLogger}", []),
+    ],
+)
+def test_a_logger_without_a_folder_writes_below_the_run(zoo_cli, tiny, tmp_path, yaml, flags):
+    more = tmp_path / "more.yaml"
+    more.write_text(yaml)
     short = ["--trainer.max_steps", 5, "--trainer.limit_val_batches", 0, "--run_dir", "run"]
-    code, _, err = zoo_cli("fit", tiny, "--trainer.logger", "CSVLogger", *short)
+    code, _, err = zoo_cli("fit", tiny, "-c", more, *flags, *short)
     assert code == 0, err
     assert list((tmp_path / "run").rglob("lightning_logs/version_0/metrics.csv"))
-    assert {p.name for p in tmp_path.iterdir()} == {"run", "tiny.yaml"}
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "tiny.yaml", "more.yaml"}
+
+
+def test_a_logger_whose_package_is_not_here(mistake, tiny, tmp_path, monkeypatch):
+    tensorboard = "lightning.pytorch.loggers.TensorBoardLogger"
+    for name in ("tensorboard", "tensorboardX"):
+        monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard._{name.upper()}_AVAILABLE", 0)
+    (tmp_path / "more.yaml").write_text(f"trainer: {{logger: {{class_path: {tensorboard}}}}}")
+    for more in (["-c", "more.yaml"], ["--trainer.logger", "TensorBoardLogger"]):
+        line = mistake("fit", tiny, *more, "--trainer.max_steps", 1)
+        assert "TensorBoardLogger needs a package that is not here: pip install tensorboard" in line
+        assert len(line) < 120
 
 
 def test_no_warning_about_an_epoch_shorter_than_the_logging_interval(zoo_cli, tiny):

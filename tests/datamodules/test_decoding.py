@@ -77,10 +77,10 @@ def test_the_transparent_colour_of_a_sixteen_bit_png() -> None:
     assert decode(io.BytesIO(data), 3, (1, 2)).tolist() == [[[156, 255]], [[0, 255]], [[0, 255]]]
 
 
-def tiff(photometric: int, bits: int, data: bytes) -> bytes:
+def tiff(photometric: int, bits: int, data: bytes, kind: int = 1) -> bytes:
     """One row of two grey pixels."""
     tags = [(256, 2), (257, 1), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1)]
-    tags += [(278, 1), (279, len(data))]
+    tags += [(278, 1), (279, len(data)), (339, kind)]
     body = data + b"\0" * (len(data) % 2)
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
@@ -93,6 +93,74 @@ def test_tiff_with_twelve_bits_and_with_white_as_zero() -> None:
     sixteen = struct.pack("<2H", 40000, 0)
     assert grey(tiff(1, 16, sixteen), (1, 2)) == [156, 0]
     assert grey(tiff(0, 16, sixteen), (1, 2)) == [99, 255]
+
+
+def test_floats_of_zero_to_one_are_taken() -> None:
+    assert grey(tiff(1, 32, struct.pack("<2f", 0.25, 1), 3), (1, 2)) == [64, 255]
+    assert grey(tiff(0, 32, struct.pack("<2f", 0.25, 1), 3), (1, 2)) == [191, 0]  # white is zero
+    assert grey(b"Pf\n2 1\n-1.0\n" + struct.pack("<2f", 0.5, 0), (1, 2)) == [128, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "data", "said"),
+    [
+        (3, 32, struct.pack("<2f", 0, 255), "mode F holds floats from 0 to 255: taken are"),
+        (3, 32, struct.pack("<2f", 0, np.nan), "mode F holds floats from nan to nan"),
+        (2, 8, struct.pack("<2b", -5, 9), "mode L of signed 8-bit integers has no known black"),
+        (2, 16, struct.pack("<2h", -5, 9), "mode I of signed 16-bit integers has no known black"),
+        (2, 32, struct.pack("<2i", -5, 9), "mode I of signed 32-bit integers has no known black"),
+        (1, 32, struct.pack("<2I", 5, 9), "mode I .32-bit integers. has no known black and white"),
+        (3, 64, struct.pack("<2d", 0, 1), "a TIFF of 1 float 64-bit samples a pixel"),
+        (3, 16, bytes(4), "a TIFF of 1 float 16-bit samples a pixel"),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_levels_without_a_range_are_refused_by_name(
+    kind: int, bits: int, data: bytes, said: str, channels: int
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        decode(io.BytesIO(tiff(1, bits, data, kind)), channels, (1, 2))
+
+
+def test_signed_levels_of_fits_are_refused() -> None:
+    cards = ["SIMPLE  = T", "BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 2", "NAXIS2  = 1", "END"]
+    data = "".join(card.ljust(80) for card in cards).ljust(2880).encode() + bytes(2880)
+    with pytest.raises(ValueError, match="signed 16-bit integers has no known black"):
+        grey(data, (1, 2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lab_becomes_srgb(channels: int) -> None:
+    file = io.BytesIO()
+    Image.frombytes("LAB", (3, 1), bytes([0, 0, 0, 128, 0, 0, 255, 0, 0])).save(file, "TIFF")
+    luminance = ((100 * 128 / 255 + 16) / 116) ** 3
+    middle = round(255 * (1.055 * luminance ** (1 / 2.4) - 0.055))
+    got = decode(file, channels, (1, 3)).astype(int)
+    # A neutral colour is grey; littlecms rounds the coefficients of its matrices.
+    assert np.abs(got - np.array([0, middle, 255])).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
+def test_tiff_of_other_colour_spaces(mode: str) -> None:
+    array = np.array([[[200, 100, 50], [255, 255, 255]]], np.uint8)
+    image, file = Image.fromarray(array).convert(mode), io.BytesIO()
+    image.save(file, "TIFF")
+    assert Image.open(file).mode == mode
+    expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    assert decode(file, 3, (1, 2)).tolist() == expected.tolist()
+    assert np.abs(expected.astype(int) - array.transpose(2, 0, 1)).max() <= 2  # YCbCr's rounding
+
+
+def test_palettes_with_transparency_and_one_bit() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putdata([0, 1])
+    for kind, clear in (("PNG", 0), ("GIF", 0), ("PNG", b"\x00\xff")):
+        file = io.BytesIO()
+        image.save(file, kind, transparency=clear)
+        assert decode(file, 3, (1, 2)).tolist() == [[[255, 0]], [[255, 0]], [[255, 255]]]
+    assert grey(tiff(0, 1, b"\x80"), (1, 2)) == [0, 255]
+    assert grey(tiff(1, 1, b"\x80"), (1, 2)) == [255, 0]
 
 
 LOSSLESS = {
@@ -127,7 +195,7 @@ def test_no_format_that_starts_another_program_is_read() -> None:
     assert not {"EPS", "WMF", "BUFR", "GRIB", "HDF5"} & set(readable())
     assert why_not(".eps") == "not a format that is read"
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
-    with pytest.raises(Exception, match="cannot identify"):
+    with pytest.raises(Exception, match="no picture of a format"):
         decode(io.BytesIO(eps), 3, (8, 8))
 
 

@@ -210,7 +210,7 @@ class TestLimits:
         assert train.first().tolist() == good
 
         refusing = ImageFolder(root=str(tmp_path), size=6, broken="refuse")
-        with pytest.raises(ValueError, match=r"and 1 more are broken .*--data.broken skip"):
+        with pytest.raises(ValueError, match=r"and 1 more cannot be read .*--data.broken skip"):
             refusing.split("train")
 
     def test_a_broken_file_that_is_found_late_is_replaced_by_the_next(self, tmp_path: Path) -> None:
@@ -220,13 +220,13 @@ class TestLimits:
         names = data._names["train"]
         (tmp_path / names[3]).write_bytes(b"broken")
         train = data.split("train")
-        with pytest.warns(UserWarning, match=f"{names[3]} is broken"):
+        with pytest.warns(UserWarning, match=f"{names[3]} cannot be read"):
             batch = train.__getitems__([2, 3])
         assert batch.index.tolist() == [2, 4]
         assert batch.images.tolist() == [chw(arrays[names[2]]), chw(arrays[names[4]])]
         assert train.__getitems__([3]).index.tolist() == [4]  # named once only
         refusing = ImageFolder(root=str(tmp_path), size=6, memory_limit_gb=0, broken="refuse")
-        with pytest.raises(ValueError, match=f"{names[3]} is broken"):
+        with pytest.raises(ValueError, match=f"{names[3]} cannot be read"):
             refusing.split("train").__getitems__([3])
 
 
@@ -247,3 +247,11 @@ def test_mistakes_end_in_one_clear_line(tmp_path: Path) -> None:
 def test_names_do_not_depend_on_the_order_of_the_file_system(tmp_path: Path) -> None:
     write(tmp_path, ["b.png", "a.PNG", "c/d.png", ".hidden.png", "e.txt.png"])
     assert sorted(ImageFiles(tmp_path).names()) == ["a.PNG", "b.png", "c/d.png", "e.txt.png"]
+
+
+def test_an_empty_split_of_few_images_says_what_to_do(tmp_path: Path) -> None:
+    for i in range(5):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
+    data = ImageFolder(root=str(tmp_path), size=4)
+    with pytest.raises(ValueError, match=r"no test images .* none of so few: give more, or a fol"):
+        data.setup("test")

@@ -53,6 +53,34 @@ def test_a_pipe_or_an_endless_device_is_no_picture(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_pictures_without_a_known_suffix_are_known_by_how_they_begin(
+    tmp_path: Path, packed: bool
+) -> None:
+    kinds = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "QOI", "DDS", "JPEG2000", "ICNS"]
+    root = tmp_path / "d"
+    root.mkdir()
+    for kind in kinds:
+        side = 16 if kind == "ICNS" else 4
+        with (root / f"{kind}{'.img' if kind == 'PNG' else ''}").open("wb") as file:
+            Image.new("RGB", (side, side), (7, 7, 7)).save(file, kind)
+    Image.new("RGB", (4, 4)).save(root / "z.jpg", "PNG")  # another suffix than its format's
+    (root / "README").write_text("BM is an abbreviation, P5 too")
+    (root / "notes.txt").write_text("P3 is not a picture")
+    if packed:
+        with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+            for file in root.iterdir():
+                archive.write(file, file.name)
+        root = tmp_path / "d.zip"
+    files = ImageFiles(root)
+    names = files.names()
+    assert {name.split(".")[0] for name in names} == {*kinds, "z"}
+    assert files.left_out == {"no suffix (no pictures)": 1, ".txt (no pictures)": 1}
+    data = ImageFolder(root=str(root), size=4, broken="refuse")
+    assert sum(counts(data).values()) == len(kinds) + 1
+    assert any("(no suffix)" in line and "1 .img" in line for line in data.describe())
+
+
 def test_what_is_left_out_is_said_with_its_reason(tmp_path: Path) -> None:
     for kind in "ab":
         for i in range(20):

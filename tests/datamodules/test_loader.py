@@ -1,8 +1,19 @@
 """Order as a function of (seed, epoch), starting inside an epoch, and exact shards."""
 
+from typing import Any
+
 import pytest
 import torch
 
+from zoo.data import (
+    Digits,
+    LabelledPairs,
+    MaskedSentences,
+    Sentences,
+    SimilarGroups,
+    Text,
+    TextLines,
+)
 from zoo.data.loader import EpochLoader, EpochSampler, epoch_loader
 
 
@@ -112,3 +123,30 @@ def test_a_batch_that_is_too_large_comes_with_the_advice_of_who_made_it() -> Non
         epoch_loader(list(range(7)), 8, train=True, advice="at most {}".format)
     with pytest.raises(ValueError, match="set of 1 items: there must be one for each process"):
         epoch_loader([0], 1, train=True, world_size=2)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 9])
+@pytest.mark.parametrize(
+    "make", [Digits, Text, TextLines, MaskedSentences, SimilarGroups, LabelledPairs, Sentences]
+)
+def test_a_limit_that_leaves_too_few_items_is_named(make: Any, limit: int) -> None:
+    data = make(limit=limit)
+
+    def start() -> None:
+        data.setup("fit")
+        data.train_dataloader()
+
+    with pytest.raises(ValueError, match=f"raise --data.limit={limit}\\b") as mistake:
+        start()
+    assert "give more" not in str(mistake.value)
+
+
+def test_a_limit_that_leaves_all_is_not_named() -> None:
+    data = Digits(limit=2000, batch_size=2001)
+    with pytest.raises(ValueError, match=r"of 1257 items: lower --data.batch_size to 1257"):
+        data.train_dataloader()
+
+
+def test_a_limit_is_named_where_a_model_takes_several_batches() -> None:
+    with pytest.raises(ValueError, match=r"raise --data.limit=2 to 8 or more$"):
+        epoch_loader([0, 1], 8, train=True, limit=2, advice=lambda most: "give more images")

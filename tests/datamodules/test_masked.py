@@ -1,3 +1,4 @@
+import json
 import sys
 import types
 
@@ -23,6 +24,64 @@ def test_sentences_of_a_table_are_in_one_split_each(table):
     assert set.union(*splits) == expected
     assert sum(map(len, splits)) == len(expected)
     assert len(splits[0]) > 480
+
+
+def write(folder, name, rows):
+    """Rows of a sentence and a label, as the kind of file that the name says."""
+    if name.endswith(".jsonl"):
+        text = "".join(json.dumps({"sentence": a, "label": b}) + "\n" for a, b in rows)
+    else:
+        comma = "," if ".csv" in name else "\t"
+        text = "".join(f"{a}{comma}{b}\n" for a, b in [("sentence", "label"), *rows])
+    folder.joinpath(name).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.tsv", "dev.tsv", "test.tsv"),
+        ("sst_train.csv", "sst_validation.csv", "sst_test.csv"),
+        ("Training.jsonl", "valid.jsonl", "testing.jsonl"),
+        ("all.tsv", "dev_matched.tsv", "test-2.tsv"),
+    ],
+)
+@pytest.mark.parametrize("labels", [False, True])
+def test_tables_named_after_splits_are_the_splits(tmp_path, names, labels):
+    sizes = {"train": 60, "val": 7, "test": 9}
+    texts = {split: [f"{split} {i}" for i in range(size)] for split, size in sizes.items()}
+    for name, (split, lines) in zip(names, texts.items(), strict=True):
+        leak = [("test 3", 0)] if split == "train" else []
+        write(tmp_path, name, [(text, i % 2) for i, text in enumerate(lines)] + leak)
+    data = MaskedSentences(root=str(tmp_path), labels=labels)
+    data.setup()
+    assert {split: data.texts(split) for split in sizes} == texts
+    assert "left out: 1 items to train on that are in val or test" in data.describe()
+    for split, size in sizes.items():
+        assert data.split(split).labels.tolist() == [labels * (i % 2) for i in range(size)]
+
+
+def test_a_split_without_a_table_is_parted_from_the_others(tmp_path):
+    rows = [(f"row {i}", 0) for i in range(200)]
+    write(tmp_path, "train.tsv", rows)
+    write(tmp_path, "dev.tsv", [("dev", 0)])
+    data = MaskedSentences(root=str(tmp_path))
+    parts = {split: data.texts(split) for split in ("train", "val", "test")}
+    assert parts["val"] == ["dev"]
+    assert sorted(parts["train"] + parts["test"]) == sorted(text for text, _ in rows)
+    assert 0 < len(parts["test"]) < 30
+    (tmp_path / "train.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no table to train on .*dev\.tsv"):
+        MaskedSentences(root=str(tmp_path)).setup()
+
+
+def test_a_held_out_table_whose_labels_are_kept_back_is_left_out(tmp_path):
+    write(tmp_path, "train.tsv", [(f"row {i}", i % 2) for i in range(200)])
+    write(tmp_path, "test.tsv", [(f"unknown {i}", -1) for i in range(9)])
+    data = MaskedSentences(root=str(tmp_path), labels=True)
+    data.setup()
+    assert "left out: test.tsv (it has no labels)" in data.describe()
+    assert not [text for text in data.texts("test") if "unknown" in text]
+    assert len(MaskedSentences(root=str(tmp_path)).texts("test")) == 9  # as sentences they count
 
 
 def test_rows_with_labels(table):
@@ -79,6 +138,13 @@ def test_bad_tables_are_named(tmp_path, content, options, message):
     (tmp_path / "a.tsv").write_text(content)
     with pytest.raises(ValueError, match=message):
         MaskedSentences(root=str(tmp_path), **options).setup()
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"sentence": ["a"]}', "{", "[" * 100_000, "3"])
+def test_bad_jsonl_is_named(tmp_path, line):
+    (tmp_path / "a.jsonl").write_text('{"sentence": "a"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: no "):
+        MaskedSentences(root=str(tmp_path / "a.jsonl")).setup()
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_mistakes_are_told(tmp_path):
         SimilarGroups(files=["x.jsonl"]).setup()
     data = SimilarGroups(batch_size=800)
     data.setup()
-    with pytest.raises(ValueError, match=r"a batch of 800 is larger than the \d+ training items"):
+    with pytest.raises(ValueError, match=r"a batch of 800 is larger than the training set of \d+"):
         data.train_dataloader()
     with pytest.raises(ValueError, match=r"--data\.max_length=3: \[CLS\] and \[SEP\]"):
         Sentences(max_length=3)

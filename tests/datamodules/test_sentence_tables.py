@@ -259,3 +259,115 @@ def test_grades_of_a_hundred_are_trained_on_from_eighty(tmp_path):
     data = SimilarGroups(root=str(tmp_path), scale=[0, 100], val_share=0, test_share=0)
     data.setup()
     assert [group[0] for group in data.groups("train")] == [f"left {i}" for i in range(80, 101)]
+
+
+_GLUE = {
+    "MRPC": (
+        "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+        ["{label}", "70{i}", "80{i}", "{a}", "{b}"],
+        ["0", "1"],
+    ),
+    "QQP": (
+        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
+        ["{i}", "2{i}", "3{i}", "{a}", "{b}", "{label}"],
+        ["0", "1"],
+    ),
+    "STS-B": (
+        "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
+        ["{i}", "main", "MSRvid", "2012", "4", "none", "none", "{a}", "{b}", "{label}"],
+        ["0.000", "2.600", "5.000"],
+    ),
+    "SNLI": (
+        "index\tcaptionID\tpairID\tsentence1_binary_parse\tsentence2_binary_parse\t"
+        "sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label",
+        ["{i}", "c", "p", "( a )", "( b )", "(A)", "(B)", "{a}", "{b}", "neutral", "{label}"],
+        ["contradiction", "neutral", "entailment"],
+    ),
+    "MNLI": (
+        "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t"
+        "sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label",
+        ["{i}", "1", "1n", "f", "( a )", "( b )", "(A)", "(B)", "{a}", "{b}", "neutral", "{label}"],
+        ["contradiction", "neutral", "entailment"],
+    ),
+    "QNLI": (
+        "index\tquestion\tsentence\tlabel",
+        ["{i}", "{a}", "{b}", "{label}"],
+        ["not_entailment", "entailment"],
+    ),
+    "RTE": (
+        "index\tsentence1\tsentence2\tlabel",
+        ["{i}", "{a}", "{b}", "{label}"],
+        ["not_entailment", "entailment"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _GLUE)
+def test_files_of_glue_are_read_as_they_are(tmp_path, name):
+    header, cells, labels = _GLUE[name]
+    # Quotation marks as GLUE has them: a cell begins with one, another ends with one.
+    texts = [
+        (f'"A {i} begins', f"b {i}") if i % 3 else (f'a "{i}" "', f'b {i} ends"') for i in range(60)
+    ]
+    rows = [
+        "\t".join(cells).format(i=i, a=a, b=b, label=labels[i % len(labels)])
+        for i, (a, b) in enumerate(texts)
+    ]
+    file = write(tmp_path / f"{name}.tsv", header, *rows)
+    options = Reading(labels=labels) if "not_entailment" in labels else Reading()
+    found = read_file(file, options).labelled()
+    assert [(pair.a, pair.b) for pair in found] == texts
+    expected = [float(i) if name != "STS-B" else float(label) for i, label in enumerate(labels)]
+    assert [pair.label for pair in found] == [expected[i % len(labels)] for i in range(60)]
+    if "not_entailment" in labels:
+        with pytest.raises(ValueError, match=r"--data.labels '\[not_entailment, entailment\]'"):
+            read_file(file).labelled()
+
+
+def test_two_lone_marks_are_no_cell_over_two_lines(tmp_path):
+    file = write(
+        tmp_path / "sts.tsv",
+        "sentence1\tsentence2\tscore",
+        '"A mark\tb\t5.0',
+        'another"\tc\t0.0',
+        "d\te\t4.0",
+    )
+    assert [(p.a, p.b) for p in read_labelled(file)] == [
+        ('"A mark', "b"),
+        ('another"', "c"),
+        ("d", "e"),
+    ]
+
+
+def test_the_sts_benchmark_without_a_header(tmp_path):
+    rows = [f'main\tMSRvid\t2012\t{i:04d}\t{i % 6}.0\t"A {i}\tb {i}' for i in range(20)]
+    rows[1::4] = [f"{row}\tsource\tsource" for row in rows[1::4]]
+    file = write(tmp_path / "sts-train.csv", *rows)
+    found = read_file(file, Reading(columns=["6", "7", "5"])).labelled()
+    assert [(p.a, p.b, p.label) for p in found] == [(f'"A {i}', f"b {i}", i % 6) for i in range(20)]
+    with pytest.raises(ValueError, match="which columns are the sentences"):
+        read_file(file)
+
+
+@pytest.mark.parametrize("name", ["test.csv", "test.jsonl"])
+def test_hidden_labels_of_held_out_files_are_none(tmp_path, name):
+    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "label": -1} for i in range(5)]
+    lines = [json.dumps(row) for row in rows]
+    if name.endswith("csv"):
+        lines = ["sentence1,sentence2,label", *(",".join(map(str, r.values())) for r in rows)]
+    file = write(tmp_path / name, *lines)
+    assert not read_file(file, unlabelled=True).has_labels
+    assert read_file(file).has_labels
+    train = [f"x {i},y {i},{i % 2}" for i in range(200)]
+    write(tmp_path / "train.csv", "sentence1,sentence2,label", *train)
+    data = LabelledPairs(root=str(tmp_path))
+    data.setup()
+    assert f"left out: {name} (its pairs have no labels)" in data.describe()
+
+
+def test_a_long_row_of_short_cells_is_read(tmp_path):
+    names = ",".join(f"column{i}" for i in range(20_000))
+    cells = ",".join("x" for _ in range(20_000))
+    rows = [f"a {i},b {i},1,{cells}" for i in range(3)]
+    file = write(tmp_path / "wide.csv", f"sentence1,sentence2,label,{names}", *rows)
+    assert read_groups(file) == [[f"a {i}", f"b {i}"] for i in range(3)]

@@ -344,7 +344,7 @@ def test_a_size_that_does_not_fit_is_named_with_sizes_that_do(
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"width": 48}, "groups 32 .* 48 channels"),
+        ({"width": 48}, "groups=32: .* 48 channels"),
         ({"width": 3, "groups": 1}, "first level's 3 channels"),
         ({"multipliers": []}, "multipliers"),
         ({"multipliers": [1, 0]}, "multipliers"),

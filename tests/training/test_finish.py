@@ -10,8 +10,8 @@ SHORT = ["--trainer.limit_val_batches", 0, "--run_dir", "run"]
 FINDER = ["--trainer.callbacks", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 20]
 
 
-def saved():
-    return torch.load("run/checkpoints/last.ckpt", weights_only=True)
+def saved(run="run"):
+    return torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)
 
 
 @pytest.mark.parametrize("schedule", ["{0: 1.0, 20: 0.5}", "null"])
@@ -48,6 +48,25 @@ def test_early_stopping(zoo_cli, mistake, tiny):
     code, _, err = zoo_cli("fit", "-c", tiny, *stopping, "val/loss", *more)
     assert code == 0, err
     assert "stopped early: Stopping threshold reached: val/loss = " in err
+
+
+def test_what_is_watched_in_vain_is_told(zoo_cli, mistake, tiny):
+    watch = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/los"]
+    never = ["--trainer.val_check_interval", 100, "--trainer.max_steps", 5]
+    code, _, err = zoo_cli(
+        "fit", tiny, *watch, *never, "--checkpoint.monitor", "val/x", "--run_dir=a"
+    )
+    assert code == 0, err
+    assert "EarlyStopping never looked at 'val/los': no validation" in err
+    assert "there is no best.ckpt by 'val/x': no validation" in err
+    assert "(logged: train/loss" in err
+    code, _, err = zoo_cli(
+        "fit", tiny, "--checkpoint.monitor", "val/loss", *never[2:], "--run_dir=b"
+    )
+    assert code == 0, err
+    line = mistake("fit", tiny, "--checkpoint.monitor", "val/los", "--run_dir", "c")
+    assert "--checkpoint.monitor=val/los is not logged: did you mean val/loss?" in line
+    assert saved("c")["global_step"] == 10
 
 
 def test_a_run_of_hours_is_told(zoo_cli, tiny, monkeypatch):

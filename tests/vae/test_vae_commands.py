@@ -1,7 +1,9 @@
 """density, compress and decompress, from the command line."""
 
 import csv
+import errno
 import math
+import os
 
 import numpy as np
 import pytest
@@ -193,6 +195,52 @@ def test_round_trip_of_files_in_black_and_white(binary, zoo_cli, tmp_path):
     assert [f.name for f in files] == [f"{i}.png" for i in range(10)]
     for file, image in zip(files, images, strict=False):
         assert np.array_equal(np.asarray(Image.open(file)), np.where(image >= 128, 255, 0))
+
+
+def test_decompress_writes_into_no_folder_with_files(grey, zoo_cli, mistake, tmp_path, monkeypatch):
+    np.save("in.npy", np.zeros((2, 8, 8), np.uint8))
+    ran(zoo_cli, "compress", grey, "in.npy")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "0.png").write_bytes(b"mine")
+    assert "--out out is not empty" in mistake("decompress", grey, "images.zbb", "-o", "out")
+    assert [f.read_bytes() for f in out.iterdir()] == [b"mine"]
+    assert "out/0.png" in mistake("decompress", grey, "images.zbb", "-o", "out/0.png")
+    (out / "0.png").rename(tmp_path / "file")
+    assert "--out file is a file" in mistake("decompress", grey, "images.zbb", "-o", "file")
+    ran(zoo_cli, "decompress", grey, "images.zbb", "-o", "out")  # an empty one is as good as none
+    assert sorted(f.name for f in out.iterdir()) == ["0.png", "1.png"]
+
+    saved = []
+
+    def full(self, path, *args, **options):
+        if saved:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        saved.append(path)
+        save(self, path, *args, **options)
+
+    save = Image.Image.save
+    monkeypatch.setattr(Image.Image, "save", full)
+    code, _, err = zoo_cli("decompress", grey, "images.zbb", "-o", "new")
+    assert code != 0
+    assert "new" in err
+    assert saved
+    assert not [f for f in tmp_path.iterdir() if "new" in f.name]
+
+
+def test_a_density_that_fails_leaves_the_last_table(grey, zoo_cli, monkeypatch, tmp_path):
+    from zoo.vae.density import command as commands
+
+    (tmp_path / "density.csv").write_text("the last\n")
+
+    def failing(*args, **options):
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr(commands, "estimate_log_density", failing)
+    code, _, _ = zoo_cli("density", grey, "--data", "Digits", "--samples", 5)
+    assert code != 0
+    assert (tmp_path / "density.csv").read_text() == "the last\n"
+    assert not [f for f in tmp_path.iterdir() if f.name.endswith(".tmp")]
 
 
 def test_compression_mistakes(grey, binary, mistake, zoo_cli, tmp_path):

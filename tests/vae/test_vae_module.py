@@ -425,7 +425,7 @@ def test_early_stopping_works_beside_the_zoos_checkpoints(zoo_cli):
         ({"hidden": []}, r"hidden=\[\]"),
         ({"free_bits": 1.0, "objective": "iwae"}, "free_bits needs"),
         ({"likelihood": "gaussian", "binarization": "dynamic"}, "binarization=dynamic"),
-        ({"dequantize": True}, "dequantize is for"),
+        ({"dequantize": True}, "dequantize=true: for"),
         ({"lr_schedule": {1: 1.0}, "lr_stages": {1: 1.0}}, "not both"),
         ({"adam_betas": [0.9]}, "adam_betas"),
         ({"image_size": [1, 2, 3]}, "image_size"),

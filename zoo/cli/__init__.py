@@ -4,8 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from zoo.recipes import describe_config, list_configs
-from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, nearest
+from zoo.registry import COMMANDS, TRAINER_VERBS, nearest
 
 # What other commands call it.
 _SYNONYMS = {
@@ -84,29 +83,15 @@ def _help() -> str:
 
 
 def _list(arguments: list[str]) -> int:
-    import fnmatch
+    from zoo.cli.listing import listing
 
     if any(argument.startswith("-") for argument in arguments) or len(arguments) > 1:
         print("usage: zoo list [PATTERN]     such as zoo list '*mnist*'")
         return 0 if arguments in (["-h"], ["--help"]) else 2
-    pattern = (arguments or ["*"])[0].lower()
-    pattern = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
-    rows = []
-    for name, model in MODELS.items():
-        about = f"{model.line} (arXiv {model.paper}, kexue.fm/archives/{model.post})"
-        if fnmatch.fnmatch(name.lower(), pattern):
-            rows.append((name, about))
-    for config in list_configs():
-        if fnmatch.fnmatch(config.lower(), pattern):
-            rows.append((config, describe_config(config)))
-    if not rows:
-        known = nearest(pattern.strip("*"), [*MODELS, *list_configs()])
-        return _fail(f"nothing matches {pattern!r}: {known}")
-    width = max(len(name) for name, _ in rows) + 2
     try:
-        for name, about in rows:
-            print(f"{name:<{width}}{about}".rstrip())
-        sys.stdout.flush()
+        print(listing(*arguments), flush=True)
+    except ValueError as error:
+        return _fail(str(error))
     except BrokenPipeError:  # zoo list | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

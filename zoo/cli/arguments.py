@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from zoo.cli.claim import Claim, InUseError, follow_rank_zero, rank
 from zoo.cli.config_files import read_config
 from zoo.cli.stored import check_model, check_state, own_arguments, stored_config
@@ -39,6 +41,7 @@ class Prepared:
         afresh: Why a run that was to go on begins anew, if it does.
         steps: Optimiser steps that the checkpoint has done.
         epochs: Epochs that it has begun.
+        weights: The checkpoint's, mapped, until the model is made.
     """
 
     arguments: list[str]
@@ -52,6 +55,7 @@ class Prepared:
     afresh: str = ""
     steps: int = 0
     epochs: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 def prepare(verb: str, arguments: list[str]) -> Prepared:
@@ -273,7 +277,7 @@ def _why_afresh(run_dir: Path) -> str:
 def _read(verb: str, prepared: Prepared, file: Path) -> None:
     """Puts the checkpoint's config before all others."""
     if file.is_dir():
-        name, hparams, weights = read_exported(file)
+        name, hparams, prepared.weights = read_exported(file)
         hparams = own_arguments(hparams)
         config: dict[str, Any] = {"model": {"class_path": name, "init_args": hparams}}
         check_stored_config(config, str(file))
@@ -281,7 +285,7 @@ def _read(verb: str, prepared: Prepared, file: Path) -> None:
     else:
         checkpoint = read_checkpoint(file)
         check_state(checkpoint, file)
-        weights = checkpoint["state_dict"]
+        prepared.weights = checkpoint["state_dict"]
         prepared.hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
         prepared.model = checkpoint_class(checkpoint)
         if verb == "fit":
@@ -290,7 +294,7 @@ def _read(verb: str, prepared: Prepared, file: Path) -> None:
             prepared.steps, prepared.epochs = checkpoint["global_step"], _epochs(checkpoint)
         config = stored_config(checkpoint, file, verb)
         prepared.made_with = {**config, "model": {"init_args": prepared.hparams}}
-    check_model(config, weights, file)
+    check_model(config, prepared.weights, file)
     prepared.arguments.insert(0, f"--config={json.dumps(config)}")
 
 

@@ -29,7 +29,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
-        return {}
+        raise ValueError(f"{path} is not a config: it is empty")
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{path} is not a config: it holds no keys")
     for name in _SECTIONS + _CLASSES:

@@ -1,9 +1,12 @@
 """The numbers of a Trainer verb against their ranges, before anything is built."""
 
 import importlib
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
+
+import torch
 
 from zoo.ranges import (
     Count,
@@ -43,6 +46,9 @@ TRAINER = {
     "gradient_clip_val": NonNegative | None,
     "reload_dataloaders_every_n_epochs": Whole,
 }
+_DEVICES = re.compile(r"auto|-?\d+(,\s*\d+)*,?")
+# Of their environments, each has one of these.
+_LAUNCHERS = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 _PRECISIONS = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
@@ -58,6 +64,7 @@ def check_numbers(config: Mapping[str, Any]) -> None:
         number = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+\s*", value)
         if fault := find_fault(hint, int(value) if number else value):
             raise ValueError(f"--trainer.{name}={value}: {fault}")
+    _check_processes(trainer)
     if fault := find_fault(_GLOBAL_SEED | bool, config.get("seed_everything")):
         raise ValueError(f"--seed_everything={config['seed_everything']}: {fault}")
     for group in ("model", "data"):
@@ -68,6 +75,35 @@ def check_numbers(config: Mapping[str, Any]) -> None:
             check_ranges(cls, dict(spec.get("init_args") or {}), f"--{group}.")
     if config.get("model"):
         _check_precision(config["model"]["class_path"], trainer.get("precision"))
+
+
+def _check_processes(trainer: Mapping[str, Any]) -> None:
+    """Refuses more processes than make sense, which would start slowly or wait for ever.
+
+    On a CPU each device is a process of its own: one a core, or two where there is one core.
+    """
+    devices, nodes = str(trainer.get("devices")), trainer.get("num_nodes") or 1
+    if _on_cpu(trainer.get("accelerator")) and devices not in ("auto", "None"):
+        most = max(2, os.cpu_count() or 1)
+        if not devices.isdecimal() or not 1 <= int(devices) <= most:
+            raise ValueError(
+                f"--trainer.devices={devices}: on a CPU it is a number of processes, from 1 to "
+                f"{most} on this machine of {os.cpu_count()} cores"
+            )
+    elif isinstance(trainer.get("devices"), str) and not _DEVICES.fullmatch(devices):
+        raise ValueError(f"--trainer.devices={devices}: give a number, such as 2, a list, or auto")
+    if int(nodes) > 1 and not any(name in os.environ for name in _LAUNCHERS):
+        raise ValueError(
+            f"--trainer.num_nodes={nodes}: this process was not started on several machines: "
+            "start it on each, by torchrun, SLURM or with MASTER_ADDR set"
+        )
+
+
+def _on_cpu(accelerator: Any) -> bool:
+    name = accelerator if isinstance(accelerator, str) else (accelerator or {}).get("class_path")
+    if name in (None, "auto"):
+        return not torch.accelerator.is_available()
+    return name == "cpu" or name.endswith("CPUAccelerator")
 
 
 def _check_precision(class_path: str, precision: Any) -> None:

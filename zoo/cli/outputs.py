@@ -1,12 +1,25 @@
 """Where loggers, callbacks and profilers of a config write: below the run directory."""
 
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from zoo.cli.flags import typed
+
 _FOLDERS = ("save_dir", "dirpath", "dir")
 _SERVERS = ("settings",)  # of W&B: another server would get the user's key
+
+
+def default_folders() -> None:
+    """Makes "." the folder of the loggers that need one: relative, and so below the run."""
+    for cls in (CSVLogger, TensorBoardLogger):
+        constructor: Any = cls.__init__
+        if inspect.signature(cls).parameters["save_dir"].default is inspect.Parameter.empty:
+            constructor.__defaults__ = (".", *constructor.__defaults__)
 
 
 def place_outputs(trainer: Any, run_dir: Path, arguments: list[str]) -> None:
@@ -20,11 +33,13 @@ def place_outputs(trainer: Any, run_dir: Path, arguments: list[str]) -> None:
     Raises:
         ValueError: A config names a place outside.
     """
+    given = typed(arguments)
     for name, spec in _specs(trainer):
         for part in ("init_args", "dict_kwargs"):
             values = spec.get(part) or {}
             for key, value in dict(values).items():
-                if value is None or _typed(arguments, key, value):
+                own = given.get(f"trainer.{name}.{key}", [])
+                if value is None or str(value) in own or (own and not isinstance(value, str)):
                     continue
                 if key in _SERVERS:
                     raise ValueError(f"{_called(spec)}: {key} may only be given by a flag")
@@ -58,17 +73,3 @@ def _called(spec: Any) -> str:
 def _below(path: Path, folder: Path) -> bool:
     inner, outer = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     return inner == outer or outer in inner.parents
-
-
-def _typed(arguments: list[str], key: str, value: Any) -> bool:
-    """Whether a flag of the trainer's gives this value to this key."""
-    for flag, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        name, equals, own = flag.partition("=")
-        given = own if equals else following
-        if not name.startswith("--trainer."):
-            continue
-        if name.rsplit(".", 1)[-1] == key and (given == str(value) or not isinstance(value, str)):
-            return True
-        if given.lstrip().startswith(("{", "[")) and key in given and str(value) in given:
-            return True
-    return False

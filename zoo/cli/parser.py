@@ -1,16 +1,15 @@
 """An argument parser whose mistakes are one line with a suggestion."""
 
 import argparse
-import difflib
 import os
 import re
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from zoo.cli.trusted import refused
-from zoo.cli.words import synonym
-from zoo.registry import DATA, MODELS, nearest
+from zoo.cli.trusted import LIGHTNING, refused
+from zoo.cli.words import names_of, synonym
+from zoo.registry import near, nearest
 
 
 class ZooParser(LightningArgumentParser):
@@ -58,25 +57,56 @@ _UNKNOWN = [
     re.compile(r"does not accept option '([^']+)'"),
     re.compile(r"[Uu]nrecognized arguments: --?([^\s=]+)"),
 ]
-_NO_CLASS = re.compile(r'key "(model|data)".*Expected a dot import path string: (\S+)')
-_CLASS_PROBLEM = re.compile(r"Problem with given class_path '([^']+)': (.*?)(?: - Expected a|$)")
+_NO_CLASS = re.compile(
+    r'key "(?:trainer\.)?(model|data|callbacks|logger|plugins|profiler|strategy)".*'
+    r"Expected a dot import path string: (\S+)"
+)
+_CLASS_PROBLEM = re.compile(
+    r"key \"([^\"]+)\".*?Problem with given class_path '([^']+)': "
+    r"(.*?)(?: - (?:Expected a|Problem with)|$)"
+)
+_REQUIRED = re.compile(r"the following arguments are required: (.*)")
 _VALUE = re.compile(r'Parser key "([^"]+)":\s*(.*)')
+_EXPECTED = re.compile(
+    r"Expected a (<class '[\w.]+'>|typing\.Literal\[[^\]]*\])(?=\. Got value| - | Given|$)"
+)
+_GIVEN = re.compile(r"(?:Got value|Given value): (\S+)")
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "dict": "keys with values, such as '{1: 2}'",
+    "NoneType": "null",
+}
+_HERE = "\ue000"  # stands for where an option is: `--`, or `--model.` once the outer parser tells
 
 
 def explain(message: str, parser: ZooParser) -> str:
     """One line for a jsonargparse message of many: what is wrong, and what may have been meant."""
-    text = " ".join(message.split())
+    line = _explain(" ".join(message.split()), parser)
+    return line.replace(_HERE, "--") if parser.exit_on_error else line  # no parser of a class
+
+
+def _explain(text: str, parser: ZooParser) -> str:
     if denied := _DENIED.search(text):
         return refused(denied[1]) or f"class path {denied[1]!r} is not allowed: it is no class"
     if no_class := _NO_CLASS.search(text):
-        known = MODELS if no_class[1] == "model" else DATA
-        return f"there is no {no_class[1]} {no_class[2]!r}: {nearest(no_class[2], known)}"
+        group, name = no_class[1], no_class[2]
+        return f"there is no {group.removesuffix('s')} {name!r}: {nearest(name, _classes(group))}"
     if problem := _CLASS_PROBLEM.search(text):
-        inner = problem[2]  # already explained by the class's own parser
-        return inner if "there is no option" in inner else f"{problem[1]}: {_value(inner)}"
+        key, path, inner = problem.groups()
+        if _HERE not in inner:
+            return f"{path}: {_value(inner)}"
+        inner = f"{path.rpartition('.')[2]} {inner}" if inner.startswith("needs") else inner
+        return inner.replace(_HERE, f"{_HERE}{key}.")  # already explained by the class's own parser
     for pattern in _UNKNOWN:
         if unknown := pattern.search(text):
-            return f"there is no option {unknown[1]!r}: {_suggest(unknown[1], parser.options())}"
+            known = _suggest(unknown[1], parser.options())
+            return f"there is no option '{_HERE}{unknown[1]}': {known}"
+    if required := _REQUIRED.search(text):
+        return f"needs {', '.join(_HERE + name for name in required[1].split(', '))}"
     return _value(text)
 
 
@@ -87,28 +117,43 @@ def innermost(text: str) -> str:
 
 
 def _value(text: str) -> str:
-    for kind, needed in (("int", "needs a whole number"), ("float", "needs a number")):
-        text = text.replace(f"Expected a <class '{kind}'>. Got value:", f"{needed}, got")
     match = _VALUE.fullmatch(text)
     if match is None:
         return text
-    given = re.search(r"Does not validate against any .*Given value: (\S+)", text)
-    return (
-        f"{match[1]}: {given[1]} is not accepted, see --help"
-        if given
-        else f"{match[1]}: {match[2]}"
-    )
+    option, given = f"{_HERE}{match[1]}", _GIVEN.search(text)
+    if given is None:
+        return f"{option}: {match[2]}"
+    if needed := _needed(_EXPECTED.findall(text)):
+        return f"{option}: needs {needed}, got {given[1]}"
+    return f"{option}: {given[1]} is not accepted, see --help"
+
+
+def _needed(expected: list[str]) -> str:
+    """What a value may be, of the types that it is not; nothing if one has no plain name."""
+    words = [
+        a or b for e in expected for a, b in re.findall(r"'([^']*)'|\b(\d+)\b", e) if "Lit" in e
+    ]
+    kinds = [_KINDS.get(e.split("'")[1], "") for e in expected if "Literal" not in e]
+    if "a number" in kinds or any(word.isdecimal() for word in words):
+        kinds = [kind for kind in kinds if kind != "a whole number"]
+    kinds = [kind for kind in dict.fromkeys(kinds) if kind != "null"]
+    if words:
+        kinds.append(f"one of {', '.join(dict.fromkeys(words))}")
+    return " or ".join(kinds) if all(kinds) else ""
 
 
 def _suggest(name: str, options: list[str]) -> str:
     """The nearest option: of the same group if there is such a group, else by the first part."""
     group, dot, last = name.rpartition(".")
     siblings = [o.rpartition(".")[2] for o in options if o.rpartition(".")[0] == group]
-    if known := synonym(last, siblings):
-        return f"did you mean {group}{dot}{known}?"
     if siblings:
-        near = difflib.get_close_matches(last, siblings, n=1, cutoff=0.5)
-        return f"did you mean {group}{dot}{near[0]}?" if near else "see --help"
-    first = name.split(".")[0]
-    near = difflib.get_close_matches(first, {o.split(".")[0] for o in options}, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "see --help"
+        found = synonym(last, siblings) or near(last, siblings)
+        return f"did you mean {_HERE}{group}{dot}{found}?" if found else "see --help"
+    found = near(name.split(".")[0], {o.split(".")[0] for o in options})
+    return f"did you mean {_HERE}{found}?" if found else "see --help"
+
+
+def _classes(group: str) -> list[str]:
+    if group in ("model", "data"):
+        return names_of(group)
+    return list(LIGHTNING.get(f"lightning.pytorch.{group}s".replace("ss", "s"), ()))

@@ -8,13 +8,15 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from zoo.cli.arguments import take
+from zoo.cli.naming import maker_of, of_the_constructor, of_the_function
 from zoo.cli.parser import ZooParser, innermost
 from zoo.memory import asked_for, is_out_of_memory
 from zoo.ranges import check_ranges
@@ -36,6 +38,9 @@ _MISTAKES = (
 
 
 _NO_METRIC = re.compile(r"Early stopping conditioned on metric `([^`]*)`.* following: `(.*)`", re.S)
+# Lightning's long hints, and the class that jsonargparse was to make.
+_NO_PACKAGE = re.compile(r"(?:Neither `|Requirement '|`pip install -U '?)([\w.\-]+)")
+_TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
 
 
 def guarded(verb: str, arguments: list[str]) -> int:
@@ -43,6 +48,7 @@ def guarded(verb: str, arguments: list[str]) -> int:
     _quieten()
     torch.set_float32_matmul_precision("high")
     settle_missing_gpu()
+    start = started()
     try:
         if verb in TRAINER_VERBS:
             from zoo.cli.trainer import run_trainer_verb
@@ -54,7 +60,7 @@ def guarded(verb: str, arguments: list[str]) -> int:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return 0  # a child that fails would make the launcher kill rank 0
         what = stopped.saved or "stopped at once; the last checkpoint is as it was"
-        again = again_from(verb, arguments, saved=bool(stopped.saved))
+        again = again_from(verb, arguments, bool(stopped.saved), start)
         sys.stderr.write(f"zoo: {what}\nzoo: go on with: {again}\n")
         return stopped.exit_code
     except KeyboardInterrupt:
@@ -70,6 +76,7 @@ def guarded(verb: str, arguments: list[str]) -> int:
         line = told(error)
         if line is None or os.environ.get("ZOO_DEBUG"):
             raise
+        line = of_the_constructor(error, line) if verb in TRAINER_VERBS else line
         sys.stderr.write(f"zoo: error: {line}\n")
         return 2
     except _wandb_errors() as error:  # a bad key, no network: no bug of the run's
@@ -84,24 +91,47 @@ def guarded(verb: str, arguments: list[str]) -> int:
     return 0
 
 
-def again_from(verb: str, arguments: list[str], saved: bool) -> str:
+def again_from(
+    verb: str, arguments: list[str], saved: bool, start: Sequence[str] | None = ("zoo",)
+) -> str:
     """The command that goes on with a run that was stopped, from any later state of the folder.
 
     Args:
         verb: Of the Trainer.
         arguments: Of the run that was stopped.
         saved: Whether it saved its last step: then the checkpoint that it began from is behind it.
+        start: What stood before the verb, if that is known.
     """
     rest, asked = take(arguments, "--ckpt_path")
-    again = rest if verb == "fit" and (saved or asked is None) else arguments
-    if again is rest:
+    more: list[str] = []
+    if verb == "fit" and (saved or asked is None):
+        arguments = rest
         run_dir = os.environ.get("ZOO_RUN_DIR")  # another run may be the newest by then
         if run_dir and take(rest, "--run_dir")[1] is None:
-            again = [*again, "--run_dir", run_dir]
-        again = [*again, "--ckpt_path", "last"]
+            more += ["--run_dir", run_dir]
+        more += ["--ckpt_path", "last"]
+    if start is None:
+        return f"the same command with {shlex.join(more)}" if more else "the same command"
     trusted = os.environ.get("ZOO_TRUST")
     before = f"ZOO_TRUST={shlex.quote(trusted)} " if trusted else ""
-    return before + shlex.join(["zoo", verb, *again])
+    return before + shlex.join([*start, verb, *arguments, *more])
+
+
+def started() -> list[str] | None:
+    """The command that started this process, before the verb; None if it cannot be told.
+
+    Asked before a strategy starts processes of its own, and sets the same variables.
+    """
+    here = os.environ
+    by_module = Path(sys.argv[0]).parts[-3:] == ("zoo", "cli", "__main__.py")
+    if "TORCHELASTIC_RUN_ID" in here:
+        if here.get("GROUP_WORLD_SIZE") != "1":
+            return None  # each machine has a command of its own
+        launch = ["torchrun", "--standalone", "--nproc_per_node", here["LOCAL_WORLD_SIZE"]]
+        return [*launch, *(["-m", "zoo.cli"] if by_module else ["--no-python", "zoo"])]
+    if any(here.get(name, "1") != "1" for name in ("WORLD_SIZE", "SLURM_NTASKS")):
+        return None
+    return ["python", "-m", "zoo.cli"] if by_module else ["zoo"]
 
 
 def _wandb_errors() -> tuple[type[BaseException], ...]:
@@ -124,6 +154,10 @@ def told(error: Exception) -> str | None:
             f"EarlyStopping: no metric {monitor[1]!r} is logged: "
             f"{nearest(monitor[1], known.split(', '))} (logged: {known})"
         )
+    if package := _NO_PACKAGE.search(said):
+        made = _TO_MAKE.search(said)
+        what = made[1] if made else maker_of(error) or "this"
+        return f"{what} needs a package that is not here: pip install {package[1]}"
     if "loading state_dict" in said and not isinstance(error, _MISTAKES):
         return f"the checkpoint does not fit the model: {one_line(error)}"
     return one_line(error) if isinstance(error, _MISTAKES) else None
@@ -141,7 +175,10 @@ def one_line(error: BaseException) -> str:
 def run_function(verb: str, arguments: list[str]) -> None:
     """Calls a verb's function."""
     function, values = parse_function(verb, arguments)
-    function(**values)
+    try:
+        function(**values)
+    except ValueError as error:
+        raise ValueError(of_the_function(function, str(error))) from error
 
 
 def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from zoo.cli.flags import typed
+
 # Arguments of models that are taken from the data where nothing else says them.
 _TAKEN = ("image_size", "channels", "levels", "num_classes", "critic_batch", "vocab_size", "end")
 
@@ -50,7 +52,7 @@ def settle_sizes(config: Any, arguments: list[str], held: dict[str, Any], *, fit
     model, data = config.model.get("init_args"), config.data.get("init_args")
     if model is None or data is None:
         return
-    sides = Sides(model, data, _typed(arguments), held)
+    sides = Sides(model, data, set(typed(arguments)), held)
     _take_held(sides)
     if {"size", "channels"} <= set(vars(data)):  # pictures, which take any size
         _agree(sides, "image_size", "size")
@@ -82,11 +84,6 @@ def class_of(path: str) -> Any:
     """The class that a class path names."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
-
-
-def _typed(arguments: list[str]) -> set[str]:
-    flags = {a[2:].partition("=")[0] for a in arguments if a.startswith("--")}
-    return {flag.replace(".init_args.", ".") for flag in flags}
 
 
 def _side(size: Any) -> Any:

@@ -1,29 +1,30 @@
 """The vocabulary that model and data must share: the checkpoint's, or the data's."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 
+from zoo.cli.flags import typed
 from zoo.cli.sizes import class_of, take
 from zoo.data.sentences.base import SentenceData
 from zoo.data.text.base import TextData
 from zoo.data.text.vocabulary import Vocabulary
 from zoo.loading import find_checkpoint, read_checkpoint, read_exported
 
-_FLAGS = ("--model.vocab_size", "--model.init_args.vocab_size")
 _SYMBOLS = ("words.symbols", "symbols")  # where models of text keep their vocabulary
 
 
 def settle_symbols(
-    config: Any, arguments: list[str], checkpoint: Path | None
+    config: Any, arguments: list[str], weights: Mapping[str, Tensor]
 ) -> LightningDataModule | None:
     """Gives the model as many symbols as the text has, or the text the symbols of a checkpoint.
 
     Args:
         config: Of the verb, with `model` and `data`; the model's vocab_size is changed in place.
         arguments: The command line.
-        checkpoint: The .ckpt file or exported folder that the model comes from, if any.
+        weights: Of the checkpoint that the model comes from; empty if there is none.
 
     Returns:
         The DataModule, if it had to be made and read for that.
@@ -36,22 +37,21 @@ def settle_symbols(
         return None
     options = config.data.get("init_args")
     given = {} if options is None else dict(vars(options))
-    typed = f"--model.vocab_size={model['vocab_size']}"
-    fixed = any(a.split("=")[0] in _FLAGS for a in arguments)
+    said = f"--model.vocab_size={model['vocab_size']}"
+    fixed = "model.vocab_size" in typed(arguments)
     if issubclass(kind, SentenceData):
-        return None if checkpoint is not None else _sentences(kind(**given), model, fixed, typed)
-    start = checkpoint or model.get("pretrained")
-    words = None if start is None else packed_vocabulary(start)
+        return None if weights else _sentences(kind(**given), model, fixed, said)
+    words = packed_vocabulary(weights or _weights(model.get("pretrained")))
     data: TextData = kind(**given)
     if words is not None:
         data.take_vocabulary(words)
-    if checkpoint is not None:
+    if weights:
         return data
     own = getattr(class_of(config.model.class_path), "own_symbols", 0)
     size = len(data.vocabulary) + own
     if fixed and model["vocab_size"] != size:
         raise ValueError(
-            f"{typed}: the data have {len(data.vocabulary)} symbols"
+            f"{said}: the data have {len(data.vocabulary)} symbols"
             + (f", with the model's own {size}" if own else "")
             + ": leave it out, it is taken from the data (--data.vocabulary_size takes fewer)"
         )
@@ -61,7 +61,7 @@ def settle_symbols(
     return data
 
 
-def _sentences(data: SentenceData, model: Any, fixed: bool, typed: str) -> SentenceData:
+def _sentences(data: SentenceData, model: Any, fixed: bool, said: str) -> SentenceData:
     """The tokens of a sentence model: those of `init`, or as many as the data have, at most its."""
     if model.get("init"):
         file = find_checkpoint(model["init"])
@@ -70,7 +70,7 @@ def _sentences(data: SentenceData, model: Any, fixed: bool, typed: str) -> Sente
         size = hparams.get("vocab_size", model["vocab_size"])
         if fixed and model["vocab_size"] != size:
             raise ValueError(
-                f"{typed}: --model.init={model['init']} has {size} tokens: leave it out"
+                f"{said}: --model.init={model['init']} has {size} tokens: leave it out"
             )
     else:
         data.setup()
@@ -78,22 +78,24 @@ def _sentences(data: SentenceData, model: Any, fixed: bool, typed: str) -> Sente
         if data.vocab is None:  # the most frequent characters, of which there may be fewer
             size = model["vocab_size"] if fixed else min(size, model["vocab_size"])
         elif fixed and model["vocab_size"] < size:
-            raise ValueError(f"{typed}: --data.vocab={data.vocab} has {size} tokens: leave it out")
+            raise ValueError(f"{said}: --data.vocab={data.vocab} has {size} tokens: leave it out")
         elif fixed:
             size = model["vocab_size"]
     take(model, "vocab_size", size)
     return data
 
 
-def packed_vocabulary(path: str | Path) -> Vocabulary | None:
-    """The vocabulary that a trained model of text holds, if it holds one.
-
-    Raises:
-        FileNotFoundError: There is no such checkpoint.
-        ValueError: It is damaged.
-    """
+def _weights(path: str | None) -> Mapping[str, Tensor]:
+    """Those of a checkpoint; none of none."""
+    if path is None:
+        return {}
     file = find_checkpoint(path)
-    weights = read_exported(file)[2] if file.is_dir() else read_checkpoint(file)["state_dict"]
+    found = read_exported(file)[2] if file.is_dir() else read_checkpoint(file)["state_dict"]
+    return cast(Mapping[str, Tensor], found)
+
+
+def packed_vocabulary(weights: Mapping[str, Tensor]) -> Vocabulary | None:
+    """The vocabulary among the weights of a trained model of text, if it holds one."""
     for name in _SYMBOLS:
         packed = weights.get(name)
         if packed is not None and len(packed):

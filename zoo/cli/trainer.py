@@ -12,17 +12,17 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.cli.arguments import Prepared, prepare
+from zoo.cli.choices import check_words
 from zoo.cli.config_files import guard_parser
 from zoo.cli.numbers import check_numbers
-from zoo.cli.outputs import place_outputs
+from zoo.cli.outputs import default_folders, place_outputs
 from zoo.cli.parser import ZooParser
 from zoo.cli.sizes import settle_sizes
 from zoo.cli.stored import restoring
 from zoo.cli.symbols import settle_symbols
-from zoo.cli.trusted import restrict_imports
-from zoo.cli.words import meant, with_folder
+from zoo.cli.trusted import check_values, restrict_imports
+from zoo.cli.words import meant
 from zoo.files import replacing
-from zoo.loading import read_checkpoint, read_exported
 from zoo.metrics.quality import SampleQuality
 from zoo.registry import MODELS
 from zoo.training import (
@@ -41,7 +41,7 @@ from zoo.training import (
 )
 from zoo.training.changes import changed_options, check_options, check_weights, tell_options
 from zoo.training.failure import told_in_one_line
-from zoo.training.finish import FoundRate, why_stopped
+from zoo.training.finish import FoundRate, never_seen, why_stopped
 from zoo.training.pace import Pace
 from zoo.training.samples import SampleGrid
 
@@ -54,6 +54,7 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
     """
     restrict_imports()
     guard_parser()
+    default_folders()
     prepared = prepare(verb, meant(verb, arguments))
     os.environ["ZOO_RUN_DIR"] = str(prepared.run_dir)  # for the processes that a strategy launches
     for model in MODELS.values():
@@ -61,7 +62,7 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
     importlib.import_module("zoo.data")
     try:
         with restoring(prepared.checkpoint):
-            ZooCLI(prepared, [verb, *with_folder(prepared.arguments, prepared.run_dir)])
+            ZooCLI(prepared, [verb, *prepared.arguments])
     finally:
         if prepared.claim is not None:
             prepared.claim.release()
@@ -115,7 +116,10 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses, and checks numbers; the stock method warns of the process's own arguments."""
         self.config = parser.parse_args(args)
-        check_numbers(self.config[self.config.subcommand])
+        config = self.config[self.config.subcommand]
+        check_words(config.trainer)
+        check_numbers(config)
+        check_values(config)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the checkpoint's config was the first --config.
@@ -221,18 +225,18 @@ class ZooCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Makes all; the symbols of a text are counted before the model that reads them."""
         config, prepared = self.config[self.subcommand], self.prepared
-        data = settle_symbols(config, prepared.arguments, prepared.checkpoint)
+        data = settle_symbols(config, prepared.arguments, prepared.weights)
         super().instantiate_classes()
         if data is not None:  # which has read its files
             self.datamodule = data
 
     def after_instantiate_classes(self) -> None:
         """Loads an exported folder, which the Trainer cannot; looks at what the Trainer loads."""
-        file = self.prepared.checkpoint
+        file, weights = self.prepared.checkpoint, self.prepared.weights
+        self.prepared.weights = {}
         if file is not None and file.is_dir():
-            self.model.load_state_dict(read_exported(file)[2])
+            self.model.load_state_dict(weights)
         elif file is not None:
-            weights = read_checkpoint(file)["state_dict"]
             check_weights(self.model, weights, self.changed, str(file))
 
     def fit(self, **kwargs: Any) -> None:
@@ -253,6 +257,8 @@ class ZooCLI(LightningCLI):
         """Says what can be done next."""
         if reason := why_stopped(self.trainer):
             rank_zero_info(reason)
+        for line in never_seen(self.trainer):
+            rank_zero_info(line)
         last = self.prepared.run_dir / "checkpoints" / "last.ckpt"
         run_dir = shlex.quote(str(self.prepared.run_dir))
         verbs = {"sample": "sample", "generate_text": "sample", "generate": "generate"}

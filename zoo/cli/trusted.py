@@ -7,11 +7,12 @@ load libraries, fetch or write files, so none is trusted as a whole.
 import inspect
 import sys
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
 import jsonargparse
+from jsonargparse import Namespace
 
 from zoo.loading import trusted_packages
 from zoo.registry import DATA, MODELS, nearest
@@ -148,6 +149,47 @@ def check_stored_config(config: dict[str, Any], source: str) -> None:
             f"{source}: class path {spec['class_path']!r} is not allowed: a checkpoint may name "
             "only its model and its data"
         )
+
+
+def check_values(config: Any, key: str = "") -> None:
+    """Raises if a parsed config names a function of a trusted package: classes alone may be.
+
+    What a class has as its own default may be anything.
+
+    Raises:
+        ValueError: It does.
+    """
+    no_function = "is a function, and a config may name classes alone"
+    own = vars(config) if isinstance(config, Namespace) else config
+    defaults: list[Any] = []
+    if isinstance(own, dict) and "." in str(own.get("class_path")):
+        package, _, name = own["class_path"].rpartition(".")
+        cls = getattr(import_module(package), name, None)
+        if not inspect.isclass(cls):
+            raise ValueError(f"--{key}: {own['class_path']} {no_function}")
+        defaults = [default for base in cls.__mro__ for default in _defaults(base)]
+        own = own.get("init_args") or {}
+        own = vars(own) if isinstance(own, Namespace) else own
+    if isinstance(own, list | tuple):
+        left = [(key, value) for value in own]
+    else:
+        left = (
+            [(f"{key}.{k}".strip("."), v) for k, v in own.items()] if isinstance(own, dict) else []
+        )
+    for name, value in left:
+        if any(value is default for default in defaults):
+            continue
+        if inspect.isroutine(value) or isinstance(value, partial):
+            raise ValueError(f"--{name}: {getattr(value, '__qualname__', value)} {no_function}")
+        check_values(value, name)
+
+
+def _defaults(cls: type) -> list[Any]:
+    constructor = vars(cls).get("__init__")
+    parameters = (
+        inspect.signature(constructor).parameters if inspect.isfunction(constructor) else {}
+    )
+    return [parameter.default for parameter in parameters.values()]
 
 
 @cache

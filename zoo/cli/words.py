@@ -3,7 +3,6 @@
 import itertools
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 
 import yaml
 
@@ -46,9 +45,6 @@ SYNONYMS = {
     "img_size": ("image_size", "size"),
     "workers": ("num_workers",),
 }
-
-
-_NEED_FOLDER = ("CSVLogger", "TensorBoardLogger")
 
 
 def synonym(name: str, known: Iterable[str]) -> str | None:
@@ -109,20 +105,6 @@ def recipe_class(arguments: list[str], group: str) -> str | None:
                 spec = yaml.safe_load(file.read_text(encoding="utf-8")).get(group) or {}
                 found = spec.get("class_path", found)
     return found
-
-
-def with_folder(arguments: list[str], run_dir: Path) -> list[str]:
-    """The arguments, in which a logger that needs a folder and was given none gets the run's."""
-    if any(a.partition("=")[0].endswith(".save_dir") for a in arguments):
-        return arguments
-    out: list[str] = []
-    for before, argument in itertools.pairwise(["", *arguments]):
-        out.append(argument)
-        flag, _, value = argument.partition("=")
-        name = argument if before == "--trainer.logger" else value
-        if "--trainer.logger" in (before, flag) and name.rpartition(".")[2] in _NEED_FOLDER:
-            out.append(f"--trainer.logger.save_dir={run_dir}")
-    return out
 
 
 def _class(group: str, name: str) -> str:

@@ -216,21 +216,25 @@ def _check_layout(
     head_dim: int | None,
 ) -> None:
     if not multipliers or min(multipliers) < 1:
-        raise ValueError(f"multipliers {list(multipliers)} must be one or more positive numbers")
+        raise ValueError(f"multipliers={list(multipliers)}: give one or more positive numbers")
     if blocks < 1:
-        raise ValueError(f"blocks {blocks} must be at least 1")
+        raise ValueError(f"blocks={blocks}: must be at least 1")
     dims = [width * m for m in multipliers]
     for dim in dims:
         if groups < 1 or dim < 1 or dim % groups:
-            raise ValueError(f"groups {groups} do not divide a level's {dim} channels")
+            raise ValueError(f"groups={groups}: does not divide a level's {dim} channels")
     if dims[0] < 4 or dims[0] % 2:
-        raise ValueError(f"the first level's {dims[0]} channels must be even and at least 4")
+        raise ValueError(
+            f"width={width}, multipliers={list(multipliers)}: the first level's {dims[0]} channels "
+            "must be even and at least 4"
+        )
     missing = [i for i in attention_levels if not 0 <= i < len(multipliers)]
     if missing:
         raise ValueError(
-            f"attention_levels {missing} do not exist: there are levels 0 to {len(multipliers) - 1}"
+            f"attention_levels={list(attention_levels)}: {missing} do not exist, there are levels "
+            f"0 to {len(multipliers) - 1}"
         )
     if head_dim is not None:
         for dim in sorted({dims[i] for i in (*attention_levels, -1)}):
             if head_dim < 1 or dim % head_dim:
-                raise ValueError(f"head_dim {head_dim} does not divide a level's {dim} channels")
+                raise ValueError(f"head_dim={head_dim}: does not divide a level's {dim} channels")

@@ -173,7 +173,10 @@ def read_tokenizer(folder: Path, size: int) -> Tensor:
     lower = settings.get("do_lower_case", True)
     if not isinstance(lower, bool):
         raise ValueError(f"{folder}: do_lower_case {lower!r:.80} is neither true nor false")
-    return Tokenizer(tokens, lower).get_extra_state()
+    try:
+        return Tokenizer(tokens, lower).get_extra_state()
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
 
 
 def _tokens_of_json(path: Path) -> list[str]:

@@ -98,7 +98,7 @@ class SentenceSimilarity(LightningModule):
         if scale <= 0:
             raise ValueError(f"scale={scale}: must be above 0")
         if matryoshka and head == "sbert":
-            raise ValueError("matryoshka has no effect with head=sbert: use cosent")
+            raise ValueError(f"matryoshka={matryoshka} has no effect with head=sbert: use cosent")
         self.tokenizer = Tokenizer()
         self.net = make_encoder(self.hparams)
         # Kept for distillation back into a generator; there is no loss of tokens here.

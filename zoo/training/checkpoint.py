@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.files import replacing
 from zoo.ranges import Whole, check_ranges
+from zoo.registry import nearest
 from zoo.training.csv import MetricsCSV
 from zoo.training.guard import TrainingDivergedError
 from zoo.training.loops import use_exact_loops
@@ -135,6 +136,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
 
     def after_validation(self, trainer: Trainer) -> None:
         """Keeps the best, and stops if that was asked for meanwhile."""
+        self._check_monitor(trainer)
         best = ["best.ckpt"] if self.monitor and self._is_best(trainer, self.monitor) else []
         asked = self._stop.agreed(trainer, now=True)
         if best or asked or _ends_here(trainer):
@@ -185,10 +187,20 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         trainer.strategy.barrier()
         self._saved_step = trainer.global_step
 
+    def _check_monitor(self, trainer: Trainer) -> None:
+        known = sorted(map(str, trainer.callback_metrics))
+        if self.monitor is None or self.monitor in known:
+            return
+        self.save_last(trainer)  # the run can go on with another
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        protocols: list[dict[str, str]] = [getattr(c, "protocol", dict)() for c in callbacks]
+        left_out = [p["left out of val"] for p in protocols if "left out of val" in p]
+        raise ValueError(
+            f"--checkpoint.monitor={self.monitor} is not logged: {nearest(self.monitor, known)} "
+            f"(logged: {', '.join(known)}{'; left out: ' if left_out else ''}{'; '.join(left_out)})"
+        )
+
     def _is_best(self, trainer: Trainer, monitor: str) -> bool:
-        if monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(map(str, trainer.callback_metrics)))
-            raise ValueError(f"checkpoint.monitor {monitor!r} is not logged; logged are {known}")
         value = float(trainer.callback_metrics[monitor])
         if not math.isfinite(value):
             rank_zero_info(f"{monitor} is {value} at step {trainer.global_step}: not the best")

@@ -1,11 +1,13 @@
 """What Lightning's LearningRateFinder and EarlyStopping leave undone or unsaid."""
 
+import math
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder
 from lightning.pytorch.utilities import rank_zero_info
 
+from zoo.training.checkpoint import Checkpoint
 from zoo.training.record import RunRecord
 
 
@@ -76,6 +78,27 @@ def fraction(schedule: Any, group: int) -> float:
 def _finder(trainer: Trainer) -> LearningRateFinder | None:
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return next((c for c in callbacks if isinstance(c, LearningRateFinder)), None)
+
+
+def never_seen(trainer: Trainer) -> list[str]:
+    """What was to be watched at validations, and in no validation of the run was there."""
+    watched = [
+        (f"EarlyStopping never looked at {c.monitor!r}", c.monitor)
+        for c in trainer.early_stopping_callbacks
+        if isinstance(c, EarlyStopping) and not math.isfinite(c.best_score)
+    ]
+    watched += [
+        (f"there is no best.ckpt by {c.monitor!r}", c.monitor)
+        for c in trainer.checkpoint_callbacks
+        if isinstance(c, Checkpoint) and c.monitor and c.best is None
+    ]
+    known = sorted(map(str, trainer.callback_metrics))
+    logged = f"logged: {', '.join(known) or 'nothing'}"
+    return [
+        f"{said}: no validation of this run had it ({logged})"
+        for said, name in watched
+        if name not in known
+    ]
 
 
 def why_stopped(trainer: Trainer) -> str | None:

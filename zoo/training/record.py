@@ -9,10 +9,10 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-import zoo
 from zoo.data.protocols import HasArrays, HasProtocol
 from zoo.files import replacing
 from zoo.training.checkpoint import UNSAVED
+from zoo.version import zoo_version
 
 # What a checkpoint brings back when no config names it; paths and devices are the command's own.
 KEPT = ("seed_everything", "model", "data", "ema", "quality")
@@ -77,7 +77,7 @@ class RunRecord(SaveConfigCallback):
             if key not in NOT_KEPT_TRAINER
         }
         checkpoint["zoo_config"] = config
-        checkpoint["zoo_version"] = zoo.__version__
+        checkpoint["zoo_version"] = zoo_version()
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and logger.version is not None:
                 checkpoint["wandb_run_id"] = str(logger.version)

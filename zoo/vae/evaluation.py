@@ -19,7 +19,7 @@ from zoo.vae.density.pareto import UNRELIABLE
 from zoo.vae.diagnostics import LatentArrays, LatentStatistics, knn_votes, show_arrays
 from zoo.vae.image_vae import EVALUATION_SEED, ImageVAE, Terms
 from zoo.vae.likelihoods import Bernoulli, Gaussian
-from zoo.vae.sphere.head import SphericalHead
+from zoo.vae.spherical_head import SphericalHead
 
 NEIGHBOURS = 5
 LABELLED = (100, 600, 1000)  # training images that the k-NN classifier knows (arXiv 1804.00891)

@@ -20,7 +20,7 @@ from zoo.vae.likelihoods import Bernoulli, LikelihoodName, Scale, make_likelihoo
 from zoo.vae.networks import Activation, Init, NetworkName, draw_the_mean, glorot, make_networks
 from zoo.vae.optimizer import multipliers as learning_rates
 from zoo.vae.posteriors import Posterior
-from zoo.vae.sphere.head import SphericalHead
+from zoo.vae.spherical_head import SphericalHead
 
 Binarization = Literal["none", "dynamic", "threshold"]
 
@@ -162,14 +162,14 @@ class ImageVAE(Module):
         if len(given["adam_betas"]) != 2:
             raise ValueError(f"adam_betas={given['adam_betas']}: give two numbers")
         if given["free_bits"] and not (given["objective"] == "elbo" and given["analytic_kl"]):
-            raise ValueError("free_bits needs the KL by dimension: objective elbo with analytic_kl")
+            raise ValueError("free_bits needs the KL by dimension: objective=elbo with analytic_kl")
         if given["likelihood"] != "bernoulli":
             for name, off in (("binarization", "none"), ("data_bias", False)):
                 if given[name] != off:
-                    raise ValueError(f"{name}={given[name]} is for likelihood bernoulli only")
+                    raise ValueError(f"{name}={given[name]} is for likelihood=bernoulli only")
         if given["dequantize"] and given["likelihood"] != "gaussian":
             raise ValueError(
-                "dequantize is for likelihood gaussian, whose density is of real numbers"
+                "dequantize=true: for likelihood=gaussian, whose density is of real numbers"
             )
 
     def build(self, head: GaussianHead | SphericalHead) -> None:

@@ -143,7 +143,7 @@ class WGAN(LightningModule):
         if not (lr_generator > 0 and lr_critic > 0):
             raise ValueError(f"lr_generator={lr_generator}, lr_critic={lr_critic}: need > 0")
         if dequantize and network == "mlp":
-            raise ValueError("dequantize is for images: network=mlp takes points")
+            raise ValueError("dequantize=true is for images: network=mlp takes points")
         if optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer={optimizer!r}: choose adam or rmsprop")
         self.objective = make_objective(

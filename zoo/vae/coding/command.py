@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from zoo.data.images.arrays import read_images
 from zoo.data.protocols import Split
-from zoo.files import replacing
+from zoo.files import replacing, replacing_folder
 from zoo.loading import find_checkpoint, load, read_checkpoint
 from zoo.ranges import Count, Range
 from zoo.sources import open_source
@@ -82,12 +82,17 @@ def decompress(ckpt: str, file: str, *, out: str = "images") -> None:
     Args:
         ckpt: The model that compressed them: a .ckpt file, a run directory or an exported folder.
         file: The file.
-        out: An .npy to write, uint8 (N, C, H, W), or a folder for PNGs, numbered in their order.
+        out: An .npy to write, uint8 (N, C, H, W), or a new or empty folder for PNGs, numbered in
+            their order.
     """
     path, target = Path(file), Path(out)
     as_array = target.suffix.lower() == ".npy"
     if not as_array and target.suffix and not target.is_dir():
         raise ValueError(f"--out {out}: give an .npy or a folder")
+    if not as_array and target.exists() and not target.is_dir():
+        raise ValueError(f"--out {out} is a file: give an .npy or a folder")
+    if not as_array and target.is_dir() and any(target.iterdir()):
+        raise ValueError(f"--out {out} is not empty: give another folder, or empty it")
     if Path(ckpt).suffix.lower() == ".zbb":
         raise ValueError(
             f"{ckpt} stands where CKPT does: zoo decompress CKPT FILE, as zoo compress"
@@ -99,10 +104,10 @@ def decompress(ckpt: str, file: str, *, out: str = "images") -> None:
         with replacing(target) as temporary, temporary.open("wb") as opened:
             np.save(opened, images)
     else:
-        target.mkdir(parents=True, exist_ok=True)
         width = len(str(len(images) - 1))
-        for i, image in enumerate(images):
-            _picture(image).save(target / f"{i:0{width}d}.png")
+        with replacing_folder(target) as folder:
+            for i, image in enumerate(images):
+                _picture(image).save(folder / f"{i:0{width}d}.png")
     print(f"{len(images)} images in {target}")
 
 

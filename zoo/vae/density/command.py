@@ -2,7 +2,6 @@
 
 import csv
 import math
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from zoo.data.protocols import Split
+from zoo.files import replacing
 from zoo.loading import device_of, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, Positive, Seed, Whole
@@ -59,7 +59,7 @@ def density(
         ais: Check the method on so many images that the model makes: annealed importance sampling
             brackets their log p(x). Some minutes.
         temperatures: Temperatures of that check: the more, the closer are its bounds.
-        out: The CSV to write.
+        out: The CSV to write, whole or, if the command is stopped, of what is done.
         limit: Only the first so many data.
         batch_size: Data at a time.
         chunk: Samples of a datum at a time: memory is in proportion to it.
@@ -77,11 +77,10 @@ def density(
         check_memory(f"--ais={ais}", 16.0 * ais * CHAINS * model.dimensions)
         simulate(model, torch.zeros(1, dtype=torch.int64, device=target), seed)  # or refuse at once
     source = open_source(model, ckpt, data, root, split)
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    stopped: KeyboardInterrupt | None = None
     summary = Summary(repeats, bits_scale(model))
     count = len(source.dataset) if limit is None else min(limit, len(source.dataset))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out) as path, path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         extra = (["repeat"] if repeats > 1 else []) + (["file"] if source.names else [])
         table.writerow(["index", *COLUMNS, "bits_per_dim", *extra])
@@ -103,14 +102,18 @@ def density(
                         tail: list[Any] = [repeat] if repeats > 1 else []
                         tail += [source.names[int(row[0])]] if source.names else []
                         table.writerow([row[0], *(f"{v:.10g}" for v in row[1:]), *tail])
-                    file.flush()
                     bar.update(len(index))
                 summary.add(estimates)
+        except KeyboardInterrupt as interrupt:
+            if not summary.count:
+                raise
+            stopped = interrupt  # what is done stays
         finally:
             bar.close()
-            if summary.count:
-                print(summary.text(source.title, samples, widen, seed))
-                print(f"written to {path}")
+    print(summary.text(source.title, samples, widen, seed))
+    print(f"written to {out}")
+    if stopped:
+        raise stopped
     if ais:
         from zoo.vae.density.sandwich import check
 

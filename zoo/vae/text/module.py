@@ -14,7 +14,7 @@ from zoo.training.optim import may_fuse
 from zoo.training.plateau import Plateau
 from zoo.vae.annealing import BetaSchedule, free_bits
 from zoo.vae.batch_norm import BatchNormMode, GaussianHead
-from zoo.vae.sphere.head import Concentration, SphericalHead
+from zoo.vae.spherical_head import Concentration, SphericalHead
 from zoo.vae.text.evaluation import Evaluation, Report
 from zoo.vae.text.generation import Generation
 from zoo.vae.text.networks import TextDecoder, TextEncoder, init_uniform

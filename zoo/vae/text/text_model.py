@@ -12,7 +12,7 @@ from zoo.training.module import Module
 from zoo.vae.batch_norm import GaussianHead
 from zoo.vae.density.importance import DensityEstimate, estimate_log_density
 from zoo.vae.posteriors import Posterior, Space
-from zoo.vae.sphere.head import SphericalHead
+from zoo.vae.spherical_head import SphericalHead
 from zoo.vae.text.networks import TextDecoder, TextEncoder, shift
 
 

@@ -1,0 +1,138 @@
+"""Core hours of every recipe: CPU time of its steps times their number, for `zoo list`.
+
+python benchmarks/hours.py --data DATA [PATTERN]
+
+DATA holds MNIST/, FashionMNIST/, ptb/ and zh_sts/; other data sets are stood in for by noise of the
+same shape. Each recipe is started by the command, on one thread, and stopped after a few steps;
+CPU time hardly hangs on what else a machine does. Writes configs/hours.yaml.
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from zoo.recipes import config_root, list_configs, resolve_config
+
+STEPS, SECONDS = 12, 20.0  # measured after the first step, whichever ends first
+
+
+def stand_in(name: str, data: Path, folder: Path) -> list[str]:
+    """Flags that bring a recipe's data, or noise of the same shape."""
+    config: dict = {}
+    for file in resolve_config(name)[0]:
+        config.update(yaml.safe_load(file.read_text()).get("data") or {})
+    kind, given = config["class_path"].rpartition(".")[2], config.get("init_args", {})
+    root = str(given.get("root", ""))
+    if kind in ("MNIST", "FashionMNIST"):
+        return ["--data.root", str(data)]
+    if kind in ("CIFAR10", "STL10", "ImageFolder"):
+        size = {"CIFAR10": 32, "STL10": 48}.get(kind) or given["size"]
+        made = folder / f"{size}"
+        if not made.is_dir():
+            made.mkdir()
+            draw = np.random.default_rng(0)
+            for i in range(400):
+                pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(made / f"{i}.png")
+        batch = ["--data.batch_size", str(given.get("batch_size", 128))]
+        return ["--data", "ImageFolder", "--data.root", str(made), "--data.size", str(size), *batch]
+    if root.endswith("enwik8"):
+        file = folder / "enwik8"
+        file.write_bytes(np.random.default_rng(0).integers(32, 127, 10**8, np.uint8).tobytes())
+        return ["--data.root", str(file)]
+    if root.startswith("data/"):
+        return ["--data.root", str(data / root.removeprefix("data/"))]
+    return []
+
+
+def measure(name: str, data: Path) -> dict[str, float]:
+    """Core hours and seconds a step of one recipe, in a process of its own."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writer)
+        with os.fdopen(reader) as file:
+            text = file.read()
+        os.waitpid(child, 0)
+        return json.loads(text or "{}")
+    code = 1
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            os.chdir(place)
+            log = os.open("log", os.O_WRONLY | os.O_CREAT)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            found = _measure(name, stand_in(name, data, Path(place)))
+            os.write(writer, json.dumps(found or {"log": Path("log").read_text()[-600:]}).encode())
+            code = 0
+    finally:
+        os._exit(code)
+
+
+def _measure(name: str, flags: list[str]) -> dict[str, float]:
+    from zoo.cli import main
+    from zoo.training import pace
+
+    marks: list[tuple[float, int]] = []
+    found: dict[str, float] = {}
+
+    def on_train_batch_end(self, trainer, *_):
+        if not marks or trainer.global_step > marks[-1][1]:
+            marks.append((time.process_time(), trainer.global_step))
+        spent = marks[-1][0] - marks[0][0]
+        if len(marks) > 1 and (len(marks) > STEPS or spent > SECONDS):
+            each = spent / (marks[-1][1] - marks[0][1])
+            steps = pace._steps(trainer)
+            found.update(hours=each * steps / 3600, seconds=each, steps=steps)
+            trainer.should_stop = True
+            trainer.limit_val_batches = 0
+
+    pace.Pace.on_train_batch_end = on_train_batch_end  # type: ignore[method-assign]
+    init = any(
+        "init:" in f.read_text() and "runs/" in f.read_text() for f in resolve_config(name)[0]
+    )
+    main(
+        [
+            *("fit", "-c", name, "--trainer.accelerator", "cpu", "--trainer.val_check_interval"),
+            *("1000000", "--trainer.check_val_every_n_epoch", "null", "--quality.samples", "0"),
+            *("--trainer.limit_val_batches", "0", "--checkpoint.every_n_train_steps", "0"),
+            *("--checkpoint.monitor", "null"),
+            *(("--model.init", "null") if init else ()),
+            *flags,
+        ]
+    )
+    return found
+
+
+def main_() -> None:
+    """Measures the recipes that match, and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pattern", nargs="?", default="*")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    import zoo.cli.trainer  # noqa: F401  # so that a forked child begins at once
+
+    path = config_root() / "hours.json"
+    table = json.loads(path.read_text()) if path.is_file() else {}
+    names = [n for n in list_configs() if not n.startswith("overlays/")]
+    for name in fnmatch.filter(names, arguments.pattern):
+        found = measure(name, arguments.data.resolve())
+        print(name, found, flush=True)
+        if "hours" in found:
+            table[name] = float(f"{found['hours']:.2g}")
+            path.write_text(json.dumps(dict(sorted(table.items())), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main_())
