@@ -145,7 +145,8 @@ class ImageVAE(Module):
         self.objective, self.samples, self.free_bits = objective, int(samples), free_bits
         self.closed_form = objective == "elbo" and analytic_kl
         self.beta = BetaSchedule(beta, beta_start, warmup_steps, cycle_steps, cycles)
-        self.adam: dict[str, Any] = {"lr": lr, "betas": tuple(adam_betas), "eps": adam_eps}
+        # `lr` by its name, which Lightning's LearningRateFinder looks for and changes.
+        self.lr, self.adam_betas, self.adam_eps = lr, tuple(adam_betas), adam_eps
         self.rate = learning_rates(lr_schedule, lr_stages)
         self.data_bias, self.compiles, self.compiled = data_bias, compile, False
         self.log_density_samples, self.widen = log_density_samples, widen
@@ -294,7 +295,13 @@ class ImageVAE(Module):
 
     def configure_optimizers(self) -> Any:
         """Adam over all parameters, with the schedule by step."""
-        optimizer = torch.optim.Adam(self.parameters(), **self.adam, fused=may_fuse(self))
+        optimizer = torch.optim.Adam(
+            self.parameters(),
+            lr=self.lr,
+            betas=self.adam_betas,  # type: ignore[arg-type]
+            eps=self.adam_eps,
+            fused=may_fuse(self),
+        )
         if self.rate is None:
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
