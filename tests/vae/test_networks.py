@@ -5,6 +5,7 @@ from torch import nn
 from zoo.vae.networks import (
     ConvDecoder,
     MLPDecoder,
+    Pyramid,
     Residual,
     draw_the_mean,
     glorot,
@@ -67,7 +68,7 @@ def test_bias_draws_the_mean_image():
     nn.init.zeros_(decoder.out.weight)
     draw_the_mean(decoder, mean)
     torch.testing.assert_close(decoder(torch.randn(1, 3)).sigmoid()[0], mean.clamp(0.001, 0.999))
-    conv = ConvDecoder(3, (1, 4, 4), 4, [1, 2], 1, 8, "relu")
+    conv = ConvDecoder(3, (1, 4, 4), Pyramid(4, [1, 2], 1, 8, "relu"))
     nn.init.zeros_(conv.out.weight)
     draw_the_mean(conv, mean)
     torch.testing.assert_close(conv(torch.randn(1, 3)).sigmoid()[0], mean.mean().expand(1, 4, 4))

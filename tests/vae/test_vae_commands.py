@@ -165,7 +165,7 @@ def test_density_mistakes(grey, mistake):
     assert "widen=-1" in mistake(*own, "--data", "Digits", "--widen", -1)
     gaussian = make("gaussian", likelihood="gaussian")
     assert "--ais simulates" in mistake("density", gaussian, "--data", "Digits", "--ais", 2)
-    assert "set --root" in mistake(*own, "--data", "MNIST", "--root", "nowhere")
+    assert "set --root" in mistake(*own, "--data", "ImageFolder", "--root", "nowhere")
     np.save("small.npy", np.zeros((2, 4, 4), np.uint8))
     assert "N x 1x8x8" in mistake(*own, "--data", "small.npy")
     np.save("float.npy", np.zeros((2, 8, 8)))
@@ -261,7 +261,9 @@ def test_compression_mistakes(grey, binary, mistake, zoo_cli, tmp_path):
     assert "damaged or cut off" in mistake("decompress", grey, "short.zbb")
     assert "was not written by zoo compress" in mistake("decompress", grey, "odd.npy")
     assert "zoo decompress CKPT FILE" in mistake("decompress", "images.zbb", grey)
-    assert "--chains=0: must be 1 or more" in mistake("compress", grey, "good.npy", "--chains", 0)
+    assert "--chains=0: must be from 1 to 65535" in mistake(
+        "compress", grey, "good.npy", "--chains", 0
+    )
     turned = Image.new("L", (8, 8))
     exif = Image.Exif()
     exif[0x0112] = 6

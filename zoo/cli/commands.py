@@ -24,6 +24,7 @@ from zoo.loading import (
 from zoo.memory import check_memory
 from zoo.ranges import Count, Finite, Seed, Share, Temperature, Whole
 from zoo.registry import MODELS, nearest
+from zoo.sources import open_source
 from zoo.training.grid import make_grid_png, picture_of_points
 
 
@@ -84,8 +85,6 @@ def sample(
     if not writes and file.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file, not {out!r}")
     if kind not in (None, "prior"):
-        from zoo.vae.sources import open_source
-
         pictures = getattr(model, "pictures", None)
         if pictures is None:
             raise ValueError(f"{type(model).__name__} has no --kind {kind}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.ranges import Count, NonNegative, Whole, check_ranges
 from zoo.training.distributed import gather_with_grad
 
 
@@ -14,6 +15,10 @@ class BetaSchedule:
 
     It rises linearly from `start` to `beta` within `warmup_steps`. With `cycle_steps` it starts
     again that often (arXiv 1903.10145), `cycles` times in all, and stays at `beta` then.
+
+    >>> beta = BetaSchedule(warmup_steps=4)
+    >>> [beta(step) for step in (0, 1, 4, 9)]
+    [0.0, 0.25, 1.0, 1.0]
 
     Args:
         beta: Last weight; 1 is the bound itself, more or less is arXiv 1804.03599.
@@ -26,20 +31,14 @@ class BetaSchedule:
         ValueError: A value is out of range, or a rise is longer than its cycle.
     """
 
-    beta: float = 1.0
-    start: float = 0.0
-    warmup_steps: int = 0
-    cycle_steps: int = 0
-    cycles: int = 4
+    beta: NonNegative = 1.0
+    start: NonNegative = 0.0
+    warmup_steps: Whole = 0
+    cycle_steps: Whole = 0
+    cycles: Count = 4
 
     def __post_init__(self) -> None:
-        if self.beta < 0 or self.start < 0:
-            raise ValueError(f"beta={self.beta}, beta_start={self.start}: need 0 or more")
-        if self.warmup_steps < 0 or self.cycle_steps < 0 or self.cycles < 1:
-            raise ValueError(
-                f"warmup_steps={self.warmup_steps}, cycle_steps={self.cycle_steps}, "
-                f"cycles={self.cycles}: need steps >= 0 and at least one cycle"
-            )
+        check_ranges(type(self), vars(self))
         if self.cycle_steps and self.warmup_steps > self.cycle_steps:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} is longer than cycle_steps={self.cycle_steps}"

@@ -7,6 +7,11 @@ from torch import Tensor
 class PixelFrequencies:
     """Each pixel by the training images' frequencies of its levels, with counts from 1.
 
+    >>> images = torch.tensor([0, 0, 255], dtype=torch.uint8).view(3, 1, 1, 1)
+    >>> frequencies = PixelFrequencies.of(images, levels=2)
+    >>> frequencies.log_prob(torch.full((1, 1, 1, 1), -1.0)).exp()  # (2 + 1) / (3 + 2)
+    tensor([0.6000], dtype=torch.float64)
+
     Args:
         log_p: Logarithms of the levels' frequencies, (levels, D).
     """

@@ -23,6 +23,9 @@ class BatchStatistics(nn.Module):
     statistics of a part of the batch the bound would hold for that part only. In eval mode the
     running statistics are used, and the bound holds as far as they are the data's.
 
+    >>> BatchStatistics(1)(torch.tensor([[1.0], [3.0]])).round().tolist()
+    [[-1.0], [1.0]]
+
     Args:
         features: Numbers d that are normalised.
         eps: Added to the variance.
@@ -47,8 +50,8 @@ class BatchStatistics(nn.Module):
         x = full_precision(x)
         if not self.training:
             return (x - self.running_mean) * (self.running_var + self.eps).rsqrt()
-        own = torch.stack([x.mean(0), x.var(0, correction=0)])[None]
-        means, variances = gather_with_grad(own).unbind(1)  # (processes, d) each
+        moments = torch.stack([x.mean(0), x.var(0, correction=0)])[None]
+        means, variances = gather_with_grad(moments).unbind(1)  # (processes, d) each
         mean = means.mean(0)
         var = (variances + (means - mean).square()).mean(0)
         count = len(means) * len(x)
@@ -63,6 +66,10 @@ class BatchStatistics(nn.Module):
 class GaussianHead(nn.Module):
     """Linear maps of features to a Gaussian posterior, with batch normalisation if asked.
 
+    >>> head = GaussianHead(8, 4, batch_norm="paper", gamma=0.5)
+    >>> round(head.kl_bound(), 3)  # d gamma^2 / 2
+    0.5
+
     Args:
         features: Numbers that come in.
         latent_dim: Dimensions of z.
@@ -71,7 +78,7 @@ class GaussianHead(nn.Module):
             (arXiv 2004.12585); su: of means and standard deviations, with scales whose squares add
             up to 1 (kexue.fm/archives/7381).
         gamma: Scale g of paper: the KL is at least d g^2 / 2.
-        tau: Of su, in (0, 1): the KL is at least d tau / 2.
+        tau: Constant tau of su, in (0, 1): the KL is at least d tau / 2.
         eps: Added to the batch's variance.
 
     Raises:

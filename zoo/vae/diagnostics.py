@@ -23,15 +23,15 @@ def mutual_information(posterior: Posterior, z: Tensor) -> Tensor:
     is at most log B, so a number without its batch size says nothing.
 
     Args:
-        posterior: Of B items.
+        posterior: The posteriors of B items.
         z: A draw from each, (B, d).
 
     Returns:
         float64, (B,), in nats.
     """
-    own = posterior.log_prob(z[None]).double()[0]
+    own_density = posterior.log_prob(z[None]).double()[0]
     mixture = posterior.log_prob(z[:, None]).double().logsumexp(1) - math.log(len(z))
-    return own - mixture
+    return own_density - mixture
 
 
 def covariance(count: Tensor, total: Tensor, outer: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def active_units(covariance: Tensor, space: Space) -> Tensor:
     The axes of a sphere mean nothing, so there the eigenvalues of the covariance are counted.
 
     Args:
-        covariance: Of E[z|x] over the data, (d, d).
+        covariance: The covariance of E[z|x] over the data, (d, d).
         space: Where z lives.
     """
     variances = covariance.diagonal()

@@ -19,7 +19,7 @@ from zoo.vae.density.pareto import UNRELIABLE
 from zoo.vae.diagnostics import LatentArrays, LatentStatistics, knn_votes, show_arrays
 from zoo.vae.image_vae import EVALUATION_SEED, ImageVAE, Terms
 from zoo.vae.likelihoods import Bernoulli, Gaussian
-from zoo.vae.sphere.head import SphericalHead
+from zoo.vae.spherical_head import SphericalHead
 
 NEIGHBOURS = 5
 LABELLED = (100, 600, 1000)  # training images that the k-NN classifier knows (arXiv 1804.00891)
@@ -47,7 +47,13 @@ class Report:
 
 
 class Evaluation(ImageVAE):
-    """How good a model of images is: bound and log p(x), its latent code, and embeddings."""
+    """How good a model of images is: bound and log p(x), its latent code, and embeddings.
+
+    >>> import zoo
+    >>> model = zoo.VAE(image_size=8, latent_dim=2, hidden=[16])
+    >>> model.log_density(model.sample(3), samples=50).log_density.shape
+    torch.Size([3])
+    """
 
     def build(self, head: GaussianHead | SphericalHead) -> None:
         """The second half of the constructor; see `ImageVAE.build`."""
@@ -196,7 +202,7 @@ class Evaluation(ImageVAE):
             samples: Weights a datum; the model's `log_density_samples` if not given.
             index: Numbers of the images, int64 (B,), that their noise is a function of; 0, 1, ...
                 if not given.
-            seed: Of the weights' noise.
+            seed: Seed of the weights' noise.
             widen: Factor on the proposal's standard deviation; the model's if not given.
             chunk: Samples of a datum at a time; memory is in proportion.
             prepared: The images went through `prepare` already.

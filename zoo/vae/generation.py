@@ -19,7 +19,13 @@ _CHUNK = 512  # codes decoded at a time
 
 
 class Generation(ImageVAE):
-    """Images out of a model: means of p(x|z), in [-1, 1]."""
+    """Images out of a model: means of p(x|z), in [-1, 1].
+
+    >>> import zoo
+    >>> model = zoo.VAE(image_size=8, latent_dim=2, hidden=[16])
+    >>> model.interpolate(model.sample(1), model.sample(1, seed=1), steps=5).shape
+    torch.Size([1, 5, 1, 8, 8])
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstructions in [-1, 1] of images (B, C, H, W), by the centres of their posteriors."""
@@ -53,7 +59,7 @@ class Generation(ImageVAE):
 
         Args:
             n: How many.
-            seed: Of the noise.
+            seed: Seed of the noise.
             first: Number of the first sample.
             index: Numbers of the samples, int64 (n,), if they are not first, first + 1, ...
             pixels: mean of p(x|z), which is what papers show, or a draw from it.
@@ -176,7 +182,7 @@ class Generation(ImageVAE):
                 manifold: all of a small latent space.
             n: Images in all, or for reconstructions and interpolation of the data.
             steps: Images on a path, or the manifold's side.
-            seed: Of the prior's codes.
+            seed: Seed of the prior's codes.
             images: Images in [-1, 1] to start from, (N, C, H, W); codes from the prior if not
                 given.
 

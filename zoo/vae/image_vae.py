@@ -20,7 +20,7 @@ from zoo.vae.likelihoods import Bernoulli, LikelihoodName, Scale, make_likelihoo
 from zoo.vae.networks import Activation, Init, NetworkName, draw_the_mean, glorot, make_networks
 from zoo.vae.optimizer import multipliers as learning_rates
 from zoo.vae.posteriors import Posterior
-from zoo.vae.sphere.head import SphericalHead
+from zoo.vae.spherical_head import SphericalHead
 
 Binarization = Literal["none", "dynamic", "threshold"]
 
@@ -145,29 +145,30 @@ class ImageVAE(Module):
         self.objective, self.samples, self.free_bits = objective, int(samples), free_bits
         self.closed_form = objective == "elbo" and analytic_kl
         self.beta = BetaSchedule(beta, beta_start, warmup_steps, cycle_steps, cycles)
-        self.adam: dict[str, Any] = {"lr": lr, "betas": tuple(adam_betas), "eps": adam_eps}
+        # `lr` by its name, which Lightning's LearningRateFinder looks for and changes.
+        self.lr, self.adam_betas, self.adam_eps = lr, tuple(adam_betas), adam_eps
         self.rate = learning_rates(lr_schedule, lr_stages)
         self.data_bias, self.compiles, self.compiled = data_bias, compile, False
         self.log_density_samples, self.widen = log_density_samples, widen
 
     def _check(self) -> None:
         """Raises ValueError where values contradict each other."""
-        own = self.hparams
-        if not own["hidden"]:
+        given = self.hparams
+        if not given["hidden"]:
             raise ValueError("hidden=[]: give the units of at least one layer")
         choices = {"objective": Objective, "binarization": Binarization, "init": Init}
         for name, known in choices.items():
-            if own[name] not in get_args(known):
-                raise ValueError(f"{name}={own[name]!r}: choose {', '.join(get_args(known))}")
-        if len(own["adam_betas"]) != 2:
-            raise ValueError(f"adam_betas={own['adam_betas']}: give two numbers")
-        if own["free_bits"] and not (own["objective"] == "elbo" and own["analytic_kl"]):
+            if given[name] not in get_args(known):
+                raise ValueError(f"{name}={given[name]!r}: choose {', '.join(get_args(known))}")
+        if len(given["adam_betas"]) != 2:
+            raise ValueError(f"adam_betas={given['adam_betas']}: give two numbers")
+        if given["free_bits"] and not (given["objective"] == "elbo" and given["analytic_kl"]):
             raise ValueError("free_bits needs the KL by dimension: objective=elbo with analytic_kl")
-        if own["likelihood"] != "bernoulli":
+        if given["likelihood"] != "bernoulli":
             for name, off in (("binarization", "none"), ("data_bias", False)):
-                if own[name] != off:
-                    raise ValueError(f"{name}={own[name]} is for likelihood=bernoulli only")
-        if own["dequantize"] and own["likelihood"] != "gaussian":
+                if given[name] != off:
+                    raise ValueError(f"{name}={given[name]} is for likelihood=bernoulli only")
+        if given["dequantize"] and given["likelihood"] != "gaussian":
             raise ValueError(
                 "dequantize=true: for likelihood=gaussian, whose density is of real numbers"
             )
@@ -178,20 +179,20 @@ class ImageVAE(Module):
         Args:
             head: Makes posteriors of `features` numbers.
         """
-        own = self.hparams
+        given = self.hparams
         self.head, self.latent_dim, self.noise_dim = head, sum(head.blocks), head.noise_dim
         self.likelihood = make_likelihood(
-            own["likelihood"], self.shape[0], own["scale"], self.levels
+            given["likelihood"], self.shape[0], given["scale"], self.levels
         )
         sizes = ("hidden", "activation", "width", "multipliers", "blocks")
         self.encoder, self.decoder = make_networks(
-            own["network"],
+            given["network"],
             self.shape,
             self.likelihood.output_channels,
             self.latent_dim,
-            **{name: own[name] for name in sizes},
+            **{name: given[name] for name in sizes},
         )
-        if own["init"] == "glorot":
+        if given["init"] == "glorot":
             glorot(self)
 
     # The model
@@ -216,7 +217,7 @@ class ImageVAE(Module):
         """Images as the likelihood has them: binarised, dequantised, or as they are.
 
         Args:
-            x: In [-1, 1], (B, C, H, W).
+            x: Images in [-1, 1], (B, C, H, W).
             index: Numbers of the images, int64 (B,): their noise is then a function of them, the
                 same in every epoch and run. Drawn from the global stream if not given.
         """
@@ -294,7 +295,13 @@ class ImageVAE(Module):
 
     def configure_optimizers(self) -> Any:
         """Adam over all parameters, with the schedule by step."""
-        optimizer = torch.optim.Adam(self.parameters(), **self.adam, fused=may_fuse(self))
+        optimizer = torch.optim.Adam(
+            self.parameters(),
+            lr=self.lr,
+            betas=self.adam_betas,  # type: ignore[arg-type]
+            eps=self.adam_eps,
+            fused=may_fuse(self),
+        )
         if self.rate is None:
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
@@ -325,10 +332,10 @@ class ImageVAE(Module):
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self.shape:
-            theirs, own = ("x".join(map(str, s)) for s in (shape, self.shape))
+            theirs, ours = ("x".join(map(str, s)) for s in (shape, self.shape))
             raise ValueError(
-                f"images of {theirs} (CxHxW) for a model of {own}: set --model.channels={shape[0]} "
-                f"--model.image_size={list(shape[1:])}"
+                f"images of {theirs} (CxHxW) for a model of {ours}: set "
+                f"--model.channels={shape[0]} --model.image_size={list(shape[1:])}"
             )
 
     def _images(self, batch: Sequence[Tensor]) -> Tensor:

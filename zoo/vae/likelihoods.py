@@ -30,6 +30,10 @@ class Bernoulli(nn.Module):
     Values between are taken linearly, as Keras' binary cross-entropy does: useful, and the post's
     choice (kexue.fm/archives/8404), but then not the logarithm of a probability.
 
+    >>> likelihood, logits = Bernoulli(1), torch.zeros(2, 1, 3, 3)
+    >>> likelihood.log_prob(torch.ones(2, 1, 3, 3), logits)  # -9 log 2
+    tensor([-6.2383, -6.2383])
+
     Args:
         channels: Channels of an image.
     """
@@ -93,6 +97,10 @@ class Gaussian(_Located):
     """Normal pixels (arXiv 1312.6114, appendix C.2); one learned scale is arXiv 2006.13202.
 
     A density of real numbers: of grey levels it is one only if they are dequantised.
+
+    >>> likelihood, x = Gaussian(1, scale=1.0), torch.zeros(2, 1, 3, 3)
+    >>> likelihood.log_prob(x, x)  # -9 log(2 pi) / 2
+    tensor([-8.2704, -8.2704])
     """
 
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
@@ -113,6 +121,11 @@ class DiscretizedLogistic(_Located):
     """Grey levels by a logistic law cut into their intervals (arXiv 1606.04934, appendix A).
 
     The lowest level has all that is below it, the highest all that is above.
+
+    >>> likelihood = DiscretizedLogistic(1, scale=1.0, levels=2)
+    >>> x = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
+    >>> likelihood.log_prob(x, torch.zeros(2, 1, 1, 1)).exp()  # two levels, and a mean between them
+    tensor([0.5000, 0.5000])
 
     Args:
         channels: Channels of an image.

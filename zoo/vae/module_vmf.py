@@ -5,7 +5,7 @@ from typing import Any
 from zoo.ranges import AtLeastTwo, Positive
 from zoo.vae.evaluation import Evaluation
 from zoo.vae.generation import Generation
-from zoo.vae.sphere.head import Concentration, SphericalHead
+from zoo.vae.spherical_head import Concentration, SphericalHead
 
 
 class VMFVAE(Evaluation, Generation):

@@ -6,6 +6,7 @@ An encoder makes features (B, features) of images (B, C, H, W); a decoder makes 
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -45,6 +46,9 @@ def perceptron(widths: list[int], activation: str) -> nn.Sequential:
 class MLPEncoder(nn.Module):
     """Layers of `hidden` units over the pixels.
 
+    >>> MLPEncoder((1, 4, 4), [8, 6], "relu")(torch.zeros(2, 1, 4, 4)).shape
+    torch.Size([2, 6])
+
     Args:
         shape: (C, H, W) of an image.
         hidden: Units of each layer.
@@ -64,6 +68,9 @@ class MLPEncoder(nn.Module):
 
 class MLPDecoder(nn.Module):
     """The encoder's layers in reverse, and a linear layer to the output.
+
+    >>> MLPDecoder(3, (1, 4, 4), [8, 6], "relu")(torch.zeros(2, 3)).shape
+    torch.Size([2, 1, 4, 4])
 
     Args:
         latent_dim: Numbers of a code.
@@ -89,8 +96,11 @@ class MLPDecoder(nn.Module):
 class Residual(nn.Module):
     """x + conv(act(conv(act(x)))), 3x3 both, the second from zero.
 
+    >>> Residual(4, "relu")(torch.zeros(2, 4, 5, 5)).shape
+    torch.Size([2, 4, 5, 5])
+
     Args:
-        channels: In and out.
+        channels: Channels in and out.
         activation: relu, tanh, gelu or silu.
     """
 
@@ -107,53 +117,80 @@ class Residual(nn.Module):
         return x + change
 
 
-def _coarse(shape: tuple[int, int, int], halvings: int) -> tuple[int, int]:
-    _, height, width = shape
-    if height % 2**halvings or width % 2**halvings:
-        raise ValueError(
-            f"images of {height}x{width} cannot be halved {halvings} times: give "
-            "--model.multipliers fewer entries, or sides that are multiples of "
-            f"{2**halvings}"
-        )
-    return height >> halvings, width >> halvings
+@dataclass(frozen=True)
+class Pyramid:
+    """The resolutions of a convolutional network, each half the sides of the one before.
+
+    >>> Pyramid(4, [1, 2], blocks=1, features=8, activation="relu").coarsest((1, 8, 8))
+    (8, 4, 4)
+
+    Args:
+        width: Channels at multiplier 1.
+        multipliers: Channels of each resolution in units of width.
+        blocks: Residual blocks a resolution.
+        features: Numbers between the coarsest resolution and the code.
+        activation: relu, tanh, gelu or silu.
+    """
+
+    width: int
+    multipliers: list[int]
+    blocks: int
+    features: int
+    activation: str
+
+    def coarsest(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) of the coarsest resolution of images of a shape.
+
+        Raises:
+            ValueError: There is no resolution, or the sides cannot be halved so often.
+        """
+        if not self.multipliers or self.blocks < 0 or self.width < 1:
+            raise ValueError(
+                f"width={self.width}, multipliers={self.multipliers}, blocks={self.blocks}: need a "
+                "positive width, at least one multiplier, and 0 or more blocks"
+            )
+        _, height, width = shape
+        halvings = len(self.multipliers) - 1
+        if height % 2**halvings or width % 2**halvings:
+            raise ValueError(
+                f"images of {height}x{width} cannot be halved {halvings} times: give "
+                f"--model.multipliers fewer entries, or sides that are multiples of {2**halvings}"
+            )
+        return self.width * self.multipliers[-1], height >> halvings, width >> halvings
+
+    def layers(self, between: type[nn.Conv2d] | type[nn.ConvTranspose2d]) -> list[nn.Module]:
+        """Blocks at each resolution, from fine to coarse, or with transposed layers back."""
+        widths = [self.width * m for m in self.multipliers]
+        if between is nn.ConvTranspose2d:
+            widths.reverse()
+        layers: list[nn.Module] = []
+        for i, channels in enumerate(widths):
+            if i:
+                layers.append(between(widths[i - 1], channels, 4, stride=2, padding=1))
+            layers += [Residual(channels, self.activation) for _ in range(self.blocks)]
+        return [*layers, activation_layer(self.activation)]
 
 
 class ConvEncoder(nn.Module):
     """Residual blocks at each resolution, halved between, and a linear layer to the features.
 
+    >>> pyramid = Pyramid(4, [1, 2], blocks=1, features=8, activation="relu")
+    >>> ConvEncoder((1, 8, 8), pyramid)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 8])
+
     Args:
         shape: (C, H, W) of an image.
-        width: Channels at multiplier 1.
-        multipliers: Channels of each resolution in units of width; it is halved between two.
-        blocks: Residual blocks a resolution.
-        features: Numbers that come out.
-        activation: relu, tanh, gelu or silu.
-
-    Raises:
-        ValueError: The sides cannot be halved so often.
+        pyramid: The resolutions.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        width: int,
-        multipliers: list[int],
-        blocks: int,
-        features: int,
-        activation: str,
-    ) -> None:
+    def __init__(self, shape: tuple[int, int, int], pyramid: Pyramid) -> None:
         super().__init__()
-        height, side = _coarse(shape, len(multipliers) - 1)
-        widths = [width * m for m in multipliers]
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], widths[0], 3, padding=1)]
-        for i, channels in enumerate(widths):
-            if i:
-                layers.append(nn.Conv2d(widths[i - 1], channels, 4, stride=2, padding=1))
-            layers += [Residual(channels, activation) for _ in range(blocks)]
-        self.layers = nn.Sequential(*layers, activation_layer(activation))
-        self.out = nn.Linear(widths[-1] * height * side, features)
-        self.act = activation_layer(activation)
-        self.features = features
+        coarsest = pyramid.coarsest(shape)
+        first = nn.Conv2d(shape[0], pyramid.width * pyramid.multipliers[0], 3, padding=1)
+        self.layers = nn.Sequential(first, *pyramid.layers(nn.Conv2d))
+        self.out = nn.Linear(math.prod(coarsest), pyramid.features)
+        self.act = activation_layer(pyramid.activation)
+        self.features = pyramid.features
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, features)."""
@@ -164,45 +201,26 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """The encoder in reverse.
 
+    >>> pyramid = Pyramid(4, [1, 2], blocks=1, features=8, activation="relu")
+    >>> ConvDecoder(3, (1, 8, 8), pyramid)(torch.zeros(2, 3)).shape
+    torch.Size([2, 1, 8, 8])
+
     Args:
         latent_dim: Numbers of a code.
         shape: (C', H, W) of the output.
-        width: Channels at multiplier 1.
-        multipliers: As of the encoder.
-        blocks: Residual blocks a resolution.
-        features: Units between the code and the coarsest resolution.
-        activation: relu, tanh, gelu or silu.
-
-    Raises:
-        ValueError: The sides cannot be halved so often.
+        pyramid: The resolutions, as of the encoder.
     """
 
-    def __init__(
-        self,
-        latent_dim: int,
-        shape: tuple[int, int, int],
-        width: int,
-        multipliers: list[int],
-        blocks: int,
-        features: int,
-        activation: str,
-    ) -> None:
+    def __init__(self, latent_dim: int, shape: tuple[int, int, int], pyramid: Pyramid) -> None:
         super().__init__()
-        height, side = _coarse(shape, len(multipliers) - 1)
-        widths = [width * m for m in reversed(multipliers)]
-        self.coarse = (widths[0], height, side)
+        self.coarse = pyramid.coarsest(shape)
         self.inner = nn.Sequential(
-            nn.Linear(latent_dim, features),
-            activation_layer(activation),
-            nn.Linear(features, math.prod(self.coarse)),
+            nn.Linear(latent_dim, pyramid.features),
+            activation_layer(pyramid.activation),
+            nn.Linear(pyramid.features, math.prod(self.coarse)),
         )
-        layers: list[nn.Module] = []
-        for i, channels in enumerate(widths):
-            if i:
-                layers.append(nn.ConvTranspose2d(widths[i - 1], channels, 4, stride=2, padding=1))
-            layers += [Residual(channels, activation) for _ in range(blocks)]
-        self.layers = nn.Sequential(*layers, activation_layer(activation))
-        self.out = nn.Conv2d(widths[-1], shape[0], 3, padding=1)
+        self.layers = nn.Sequential(*pyramid.layers(nn.ConvTranspose2d))
+        self.out = nn.Conv2d(pyramid.width * pyramid.multipliers[0], shape[0], 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, d) to (N, C', H, W)."""
@@ -232,13 +250,8 @@ def make_networks(
         encoder = MLPEncoder(shape, hidden, activation)
         return encoder, MLPDecoder(latent_dim, out, hidden, activation)
     if name == "conv":
-        if not multipliers or blocks < 0 or width < 1:
-            raise ValueError(
-                f"width={width}, multipliers={multipliers}, blocks={blocks}: need a positive "
-                "width, at least one multiplier, and 0 or more blocks"
-            )
-        sizes = (width, multipliers, blocks, hidden[-1], activation)
-        return ConvEncoder(shape, *sizes), ConvDecoder(latent_dim, out, *sizes)
+        pyramid = Pyramid(width, multipliers, blocks, hidden[-1], activation)
+        return ConvEncoder(shape, pyramid), ConvDecoder(latent_dim, out, pyramid)
     raise ValueError(f"network={name!r}: choose mlp or conv")
 
 
@@ -257,7 +270,7 @@ def draw_the_mean(decoder: nn.Module, mean_image: Tensor) -> None:
 
     Args:
         decoder: A decoder of a Bernoulli likelihood.
-        mean_image: In [0, 1], (C, H, W); clipped to [0.001, 0.999].
+        mean_image: The mean image in [0, 1], (C, H, W); clipped to [0.001, 0.999].
     """
     logits = mean_image.clamp(0.001, 0.999).logit()
     out = decoder.out

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from zoo.training.module import by_step
 from zoo.training.optim import piecewise_linear
 
 
@@ -38,9 +39,8 @@ def multipliers(
     """
     if schedule and stages:
         raise ValueError("give lr_schedule or lr_stages, not both")
-    # Keys that went through JSON are strings.
     if schedule:
-        return piecewise_linear({int(k): float(v) for k, v in schedule.items()})
+        return piecewise_linear(by_step(schedule))
     if stages:
-        return piecewise_constant({int(k): float(v) for k, v in stages.items()})
+        return piecewise_constant(by_step(stages))
     return None

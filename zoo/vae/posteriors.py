@@ -89,6 +89,9 @@ def full_precision(x: Tensor) -> Tensor:
 class GaussianPosterior:
     """q(z|x) = N(mean, diag(std^2)) against p(z) = N(0, I) (arXiv 1312.6114).
 
+    >>> GaussianPosterior(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)).kl()  # |mean|^2 / 2
+    tensor([12.5000])
+
     Args:
         mean: (B, d).
         log_std: Logarithm of the standard deviation, (B, d).
@@ -160,6 +163,10 @@ class SphericalPosterior:
 
     z may have several parts, each on a sphere of its own (arXiv 1910.02912); log ratios and KL add
     up over them.
+
+    >>> law = VonMisesFisher(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([10.0]))
+    >>> SphericalPosterior([law]).kl()
+    tensor([1.9957])
 
     Args:
         factors: The law of each part, with batch shape (B,).

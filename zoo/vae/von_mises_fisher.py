@@ -7,42 +7,17 @@ and kappa. Numbers of one draw are computed in float64 whatever the dtype, so au
 nothing.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torch.distributions.kl import register_kl
 
 from zoo.vae.sphere import bessel
+from zoo.vae.sphere.constraints import concentration_range, refuse_bad, sphere
 from zoo.vae.sphere.draw import Draw
 from zoo.vae.sphere.tables import floating, wide
-
-
-class _Sphere(constraints.Constraint):
-    """Vectors of length 1, up to 1e-3 (to the rounding of short dtypes)."""
-
-    event_dim = 1
-
-    def check(self, value: Tensor) -> Tensor:
-        """Whether each vector is on the sphere."""
-        value = floating(value)
-        tolerance = max(1e-3, 4 * torch.finfo(value.dtype).eps)
-        wide_value = value.to(torch.promote_types(value.dtype, torch.float32))
-        good: Tensor = (torch.linalg.vector_norm(wide_value, dim=-1) - 1).abs() <= tolerance
-        return good
-
-
-class _Concentration(constraints.Constraint):
-    """Finite numbers from 0 on."""
-
-    def check(self, value: Tensor) -> Tensor:
-        """Whether each number is one."""
-        return (value >= 0) & (value < math.inf)
-
-
-sphere, concentration_range = _Sphere(), _Concentration()
 
 
 class VonMisesFisher(Distribution):
@@ -50,6 +25,12 @@ class VonMisesFisher(Distribution):
 
     The gradient in mu is right along the sphere; its part along mu, which a normalised vector does
     not have, is arbitrary.
+
+    >>> law = VonMisesFisher(torch.tensor([0.0, 0.0, 1.0]), 10.0)
+    >>> law.sample((5,)).norm(dim=-1).allclose(torch.ones(5))
+    True
+    >>> round(torch.distributions.kl_divergence(law, HypersphericalUniform(3)).item(), 4)
+    1.9957
 
     Args:
         mean_direction: mu, unit vectors, shape (..., d), d >= 2.
@@ -90,58 +71,33 @@ class VonMisesFisher(Distribution):
             Distribution._validate_args if validate_args is None else validate_args
         )
         if self._validate_args and not torch.compiler.is_compiling():
-            _refuse_bad(mean_direction, concentration)
+            refuse_bad(mean_direction, concentration)
+
+    # The density C_d(kappa) e^{kappa <mu, z>}, and its height over the uniform law's
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density with respect to the area of the sphere, in nats."""
+        if self._validate_args and not torch.compiler.is_compiling():
+            self._validate_sample(value)
+        return self.log_ratio(value) - bessel.log_area(self.dim)
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """Log q(z) - log uniform(z) in nats, for unit vectors z (..., d) that broadcast."""
+        z = floating(z, self.mean_direction)
+        dtype = torch.promote_types(z.dtype, torch.float32)
+        apart = z.to(dtype) - self.mean_direction.to(dtype)
+        k = self.concentration.to(wide(z.device))
+        # 1 - <mu, z> = |z - mu|^2 / 2, which keeps its digits where kappa is large.
+        drop = apart.square().sum(-1).to(k.dtype) / 2
+        log_ratio = bessel.log_peak(self.dim, k) - k * drop
+        return log_ratio.to(torch.promote_types(z.dtype, self.concentration.dtype))
+
+    # Draws z = w mu + sqrt(1 - w^2) v
 
     @property
     def noise_dim(self) -> int:
         """Normal numbers that a draw takes: one for the cosine, d for the direction around mu."""
         return self.dim + 1
-
-    @property
-    def mean(self) -> Tensor:
-        """E[z] = A mu, shape (..., d)."""
-        return self.mean_resultant_length.unsqueeze(-1) * self.mean_direction
-
-    @property
-    def mode(self) -> Tensor:
-        """The mean direction."""
-        return self.mean_direction
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of each coordinate: the diagonal of (A / kappa) (I - mu mu^T) + A' mu mu^T."""
-        k = self.concentration.to(wide(self.concentration.device))
-        along = bessel.cosine_variance(self.dim, k)
-        # A / kappa, from A' = 1 - A^2 - (d - 1) A / kappa, finite at kappa = 0.
-        short = bessel.mean_shortfall(self.dim, k)
-        across = ((short * (2 - short) - along) / (self.dim - 1)).unsqueeze(-1)
-        square = self.mean_direction.to(k.dtype).square()
-        return (across + (along.unsqueeze(-1) - across) * square).to(self.mean_direction.dtype)
-
-    @property
-    def mean_resultant_length(self) -> Tensor:
-        """A = E[<mu, z>], shape (...)."""
-        return bessel.mean_resultant_length(self.dim, self.concentration)
-
-    @property
-    def cosine_variance(self) -> Tensor:
-        """Var(<mu, z>), shape (...)."""
-        return bessel.cosine_variance(self.dim, self.concentration)
-
-    def expand(
-        self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: Any = None
-    ) -> "VonMisesFisher":
-        """The same law with a larger batch shape; see torch."""
-        new: VonMisesFisher = self._get_checked_instance(  # type: ignore[no-untyped-call]
-            VonMisesFisher, _instance
-        )
-        shape = torch.Size(batch_shape)
-        new.dim = self.dim
-        new.mean_direction = self.mean_direction.expand(*shape, self.dim)
-        new.concentration = self.concentration.expand(shape)
-        Distribution.__init__(new, shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draws (*sample_shape, ..., d) with pathwise gradients."""
@@ -174,36 +130,72 @@ class VonMisesFisher(Distribution):
         log_ratio = bessel.log_peak(self.dim, k) - k * drop
         return z, log_ratio.to(self.concentration.dtype)
 
-    def log_ratio(self, z: Tensor) -> Tensor:
-        """Log q(z) - log uniform(z) in nats, for unit vectors z (..., d) that broadcast."""
-        z = floating(z, self.mean_direction)
-        dtype = torch.promote_types(z.dtype, torch.float32)
-        apart = z.to(dtype) - self.mean_direction.to(dtype)
-        k = self.concentration.to(wide(z.device))
-        # 1 - <mu, z> = |z - mu|^2 / 2, which keeps its digits where kappa is large.
-        drop = apart.square().sum(-1).to(k.dtype) / 2
-        log_ratio = bessel.log_peak(self.dim, k) - k * drop
-        return log_ratio.to(torch.promote_types(z.dtype, self.concentration.dtype))
+    # Moments, by A(kappa) = E[w]
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density with respect to the area of the sphere, in nats."""
-        if self._validate_args and not torch.compiler.is_compiling():
-            self._validate_sample(value)
-        return self.log_ratio(value) - bessel.log_area(self.dim)
+    @property
+    def mean_resultant_length(self) -> Tensor:
+        """A = E[<mu, z>], shape (...)."""
+        return bessel.mean_resultant_length(self.dim, self.concentration)
+
+    @property
+    def cosine_variance(self) -> Tensor:
+        """Var(<mu, z>), shape (...)."""
+        return bessel.cosine_variance(self.dim, self.concentration)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[z] = A mu, shape (..., d)."""
+        return self.mean_resultant_length.unsqueeze(-1) * self.mean_direction
+
+    @property
+    def mode(self) -> Tensor:
+        """The mean direction."""
+        return self.mean_direction
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of each coordinate: the diagonal of (A / kappa) (I - mu mu^T) + A' mu mu^T."""
+        k = self.concentration.to(wide(self.concentration.device))
+        along = bessel.cosine_variance(self.dim, k)
+        # A / kappa, from A' = 1 - A^2 - (d - 1) A / kappa, finite at kappa = 0.
+        short = bessel.mean_shortfall(self.dim, k)
+        across = ((short * (2 - short) - along) / (self.dim - 1)).unsqueeze(-1)
+        square = self.mean_direction.to(k.dtype).square()
+        return (across + (along.unsqueeze(-1) - across) * square).to(self.mean_direction.dtype)
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats."""
         return bessel.entropy(self.dim, self.concentration)
 
+    # What torch asks for
+
+    def expand(
+        self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: Any = None
+    ) -> "VonMisesFisher":
+        """The same law with a larger batch shape; see torch."""
+        new: VonMisesFisher = self._get_checked_instance(  # type: ignore[no-untyped-call]
+            VonMisesFisher, _instance
+        )
+        shape = torch.Size(batch_shape)
+        new.dim = self.dim
+        new.mean_direction = self.mean_direction.expand(*shape, self.dim)
+        new.concentration = self.concentration.expand(shape)
+        Distribution.__init__(new, shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
 
 class HypersphericalUniform(Distribution):
     """The uniform law on S^{d-1}.
 
+    >>> round(HypersphericalUniform(3).entropy().exp().item(), 4)  # the area 4 pi
+    12.5664
+
     Args:
         dim: Ambient dimension d >= 2.
-        batch_shape: Of independent copies.
-        dtype: Of the draws; torch's default if None.
-        device: Of the draws; torch's default if None.
+        batch_shape: How many independent copies there are, as a shape.
+        dtype: What the draws are of; torch's default if None.
+        device: Where the draws are made; torch's default if None.
         validate_args: Check values given to `log_prob`.
     """
 
@@ -277,24 +269,23 @@ class HypersphericalUniform(Distribution):
         )
 
 
+Law = VonMisesFisher | HypersphericalUniform
+
+
 @register_kl(VonMisesFisher, HypersphericalUniform)  # type: ignore[no-untyped-call]
 def _kl_vmf_uniform(p: VonMisesFisher, q: HypersphericalUniform) -> Tensor:
-    _same_dim(p.dim, q.dim)
-    shape = _broadcast(p.batch_shape, q.batch_shape)
-    return bessel.kl_to_uniform(p.dim, p.concentration).expand(shape)
+    return bessel.kl_to_uniform(p.dim, p.concentration).expand(_shape_of_pair(p, q))
 
 
 @register_kl(HypersphericalUniform, VonMisesFisher)  # type: ignore[no-untyped-call]
 def _kl_uniform_vmf(p: HypersphericalUniform, q: VonMisesFisher) -> Tensor:
-    _same_dim(p.dim, q.dim)
-    shape = _broadcast(p.batch_shape, q.batch_shape)
-    return bessel.log_partition(q.dim, q.concentration).expand(shape)
+    return bessel.log_partition(q.dim, q.concentration).expand(_shape_of_pair(p, q))
 
 
 @register_kl(VonMisesFisher, VonMisesFisher)  # type: ignore[no-untyped-call]
 def _kl_vmf_vmf(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
     """KL(p || uniform) - E_p[kappa_q <mu_q, z>] + Phi(kappa_q), in terms that keep their digits."""
-    _same_dim(p.dim, q.dim)
+    _shape_of_pair(p, q)  # or refuses
     kp, kq = (x.concentration.to(wide(x.concentration.device)) for x in (p, q))
     mean, short = bessel.mean_resultant_length(p.dim, kp), bessel.mean_shortfall(p.dim, kp)
     dtype = torch.promote_types(p.mean_direction.dtype, torch.float32)
@@ -305,29 +296,20 @@ def _kl_vmf_vmf(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
 
 @register_kl(HypersphericalUniform, HypersphericalUniform)  # type: ignore[no-untyped-call]
 def _kl_uniform_uniform(p: HypersphericalUniform, q: HypersphericalUniform) -> Tensor:
-    _same_dim(p.dim, q.dim)
-    shape = _broadcast(p.batch_shape, q.batch_shape)
-    return torch.zeros(shape, dtype=p.dtype, device=p.device)
+    return torch.zeros(_shape_of_pair(p, q), dtype=p.dtype, device=p.device)
 
 
-def _refuse_bad(mean_direction: Tensor, concentration: Tensor) -> None:
-    bad = concentration[~concentration_range.check(concentration)]
-    if len(bad):
+def _shape_of_pair(p: Law, q: Law) -> torch.Size:
+    """The batch shape of a KL.
+
+    Raises:
+        ValueError: The laws live in different dimensions.
+    """
+    if p.dim != q.dim:
         raise ValueError(
-            f"concentration has an entry {bad[0].item()}: give finite numbers from 0 on"
+            f"KL of laws in dimensions {p.dim} and {q.dim}: give both the same dimension"
         )
-    bad = mean_direction[~sphere.check(mean_direction)]
-    if len(bad):
-        norm = torch.linalg.vector_norm(bad[0].float()).item()
-        raise ValueError(
-            f"mean_direction has a vector of length {norm:.6g}: normalise it, for instance with "
-            "torch.nn.functional.normalize"
-        )
-
-
-def _same_dim(p: int, q: int) -> None:
-    if p != q:
-        raise ValueError(f"KL of laws in dimensions {p} and {q}: give both the same dimension")
+    return _broadcast(p.batch_shape, q.batch_shape)
 
 
 def _broadcast(*shapes: torch.Size) -> torch.Size:

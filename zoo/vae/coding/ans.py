@@ -34,9 +34,14 @@ class Message:
     of them a function of `seed`: bits-back coding begins by popping. They stay part of the message
     and count as its bits.
 
+    >>> message, law = Message((1, 2)), Uniform(precision=8)
+    >>> message.push(*law.interval(np.array([[3, 200]])), law.precision)
+    >>> message.pop((1, 2), law.precision, law.find).tolist()
+    [[3, 200]]
+
     Args:
         shape: Heads, as (rows, columns); rows are coded independently of each other.
-        seed: Of the random words.
+        seed: Seed of the random words.
     """
 
     def __init__(self, shape: tuple[int, int], seed: int = 0) -> None:
@@ -70,7 +75,7 @@ class Message:
         Args:
             start: Sum of the frequencies of the symbols before it, (rows, columns) of not more
                 than the message's.
-            frequency: At least 1; start + frequency is at most 2^precision.
+            frequency: Its own frequency, at least 1; start + frequency is at most 2^precision.
             precision: Number of bits r of a probability, at most 30.
         """
         assert 0 < precision <= MAX_PRECISION
@@ -90,7 +95,7 @@ class Message:
 
         Args:
             shape: Rows and columns.
-            precision: As it was pushed with.
+            precision: The precision that it was pushed with.
             find: Symbol, start and frequency to the numbers in [start, start + frequency).
 
         Returns:
@@ -145,7 +150,7 @@ class Message:
         Args:
             data: What `to_bytes` gave.
             shape: Heads.
-            seed: Of the random words that it began with.
+            seed: Seed of the random words that it began with.
 
         Raises:
             ValueError: The bytes are none.
@@ -166,6 +171,10 @@ class Message:
 class Uniform:
     """2^precision symbols of equal probability.
 
+    >>> symbol, start, frequency = Uniform(precision=8).find(np.array([[7]]))
+    >>> symbol.item(), start.item(), frequency.item()
+    (7, 7, 1)
+
     Args:
         precision: Bits of a symbol.
     """
@@ -185,8 +194,12 @@ class Uniform:
 class Bits:
     """Symbols 0 and 1.
 
+    >>> coin = Bits(np.array([[64]]), precision=8)  # a quarter are ones
+    >>> [part.item() for part in coin.interval(np.array([[1]]))]
+    [192, 64]
+
     Args:
-        frequency: Of a 1, in [1, 2^precision - 1].
+        frequency: Frequency of a 1, in [1, 2^precision - 1].
         precision: Bits of a probability.
     """
 
@@ -211,6 +224,10 @@ class Binned:
 
     The sum of the frequencies before symbol i is round(F(i) (2^precision - n)) + i. It is computed
     where it is needed: a symbol is found by bisection, so there is no table of n numbers a law.
+
+    >>> law = Binned(lambda i: (i / 4) ** 2, n=4, precision=8)
+    >>> [int(law.interval(np.array([i]))[1][0]) for i in range(4)]
+    [17, 48, 80, 111]
 
     Args:
         cdf: F(i), the probability of all symbols below i, for integers i in [0, n]; 0 at 0, 1 at n.

@@ -36,6 +36,13 @@ _Slices = Callable[[slice], Law]
 class Codec:
     """Images onto a `Message` and off it.
 
+    >>> import zoo
+    >>> codec = Codec(zoo.VAE(image_size=4, latent_dim=2, hidden=[8]), chains=2)
+    >>> message, images = codec.message(), np.arange(32).reshape(2, 16) % 2
+    >>> _ = codec.encode(message, images)
+    >>> bool((codec.decode(message, rows=2) == images).all())
+    True
+
     Args:
         model: A VAE with a Gaussian posterior and a Bernoulli or discretised logistic likelihood.
         chains: Images that are coded side by side, with one call of the model for all. Each chain
@@ -183,16 +190,16 @@ class Codec:
     def _push(self, message: Message, law: _Slices, symbols: Integers) -> None:
         for first in range(0, symbols.shape[1], self.heads):
             part = slice(first, first + self.heads)
-            own = law(part)
-            message.push(*own.interval(symbols[:, part]), own.precision)
+            symbol_law = law(part)
+            message.push(*symbol_law.interval(symbols[:, part]), symbol_law.precision)
 
     def _pop(self, message: Message, law: _Slices, rows: int, count: int) -> Integers:
         symbols = np.empty((rows, count), np.int64)
         for first in reversed(range(0, count, self.heads)):
             part = slice(first, min(first + self.heads, count))
-            own = law(part)
+            symbol_law = law(part)
             shape = (rows, part.stop - first)
-            symbols[:, part] = message.pop(shape, own.precision, own.find)
+            symbols[:, part] = message.pop(shape, symbol_law.precision, symbol_law.find)
         return symbols
 
 

@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from zoo.data.images.arrays import read_images
 from zoo.data.protocols import Split
 from zoo.files import replacing, replacing_folder
 from zoo.loading import find_checkpoint, load, read_checkpoint
 from zoo.ranges import Count, Range
+from zoo.sources import open_source
 from zoo.vae.coding.ans import Integers, Message
 from zoo.vae.coding.archive import Archive, content_digest, weights_hash
 from zoo.vae.coding.bits_back import Codec
-from zoo.vae.sources import grey_levels, open_source, read_images
 
 HeaderCount = Annotated[int, Range(1, 65_535)]  # what an archive's header has room for
 _SEED = 0
@@ -116,17 +117,17 @@ def decode(archive: Archive, model: Any, name: str) -> Integers:
     Args:
         archive: The archive.
         model: The model that made it.
-        name: Of the file, for messages.
+        name: Name of the file, for messages.
 
     Raises:
         ValueError: It is another model, or another machine to the last bit.
     """
-    if (own := weights_hash(model)) != archive.weights:
+    if (ours := weights_hash(model)) != archive.weights:
         source = f", those of {archive.name}" if archive.name else ""
         theirs = archive.weights.hex()[:16]
         raise ValueError(
             f"{name} was compressed with other weights{source} (SHA-256 {theirs}) than this "
-            f"model's ({own.hex()[:16]}): they have been trained on, or it is another model"
+            f"model's ({ours.hex()[:16]}): they have been trained on, or it is another model"
         )
     codec = Codec(model, chains=archive.chains, heads=archive.heads)
     _compare(archive, codec, name)
@@ -159,13 +160,15 @@ def decode(archive: Archive, model: Any, name: str) -> Integers:
 
 def _compare(archive: Archive, codec: Codec, name: str) -> None:
     """Refuses an archive whose header is not of this model's images."""
-    for what, theirs, own in (
+    for what, theirs, ours in (
         ("images of shape", archive.shape, codec.shape),
         ("grey levels", archive.levels, codec.levels),
         ("heads", archive.heads, codec.heads),
     ):
-        if theirs != own:
-            raise ValueError(f"{name} is damaged: it says {what} {theirs}, and its model has {own}")
+        if theirs != ours:
+            raise ValueError(
+                f"{name} is damaged: it says {what} {theirs}, and its model has {ours}"
+            )
 
 
 def _weights_name(ckpt: str) -> tuple[str, str]:
@@ -185,6 +188,21 @@ def to_uint8(grey: Integers, levels: int) -> NDArray[np.uint8]:
     return scaled
 
 
+def grey_levels(images: Integers, levels: int) -> Integers:
+    """Grey levels of images in 0..255 that have exactly these levels, the inverse of `to_uint8`.
+
+    Raises:
+        ValueError: A pixel lies between two levels.
+    """
+    grey: Integers = np.rint(images * ((levels - 1) / 255)).astype(np.int64)
+    between = images[to_uint8(grey, levels) != images]
+    if len(between):
+        raise ValueError(
+            f"a pixel is {between[0]}, which is none of this model's {levels} grey levels"
+        )
+    return grey
+
+
 def _grey(
     model: Any, ckpt: str, images: str, root: str | None, limit: int | None
 ) -> tuple[Integers, str]:
@@ -195,9 +213,9 @@ def _grey(
     if split and not Path(images).exists():
         source = open_source(model, ckpt, None, root, split)
         batches = source.batches(1024, limit, torch.device("cpu"))
-        own = model.levels
+        stored = model.levels
         x = torch.cat([batch.images for batch in batches])
-        values, title = ((x.double() + 1) * ((own - 1) / 2)).round().long().numpy(), source.title
+        values, title = ((x.double() + 1) * ((stored - 1) / 2)).round().long().numpy(), source.title
     else:
         path = Path(images)
         if not path.exists():
@@ -205,14 +223,14 @@ def _grey(
                 f"{images} is no folder, .zip or .npy, nor a split ({', '.join(splits)})"
             )
         _, pixels = read_images(path, tuple(model.shape), exact=True)
-        own, values, title = 256, pixels[:limit].astype(np.int64), f"images in {images}"
+        stored, values, title = 256, pixels[:limit].astype(np.int64), f"images in {images}"
     values = values.reshape(len(values), -1)
     if levels == 2:
-        if own > 2:
+        if stored > 2:
             title += ", binarised at one half"
-        return (2 * values >= own - 1).astype(np.int64), title
-    if own != levels:
-        values = grey_levels(values, levels).numpy()
+        return (2 * values >= stored - 1).astype(np.int64), title
+    if stored != levels:
+        values = grey_levels(values, levels)
     return values, title
 
 

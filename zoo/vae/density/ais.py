@@ -65,6 +65,11 @@ class Euclidean:
 class Spheres:
     """A product of unit spheres with the uniform prior, as the base measure.
 
+    >>> spheres, pole = Spheres([2]), torch.tensor([1.0, 0.0])
+    >>> place, _ = spheres.move(pole, torch.tensor([0.0, 1.0]), torch.tensor([torch.pi / 2]))
+    >>> place.round().abs().tolist()  # a quarter of the circle on
+    [0.0, 1.0]
+
     Args:
         blocks: Numbers of each sphere's part of a code.
     """
@@ -74,7 +79,7 @@ class Spheres:
 
     def _each(self, f: Callable[..., Tensor], *parts: Tensor) -> Tensor:
         split = zip(*(torch.split(part, self.blocks, dim=-1) for part in parts), strict=True)
-        return torch.cat([f(*own) for own in split], dim=-1)
+        return torch.cat([f(*block) for block in split], dim=-1)
 
     def prior(self, noise: Tensor) -> Tensor:
         """A draw from the prior."""
@@ -96,11 +101,11 @@ class Spheres:
         """Along great circles for a time `step` (..., 1)."""
         to, velocity = [], []
         parts = (torch.split(part, self.blocks, dim=-1) for part in (z, v))
-        for own, speed in zip(*parts, strict=True):
+        for place, speed in zip(*parts, strict=True):
             rate = speed.norm(dim=-1, keepdim=True).clamp_min(1e-20)
             cos, sin = torch.cos(rate * step), torch.sin(rate * step)
-            to.append(F.normalize(own * cos + speed / rate * sin, dim=-1))
-            velocity.append(speed * cos - own * rate * sin)
+            to.append(F.normalize(place * cos + speed / rate * sin, dim=-1))
+            velocity.append(speed * cos - place * rate * sin)
         return torch.cat(to, dim=-1), torch.cat(velocity, dim=-1)
 
 
@@ -130,7 +135,7 @@ class Annealer:
         chains: Chains a datum.
         temperatures: Betas from 0 to 1.
         leapfrog: Steps of a move.
-        seed: Of the noise.
+        seed: Seed of the noise.
     """
 
     def __init__(

@@ -13,9 +13,9 @@ from zoo.files import replacing
 from zoo.loading import device_of, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, Positive, Seed, Whole
+from zoo.sources import open_source
 from zoo.vae.density.importance import DensityEstimate, estimate_log_density
 from zoo.vae.density.pareto import UNRELIABLE
-from zoo.vae.sources import open_source
 
 COLUMNS = ("log_density", "standard_error", "ess", "pareto_k", "jackknife", "elbo")
 
@@ -58,7 +58,7 @@ def density(
         seed: Seed of the noise.
         ais: Check the method on so many images that the model makes: annealed importance sampling
             brackets their log p(x). Some minutes.
-        temperatures: Of that check: the more, the closer are its bounds.
+        temperatures: Temperatures of that check: the more, the closer are its bounds.
         out: The CSV to write, whole or, if the command is stopped, of what is done.
         limit: Only the first so many data.
         batch_size: Data at a time.
@@ -67,15 +67,15 @@ def density(
     """
     check_memory(f"--repeats={repeats}", 72 * repeats)
     check_memory(f"--temperatures={temperatures}", 8 * temperatures)
-    where = device_of(device)
-    model: Any = load(ckpt).to(where)
+    target = device_of(device)
+    model: Any = load(ckpt).to(target)
     if not hasattr(model, "posterior") or not hasattr(model, "log_likelihood"):
         raise ValueError(f"{type(model).__name__} has no encoder to draw importance samples with")
     if ais:
         from zoo.vae.density.sandwich import CHAINS, simulate
 
         check_memory(f"--ais={ais}", 16.0 * ais * CHAINS * model.dimensions)
-        simulate(model, torch.zeros(1, dtype=torch.int64, device=where), seed)  # or refuse at once
+        simulate(model, torch.zeros(1, dtype=torch.int64, device=target), seed)  # or refuse at once
     source = open_source(model, ckpt, data, root, split)
     stopped: KeyboardInterrupt | None = None
     summary = Summary(repeats, bits_scale(model))
@@ -86,7 +86,7 @@ def density(
         table.writerow(["index", *COLUMNS, "bits_per_dim", *extra])
         bar = tqdm(total=count * repeats, desc="density", unit="datum", disable=None)
         try:
-            for batch in source.batches(batch_size, limit, where):
+            for batch in source.batches(batch_size, limit, target):
                 index = batch.index
                 x = model.prepare(batch[0], index) if hasattr(model, "prepare") else batch
                 estimates = []

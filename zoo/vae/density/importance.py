@@ -42,6 +42,11 @@ class DensityEstimate(NamedTuple):
 class LogWeights:
     """Log weights of each datum as a stream, in memory that does not grow with it.
 
+    >>> weights = LogWeights(samples=2)
+    >>> weights.add(torch.tensor([[1.0], [3.0]]).log())
+    >>> round(weights.estimate().log_density.exp().item(), 6)
+    2.0
+
     Args:
         samples: Number M of weights that will come.
     """
@@ -166,7 +171,7 @@ def estimate_log_density(
         x: Data, as the model takes them.
         index: Their numbers, int64, (B,), on the device of the model.
         samples: Weights a datum, M; exactly so many are drawn.
-        seed: Of the noise.
+        seed: Seed of the noise.
         widen: Factor on the standard deviation of the proposal: a little too wide is far safer
             than a little too narrow, whose weights can have infinite variance.
         chunk: Samples of a datum that are decoded at a time: memory is in proportion to it.

@@ -58,9 +58,9 @@ def check(
         samples: Importance samples an image.
         widen: Factor on the proposal's standard deviation.
         chunk: Samples at a time.
-        seed: Of all noise.
-        temperatures: Of the annealing: the more, the closer the bounds.
-        chains: Of the annealing, for each image.
+        seed: Seed of all noise.
+        temperatures: Temperatures of the annealing: the more, the closer the bounds.
+        chains: Chains of the annealing for each image.
     """
     device = next(model.parameters()).device
     index = torch.arange(n, device=device)

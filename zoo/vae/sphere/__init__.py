@@ -1,1 +1,1 @@
-"""What the von Mises-Fisher VAE is made of: Bessel functions, quantiles, draws and its head."""
+"""What the von Mises-Fisher law is made of: Bessel functions, quantiles, draws, constraints."""

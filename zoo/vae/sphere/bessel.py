@@ -102,7 +102,7 @@ def solve_concentration(dim: int, kl: float) -> float:
 
     Args:
         dim: Ambient dimension d >= 2.
-        kl: In nats, positive.
+        kl: The KL to reach in nats, positive.
 
     Raises:
         ValueError: If no kappa up to 1e8 has that KL.

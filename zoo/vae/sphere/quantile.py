@@ -75,10 +75,14 @@ class PostTable:
     the post's step of 1e-7 it takes 2 s and 0.5 GB, and is off by 1e-3 for d = 2 (the density has
     poles at the ends) and for kappa > 1e7.
 
+    >>> table = PostTable(3, concentration=0.0, step=1e-3)
+    >>> round(table.quantile(torch.tensor([0.25])).item(), 2)  # uniform on [-1, 1] for d = 3
+    -0.5
+
     Args:
         dim: Ambient dimension d >= 2.
         concentration: kappa >= 0.
-        step: Of the grid of w.
+        step: Step of the grid of w.
         device: Where the table is kept.
     """
 

@@ -64,9 +64,9 @@ def table_rows(name: str, build: Build, shape: tuple[int, ...]) -> Callable[[int
     of two dimensions have; torch 2.11 took them.
 
     Args:
-        name: Of the operation.
+        name: Name of the operation.
         build: Makes the array, shape (cells, *shape).
-        shape: Of a row.
+        shape: Shape of a row.
 
     Returns:
         (dim, int64 cells (N,)) to rows (N, *shape) on the cells' device, without gradients.

@@ -29,9 +29,9 @@ class Generation(TextModel):
 
         Args:
             z: Codes.
-            seed: Of the words.
+            seed: Seed of the words.
             index: Numbers of the sentences, int64, (n,).
-            temperature: Of the words' distribution; 0 takes the likeliest word.
+            temperature: Temperature of the words' distribution; 0 takes the likeliest word.
             max_length: Most symbols of a sentence.
 
         Raises:
@@ -77,9 +77,9 @@ class Generation(TextModel):
 
         Args:
             n: How many.
-            seed: Of the codes and the words.
+            seed: Seed of the codes and the words.
             first: Number of the first sentence.
-            temperature: Of the words' distribution; 0 takes the likeliest word.
+            temperature: Temperature of the words' distribution; 0 takes the likeliest word.
             max_length: Most symbols of a sentence.
 
         Raises:
@@ -100,7 +100,7 @@ class Generation(TextModel):
 
         Args:
             sentences: Sentences as the model's data has them.
-            temperature: Of the words' distribution; 0 takes the likeliest word.
+            temperature: Temperature of the words' distribution; 0 takes the likeliest word.
             max_length: Most symbols of a sentence.
 
         Raises:

@@ -14,7 +14,7 @@ from zoo.training.optim import may_fuse
 from zoo.training.plateau import Plateau
 from zoo.vae.annealing import BetaSchedule, free_bits
 from zoo.vae.batch_norm import BatchNormMode, GaussianHead
-from zoo.vae.sphere.head import Concentration, SphericalHead
+from zoo.vae.spherical_head import Concentration, SphericalHead
 from zoo.vae.text.evaluation import Evaluation, Report
 from zoo.vae.text.generation import Generation
 from zoo.vae.text.networks import TextDecoder, TextEncoder, init_uniform
@@ -32,19 +32,26 @@ class TextVAE(Evaluation, Generation):
     normalisation of the means (arXiv 2004.12585) and free bits (arXiv 1606.04934) keep the KL. The
     networks and the training are those of arXiv 1901.05534; all numbers are nats a sentence.
 
+    >>> from zoo.data import Vocabulary
+    >>> model = TextVAE(vocab_size=5, latent_dim=2, embedding=4, hidden=8)
+    >>> model.use_vocabulary(Vocabulary("word", ["</s>", "<unk>", "a", "b", "c"]))
+    >>> len(model.generate_text(3, max_length=4))
+    3
+
     Args:
         vocab_size: Symbols of the vocabulary, `</s>` and `<unk>` among them; `zoo fit` counts the
             text's.
         end: Number of `</s>`: 0, or 256 at byte level.
         posterior: gaussian, vmf (on the sphere), or none: an LSTM language model.
         latent_dim: Numbers d of z; on the sphere the dimension of the space around it.
-        concentration: Of vmf. fixed: kappa is a constant, and with it the KL; target_kl: the
-            constant that has this KL; learned: kappa = softplus + 1 of the encoder's output.
-        kappa: Of fixed.
-        target_kl: Of target_kl, in nats.
-        batch_norm: Of a Gaussian posterior: none, paper or su.
+        concentration: How vmf is concentrated. fixed: kappa is a constant, and with it the KL;
+            target_kl: the constant that has this KL; learned: kappa = softplus + 1 of the encoder's
+            output.
+        kappa: Concentration of vmf, for concentration=fixed.
+        target_kl: KL of vmf in nats, for concentration=target_kl.
+        batch_norm: Normalise a Gaussian posterior by batch: none, paper or su.
         bn_gamma: Scale of the means of paper: the KL is at least d gamma^2 / 2.
-        bn_tau: Of su: the KL is at least d tau / 2.
+        bn_tau: Constant tau of su: the KL is at least d tau / 2.
         bn_eps: Added to a batch's variance. With weights as small as `init` the variances of the
             means begin near 1e-8, where PyTorch's 1e-5 would undo the normalisation and the bound.
         free_bits: Nats of each dimension's KL, in the mean over a batch, that cost nothing.
@@ -148,27 +155,27 @@ class TextVAE(Evaluation, Generation):
         self.register_buffer("symbols", torch.zeros(0, dtype=torch.uint8))
 
     def _check(self) -> None:
-        own = self.hparams
+        given = self.hparams
         for name, choices in (("posterior", PosteriorName), ("optimizer", OptimizerName)):
-            if own[name] not in get_args(choices):
+            if given[name] not in get_args(choices):
                 known = ", ".join(get_args(choices))
-                raise ValueError(f"{name}={own[name]!r}: choose one of {known}")
-        if own["end"] >= own["vocab_size"]:
-            raise ValueError(f"end={own['end']}: must be below vocab_size={own['vocab_size']}")
+                raise ValueError(f"{name}={given[name]!r}: choose one of {known}")
+        if given["end"] >= given["vocab_size"]:
+            raise ValueError(f"end={given['end']}: must be below vocab_size={given['vocab_size']}")
         for name, off, wanted in (
             ("batch_norm", "none", "gaussian"),
             ("kappa", None, "vmf"),
             ("target_kl", None, "vmf"),
         ):
-            if own["posterior"] != wanted and own[name] != off:
+            if given["posterior"] != wanted and given[name] != off:
                 raise ValueError(
-                    f"{name}={own[name]} has no effect on posterior={own['posterior']}: it is for "
-                    f"{wanted}"
+                    f"{name}={given[name]} has no effect on posterior={given['posterior']}: it is "
+                    f"for {wanted}"
                 )
-        constant = own["posterior"] == "vmf" and own["concentration"] != "learned"
-        if own["free_bits"] and (constant or own["posterior"] == "none"):
+        constant = given["posterior"] == "vmf" and given["concentration"] != "learned"
+        if given["free_bits"] and (constant or given["posterior"] == "none"):
             raise ValueError(
-                f"free_bits={own['free_bits']} has no effect where the KL is a constant"
+                f"free_bits={given['free_bits']} has no effect where the KL is a constant"
             )
 
     # Training

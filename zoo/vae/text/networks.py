@@ -11,6 +11,10 @@ _ROOM = 2**24
 class TextEncoder(nn.Module):
     """The last state of an LSTM over a sentence's words.
 
+    >>> encoder = TextEncoder(vocab_size=5, embedding=4, hidden=8)
+    >>> encoder(torch.tensor([[2, 3, 0]]), torch.tensor([3])).shape
+    torch.Size([1, 8])
+
     Args:
         vocab_size: Number V of symbols.
         embedding: Numbers of a symbol's embedding.
@@ -38,6 +42,13 @@ class TextDecoder(nn.Module):
 
     The first word is predicted from the end of a sentence. Without a latent code it is an LSTM
     language model.
+
+    >>> decoder = TextDecoder(
+    ...     5, end=0, latent_dim=2, embedding=4, hidden=8, dropout_in=0.0, dropout_out=0.0
+    ... )
+    >>> tokens = torch.tensor([[2, 3, 0]])
+    >>> decoder.log_prob(tokens, shift(tokens, 0), torch.arange(3), torch.zeros(4, 1, 2)).shape
+    torch.Size([4, 1])
 
     Args:
         vocab_size: Number V of symbols.
@@ -137,6 +148,6 @@ def init_uniform(module: nn.Module, width: float, embedding_width: float) -> Non
     """Weights and biases uniform in +- width, those of embeddings in +- embedding_width."""
     for part in module.modules():
         if isinstance(part, nn.Embedding | nn.Linear | nn.LSTM):
-            own = embedding_width if isinstance(part, nn.Embedding) else width
+            bound = embedding_width if isinstance(part, nn.Embedding) else width
             for parameter in part.parameters(recurse=False):
-                nn.init.uniform_(parameter, -own, own)
+                nn.init.uniform_(parameter, -bound, bound)

@@ -12,7 +12,7 @@ from zoo.training.module import Module
 from zoo.vae.batch_norm import GaussianHead
 from zoo.vae.density.importance import DensityEstimate, estimate_log_density
 from zoo.vae.posteriors import Posterior, Space
-from zoo.vae.sphere.head import SphericalHead
+from zoo.vae.spherical_head import SphericalHead
 from zoo.vae.text.networks import TextDecoder, TextEncoder, shift
 
 
@@ -92,13 +92,14 @@ class TextModel(Module):
         Raises:
             ValueError: There are more or fewer than the model has, or others.
         """
-        for name, own, theirs in (
+        for name, ours, theirs in (
             ("vocab_size", self.vocab_size, len(words)),
             ("end", self.decoder.end, words.end),
         ):
-            if own != theirs:
+            if ours != theirs:
                 raise ValueError(
-                    f"the data has {name}={theirs} but the model {own}: set --model.{name}={theirs}"
+                    f"the data has {name}={theirs} but the model {ours}: set "
+                    f"--model.{name}={theirs}"
                 )
         if len(self.symbols) and self.vocabulary != words:
             raise ValueError("the data has other words than the model was trained on")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.vae.test_archive import made  # noqa: F401
+from tests.vae.coding.test_archive import made  # noqa: F401
 from zoo.vae.coding.archive import Archive
 from zoo.vae.coding.command import decode
 

@@ -19,12 +19,16 @@ class SphericalHead(nn.Module):
     With a fixed kappa the KL is a constant (kexue.fm/archives/8404), so it cannot vanish. Learned,
     kappa = softplus(output) + 1 (arXiv 1804.00891).
 
+    >>> head = SphericalHead(8, [3], concentration="target_kl", target_kl=2.0)
+    >>> [round(kl, 3) for kl in head(torch.randn(2, 8)).kl().tolist()]
+    [2.0, 2.0]
+
     Args:
         features: Numbers that come in.
         spheres: Numbers d of each part of the code: 3 for the sphere S^2 in R^3.
         concentration: fixed, target_kl or learned.
-        kappa: Of fixed: the concentration on every sphere.
-        target_kl: Of target_kl: the KL on each sphere in nats, from which its kappa follows.
+        kappa: Concentration on every sphere, for concentration=fixed.
+        target_kl: KL on each sphere in nats, from which kappa follows, for concentration=target_kl.
 
     Raises:
         ValueError: A value is out of range, is missing, or has no effect.

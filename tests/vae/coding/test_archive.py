@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.vae.test_bits_back import TinyVAE, images
+from tests.vae.coding.test_bits_back import TinyVAE, images
 from zoo.vae.coding.ans import Message
 from zoo.vae.coding.archive import Archive, content_digest, weights_hash
 from zoo.vae.coding.bits_back import Codec

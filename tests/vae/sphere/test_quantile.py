@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from tests.vae.wood import wood_cosine
+from tests.vae.sphere.wood import wood_cosine
 from zoo.vae.sphere.bessel import mean_resultant_length
 from zoo.vae.sphere.quantile import PostTable, quantile
 
