@@ -73,17 +73,29 @@ Workers = Annotated[int, Range(0, 1024)]
 Seed = Annotated[int, Range(0)]
 
 
+def constructors(cls: type) -> list[Any]:
+    """The constructors of a class, its bases first; and before one what it gives `**options` to.
+
+    A class says by `options_of` which other constructor that is.
+    """
+    found = []
+    for base in reversed(cls.__mro__):
+        if base.__module__ != "builtins":
+            takers = (vars(base).get("options_of"), base)
+            found += [vars(c)["__init__"] for c in takers if c and "__init__" in vars(c)]
+    return found
+
+
 def number_hints(function: Callable[..., Any] | type) -> dict[str, Any]:
     """The annotations of a function's arguments, or of a class's and its bases' constructors."""
     if not isinstance(function, type):
         return get_type_hints(function, include_extras=True)
     hints: dict[str, Any] = {}
-    for cls in reversed(function.__mro__):
-        if "__init__" in vars(cls) and cls.__module__ != "builtins":
-            try:
-                hints |= get_type_hints(vars(cls)["__init__"], include_extras=True)
-            except (NameError, TypeError):  # another library's, with names for type checkers only
-                continue
+    for constructor in constructors(function):
+        try:
+            hints |= get_type_hints(constructor, include_extras=True)
+        except (NameError, TypeError):  # another library's, with names for type checkers only
+            continue
     return hints
 
 

@@ -78,7 +78,7 @@ MODELS = {
             8934,
             "FLASH language model: linear time, decoding with a constant state, GAU, baselines",
             precisions=ALL_PRECISIONS,
-            exchange="zoo.flash.interchange_lm",
+            exchange="zoo.flash.interchange",
         ),
         Model(
             "FlashMLM",
@@ -88,7 +88,7 @@ MODELS = {
             8934,
             "FLASH masked language model, fill-mask and classifier; reads GAU-alpha",
             precisions=ALL_PRECISIONS,
-            exchange="zoo.flash.interchange_mlm",
+            exchange="zoo.flash.interchange",
         ),
         Model(
             "VMFVAE",

@@ -3,16 +3,16 @@
 import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
 
 from zoo.data.images.base import Split
 from zoo.data.loader import Batches, EpochLoader, epoch_loader
-from zoo.data.text.files import documents_of, left_out, read_documents, text_files
-from zoo.data.text.vocabulary import Vocabulary, check_level
-from zoo.ranges import check_ranges
+from zoo.data.text.files import documents_of, left_out, text_files
+from zoo.data.text.vocabulary import Level, Vocabulary, check_level
+from zoo.ranges import Count, Seed, check_ranges
 from zoo.reading import decoded
 
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
@@ -25,28 +25,54 @@ _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
 class TextData(LightningDataModule, ABC):
     """Text in memory, indexed by batch; works with and without a Trainer.
 
-    A subclass saves its hyper-parameters (root, level, vocabulary_size, min_count, batch_size,
-    val_batch_size, seed and limit among them), calls `check`, and loads its splits; a split is
-    loaded when it is first needed.
+    A subclass loads its splits; a split is loaded when it is first needed.
+
+    Args:
+        level: What a symbol is: word (text with spaces between words and punctuation), wordpunct
+            (other text), char or byte.
+        root: Folder with a file of each split (such as the Penn Treebank's), any folder of .txt
+            files, or a file; tiny Shakespeare, which the zoo embeds, if not given.
+        vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
+            given.
+        min_count: Least count of a symbol of the vocabulary in the training split.
+        batch_size: Training items a step and process.
+        val_batch_size: Items a step and process in evaluation; `batch_size` if not given.
+        seed: Seed of the order.
+        limit: Train on the first so many items only, or of a stream symbols of each document, for
+            short runs.
+
+    Raises:
+        FileNotFoundError: There is no text at `root`.
+        ValueError: There is no such level, or a number is out of its range.
     """
 
-    by_line: ClassVar[bool] = False
+    by_line: bool = False
     """Whether items are lines, which no split may cut."""
     unit: str = "items"
     """What an item is, in words."""
 
-    def check(self) -> None:
-        """Checks the hyper-parameters.
-
-        Raises:
-            ValueError: There is no such level, or a number is out of its range.
-        """
-        check_level(self.hparams["level"])
+    def __init__(
+        self,
+        *,
+        level: Level,
+        root: str | None = None,
+        vocabulary_size: Count | None = None,
+        min_count: Count = 1,
+        batch_size: Count = 32,
+        val_batch_size: Count | None = None,
+        seed: Seed = 0,
+        limit: Count | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        check_level(level)
         check_ranges(type(self), self.hparams, "--data.")
+        self.root, self.level, self.limit = root, level, limit
+        self.vocabulary_size, self.min_count, self.seed = vocabulary_size, min_count, seed
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self._splits: dict[Split, Any] = {}
         self._vocabulary: Vocabulary | None = None
         self._notes: list[str] = []
-        self._limited = False  # whether --data.limit has left training items out
 
     @abstractmethod
     def load_split(self, split: Split) -> Any:
@@ -58,13 +84,12 @@ class TextData(LightningDataModule, ABC):
         Raises:
             ValueError: A file is not UTF-8, where symbols are not bytes.
         """
-        root = self.hparams["root"]
-        if self.hparams["level"] == "byte":  # which stay bytes, whatever they are
-            documents = read_documents(root, split, lines=self.by_line)
-            return [document.decode(errors="surrogateescape") for document in documents]
+        if self.level == "byte":  # which stay bytes, whatever they are
+            documents = documents_of(self.root, split, lines=self.by_line)
+            return [document.data.decode(errors="surrogateescape") for document in documents]
         texts = (
             decoded(document.data, document.path, document.line)
-            for document in documents_of(root, split, lines=True)
+            for document in documents_of(self.root, split, lines=True)
         )
         return [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
 
@@ -74,16 +99,16 @@ class TextData(LightningDataModule, ABC):
         Raises:
             ValueError: They are of another level.
         """
-        if words.level != self.hparams["level"]:
+        if words.level != self.level:
             raise ValueError(
-                f"--data.level={self.hparams['level']}: the model's symbols are of level "
+                f"--data.level={self.level}: the model's symbols are of level "
                 f"{words.level}: set --data.level={words.level}"
             )
         self._vocabulary = words
 
     def where(self) -> tuple[str, list[str]]:
         """What is read, in words, and the files of the folder that are not."""
-        root = self.hparams["root"]
+        root = self.root
         if root is None:
             return "tiny Shakespeare, which the zoo embeds (no --data.root was given)", []
         parts = text_files(root)
@@ -107,11 +132,10 @@ class TextData(LightningDataModule, ABC):
     @property
     def vocabulary(self) -> Vocabulary:
         """The symbols of the training split."""
-        own = self.hparams
         if self._vocabulary is None:
-            texts = () if own["level"] == "byte" else self.texts("train")
+            texts = () if self.level == "byte" else self.texts("train")
             self._vocabulary = Vocabulary.of(
-                texts, own["level"], size=own["vocabulary_size"], min_count=own["min_count"]
+                texts, self.level, size=self.vocabulary_size, min_count=self.min_count
             )
         return self._vocabulary
 
@@ -128,31 +152,30 @@ class TextData(LightningDataModule, ABC):
         # A batch is a few lookups: workers would only add a copy, so the advice is wrong here.
         warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
 
-    def _loader(self, split: Split, train: bool = False) -> EpochLoader:
-        trainer, own = self.trainer, self.hparams
+    def _loader(self, items: Any, batch_size: int, train: bool = False) -> EpochLoader:
+        trainer = self.trainer
         return epoch_loader(
-            self.split(split),
-            own["batch_size"] if train else own["val_batch_size"] or own["batch_size"],
+            items,
+            batch_size,
             train=train,
-            seed=own["seed"],
+            seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
-            limit=own["limit"] if self._limited else None,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
 
     def train_dataloader(self) -> EpochLoader:
         """Batches of this rank in an order that depends on (seed, epoch)."""
-        return self._loader("train", train=True)
+        return self._loader(self.split("train"), self.batch_size, train=True)
 
     def val_dataloader(self) -> EpochLoader:
         """Every validation item once, over all ranks."""
-        return self._loader("val")
+        return self._loader(self.split("val"), self.val_batch_size)
 
     def test_dataloader(self) -> EpochLoader:
         """Every test item once, over all ranks."""
-        return self._loader("test")
+        return self._loader(self.split("test"), self.val_batch_size)
 
     def predict_dataloader(self) -> Batches:
         """The test items."""
-        return Batches(self._loader("test"))
+        return Batches(self._loader(self.split("test"), self.val_batch_size))

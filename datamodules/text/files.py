@@ -38,11 +38,6 @@ def split_named(name: str, between: str = "[._-]") -> Split | None:
     return found[0] if len(found) == 1 else None
 
 
-def read_documents(root: str | None, split: Split, *, lines: bool) -> list[bytes]:
-    """The bytes of the documents of a split; see `documents_of`."""
-    return [document.data for document in documents_of(root, split, lines=lines)]
-
-
 def documents_of(root: str | None, split: Split, *, lines: bool) -> list[Document]:
     """The documents of a split, in order.
 

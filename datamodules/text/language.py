@@ -3,7 +3,7 @@
 import copy
 import math
 import re
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.images.base import Split
-from zoo.data.loader import Batches, EpochLoader, epoch_loader
+from zoo.data.loader import Batches, EpochLoader
 from zoo.data.text.base import TextData
 from zoo.data.text.vocabulary import Level, Vocabulary
-from zoo.ranges import Count, Seed
+from zoo.ranges import Count
 
 Documents = Literal["file", "paragraph", "line"]
 _LINE_END = re.compile(r"\r?\n")
@@ -116,10 +116,11 @@ class Text(TextData):
     line has its end, as the Penn Treebank is read. enwik8 at byte level has the usual splits of 90,
     5 and 5 million bytes. In evaluation windows do not overlap.
 
+    >>> data = Text(level="byte", sequence_length=64, batch_size=8)
+    >>> next(iter(data.train_dataloader())).tokens.shape
+    torch.Size([8, 64])
+
     Args:
-        root: Folder with a file of each split (such as the Penn Treebank's), any folder of .txt
-            files (a document each), or a file; tiny Shakespeare, which the zoo embeds, if not
-            given.
         level: What a symbol is: byte, char, word (text with spaces between words and punctuation)
             or wordpunct (other text).
         sequence_length: Symbols of a window.
@@ -129,13 +130,6 @@ class Text(TextData):
         documents: What a document is: a file, a paragraph (parted by empty lines) or a line.
         align: Begin documents at multiples of this, of which the windows must be multiples too: at
             those of a model's chunk its documents are what each is alone; 1 wastes no space.
-        vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
-            given.
-        min_count: Least count of a symbol of the vocabulary in the training split.
-        batch_size: Training windows a step and process.
-        val_batch_size: Windows a step and process in evaluation; `batch_size` if not given.
-        seed: Seed of the order.
-        limit: Train on the first so many symbols of each document only, for short runs.
 
     Raises:
         FileNotFoundError: There is no text at `root`.
@@ -146,24 +140,19 @@ class Text(TextData):
     def __init__(
         self,
         *,
-        root: str | None = None,
         level: Level = "char",
         sequence_length: Count = 256,
         test_lengths: list[Count] | None = None,
         stride: Count | None = None,
         documents: Documents = "file",
         align: Count = 1,
-        vocabulary_size: Count | None = None,
-        min_count: Count = 1,
-        batch_size: Count = 32,
-        val_batch_size: Count | None = None,
-        seed: Seed = 0,
-        limit: Count | None = None,
+        **text: Any,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(logger=False)
-        self.check()
+        super().__init__(level=level, **text)
+        self.sequence_length, self.stride = sequence_length, stride
+        self.documents, self.align = documents, align
         self.test_lengths = list(test_lengths or [sequence_length])
+        self._many_tests = bool(test_lengths)
         if min(self.test_lengths) < 1:
             raise ValueError(f"--data.test_lengths={test_lengths}: lengths are at least 1")
         for name, length in (
@@ -179,12 +168,12 @@ class Text(TextData):
         if documents not in get_args(Documents):
             known = ", ".join(get_args(Documents))
             raise ValueError(f"--data.documents={documents!r}: choose one of {known}")
-        self.by_line = documents != "file"  # type: ignore[misc]
+        self.by_line = documents != "file"
         self.unit = f"windows of {sequence_length}"
 
     def texts(self, split: Split) -> list[str]:
         """The documents of a split."""
-        texts, kind = super().texts(split), self.hparams["documents"]
+        texts, kind = super().texts(split), self.documents
         if kind == "file":
             return texts
         separator = _EMPTY_LINES if kind == "paragraph" else _LINE_END
@@ -193,25 +182,21 @@ class Text(TextData):
 
     def load_split(self, split: Split) -> Windows:
         """Encodes the documents of a split, an end between them."""
-        words, own = self.vocabulary, self.hparams
+        words = self.vocabulary
         documents = [encode_document(text, words) for text in self.texts(split)]
-        longest = max(map(len, documents), default=0)
-        if split == "train" and own["limit"] is not None and own["limit"] < longest:
-            self._limited = True
-            self._notes.append(f"left out: symbols behind --data.limit={own['limit']} in train")
-            documents = [d[: own["limit"]] for d in documents]
+        if split == "train" and self.limit is not None:
+            self._notes.append(f"left out: symbols behind --data.limit={self.limit} in train")
+            documents = [d[: self.limit] for d in documents]
         documents = [d for d in documents if len(d)]
         if words.level in ("char", "byte"):
             documents[:-1] = [np.append(d, words.end) for d in documents[:-1]]
         if sum(map(len, documents)) < 2:
-            where = own["root"] or "the text"
-            limited = split == "train" and self._limited
-            fix = f"raise --data.limit={own['limit']}" if limited else "give more text"
-            raise ValueError(f"the {split} split of {where} has less than two symbols: {fix}")
-        stride = own["stride"] if split == "train" else None
-        return Windows(
-            documents, own["sequence_length"], words.end, stride=stride, align=own["align"]
-        )
+            raise ValueError(
+                f"the {split} split of {self.root or 'the text'} has less than two symbols: give "
+                "more text"
+            )
+        stride = self.stride if split == "train" else None
+        return Windows(documents, self.sequence_length, words.end, stride=stride, align=self.align)
 
     def unigram(self) -> float:
         """Nats a predicted symbol of the test split, by counts in the training split, from 1."""
@@ -220,21 +205,13 @@ class Text(TextData):
         return float(math.log(counts.sum()) - np.log(counts[test]).mean())
 
     def _test_loader(self, length: int) -> EpochLoader:
-        trainer, own = self.trainer, self.hparams
-        tokens = (own["val_batch_size"] or own["batch_size"]) * own["sequence_length"]
-        return epoch_loader(
-            self.split("test").of_length(length),
-            max(tokens // length, 1),
-            train=False,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
-        )
+        tokens = self.val_batch_size * self.sequence_length
+        return self._loader(self.split("test").of_length(length), max(tokens // length, 1))
 
     def test_dataloader(self) -> EpochLoader | list[EpochLoader]:  # type: ignore[override]
         """Every test window once, over all ranks, for each of `test_lengths`."""
         loaders = [self._test_loader(length) for length in self.test_lengths]
-        return loaders if self.hparams["test_lengths"] else loaders[0]
+        return loaders if self._many_tests else loaders[0]
 
     def predict_dataloader(self) -> Batches:
         """The test windows of the first of `test_lengths`."""

@@ -12,7 +12,7 @@ from zoo.data.loader import EpochLoader, EpochSampler
 from zoo.data.text.base import TextData
 from zoo.data.text.vocabulary import Level
 from zoo.layers.seeds import mix
-from zoo.ranges import Count, Seed
+from zoo.ranges import Count
 
 
 class TextBatch(NamedTuple):
@@ -119,20 +119,15 @@ class TextLines(TextData):
     The vocabulary is the training split's. Evaluation is in the order of the text. The Penn
     Treebank's folder (train, valid and test) gives its 10,000 symbols, `</s>` among them.
 
+    >>> data = TextLines(batch_size=8)
+    >>> len(next(iter(data.train_dataloader())).lengths)
+    8
+
     Args:
-        root: Folder with a file of each split (such as the Penn Treebank's), any folder of .txt
-            files, or a file; tiny Shakespeare, which the zoo embeds, if not given.
         level: What a symbol is: word (text with spaces between words and punctuation), wordpunct
             (other text), char or byte.
-        vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
-            given.
-        min_count: Least count of a symbol of the vocabulary in the training split.
         max_length: Leave longer sentences out of training, where memory is short; in symbols.
-        batch_size: Training sentences a step and process.
-        val_batch_size: Sentences a step and process in evaluation; `batch_size` if not given.
         pool: Training batches that are sorted by length together; 1 for batches of all lengths.
-        seed: Seed of the order.
-        limit: Train on the first so many sentences only, for short runs.
 
     Raises:
         FileNotFoundError: There is no text at `root`.
@@ -145,20 +140,13 @@ class TextLines(TextData):
     def __init__(
         self,
         *,
-        root: str | None = None,
         level: Level = "word",
-        vocabulary_size: Count | None = None,
-        min_count: Count = 1,
         max_length: Count | None = None,
-        batch_size: Count = 32,
-        val_batch_size: Count | None = None,
         pool: Count = 100,
-        seed: Seed = 0,
-        limit: Count | None = None,
+        **text: Any,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(logger=False)
-        self.check()
+        super().__init__(level=level, **text)
+        self.max_length, self.pool = max_length, pool
         self._lines: dict[Split, list[str]] = {}
 
     def texts(self, split: Split) -> list[str]:
@@ -171,7 +159,7 @@ class TextLines(TextData):
 
     def shortened(self, encoded: list[Any]) -> list[Any]:
         """The training sentences that `max_length` and `limit` leave; notes what they do not."""
-        longest, limit = self.hparams["max_length"], self.hparams["limit"]
+        longest, limit = self.max_length, self.limit
         kept = encoded if longest is None else [s for s in encoded if self.symbols_of(s) < longest]
         if len(kept) < len(encoded):
             self._notes.append(
@@ -194,23 +182,24 @@ class TextLines(TextData):
         if split == "train":
             encoded = self.shortened(encoded)
         if not encoded:
-            where = self.hparams["root"] or "the text"
+            where = self.root or "the text"
             raise ValueError(f"the {split} split of {where} has no sentence: give more text")
         return SentenceSet(encoded, self.vocabulary.end)
 
     def train_dataloader(self) -> EpochLoader:
         """Batches of this rank in an order that depends on (seed, epoch)."""
         loader = super().train_dataloader()  # checks that a batch is not larger than the set
-        pool, size = self.hparams["pool"], self.hparams["batch_size"]
-        if pool == 1:
+        if self.pool == 1:
             return loader
-        own = loader.sampler
+        order = loader.sampler
         sampler = BucketSampler(
             self.split("train").lengths,
-            batch_size=size,
-            pool=pool,
-            seed=own.seed,
-            rank=own.rank,
-            world_size=own.world_size,
+            batch_size=self.batch_size,
+            pool=self.pool,
+            seed=order.seed,
+            rank=order.rank,
+            world_size=order.world_size,
         )
-        return EpochLoader(self.split("train"), sampler, size, pin_memory=loader.pin_memory)
+        return EpochLoader(
+            self.split("train"), sampler, self.batch_size, pin_memory=loader.pin_memory
+        )

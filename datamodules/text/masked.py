@@ -22,7 +22,6 @@ from zoo.data.sentences.tables import (
 )
 from zoo.data.text.lines import SentenceSet, TextLines
 from zoo.data.text.vocabulary import Level, Vocabulary
-from zoo.ranges import Count, Seed
 
 Segmenter = Literal["none", "spaces", "jieba"]
 
@@ -97,15 +96,6 @@ class MaskedSentences(TextLines):
             as jieba finds it.
         labels: Read rows with their classes.
         vocabulary_of: Checkpoint whose symbols to use, to go on with a trained model.
-        vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
-            given.
-        min_count: Least count of a symbol of the vocabulary in the training split.
-        max_length: Leave longer sentences out of training, where memory is short; in symbols.
-        batch_size: Training sentences a step and process.
-        val_batch_size: Sentences a step and process in evaluation; `batch_size` if not given.
-        pool: Training batches that are sorted by length together; 1 for batches of all lengths.
-        seed: Seed of the order.
-        limit: Train on the first so many sentences only, for short runs.
 
     Raises:
         FileNotFoundError: There is no text at `root`.
@@ -116,32 +106,14 @@ class MaskedSentences(TextLines):
         self,
         *,
         root: str | None = None,
-        level: Literal["word", "wordpunct", "char", "byte"] = "char",
+        level: Level = "char",
         segmenter: Segmenter = "none",
         labels: bool = False,
         vocabulary_of: str | None = None,
-        vocabulary_size: Count | None = None,
-        min_count: Count = 1,
-        max_length: Count | None = None,
-        batch_size: Count = 32,
-        val_batch_size: Count | None = None,
-        pool: Count = 100,
-        seed: Seed = 0,
-        limit: Count | None = None,
+        **lines: Any,
     ) -> None:
-        super().__init__(
-            root=root,
-            level=level,
-            vocabulary_size=vocabulary_size,
-            min_count=min_count,
-            max_length=max_length,
-            batch_size=batch_size,
-            val_batch_size=val_batch_size,
-            pool=pool,
-            seed=seed,
-            limit=limit,
-        )
-        self.save_hyperparameters(logger=False)
+        super().__init__(root=root, level=level, **lines)
+        self.segmenter, self.labels, self.vocabulary_of = segmenter, labels, vocabulary_of
         if segmenter not in get_args(Segmenter):
             known = ", ".join(get_args(Segmenter))
             raise ValueError(f"--data.segmenter={segmenter!r}: choose one of {known}")
@@ -152,14 +124,14 @@ class MaskedSentences(TextLines):
     @property
     def vocabulary(self) -> Vocabulary:
         """The symbols of the training split, or of the model that `vocabulary_of` names."""
-        if self._vocabulary is None and self.hparams["vocabulary_of"] is not None:
-            self._vocabulary = _vocabulary_of(self.hparams["vocabulary_of"], self.hparams["level"])
+        if self._vocabulary is None and self.vocabulary_of is not None:
+            self._vocabulary = _vocabulary_of(self.vocabulary_of, self.level)
         return super().vocabulary
 
     @property
     def classes(self) -> int:
         """Classes that the labels of the loaded splits need, by the greatest; 0 without labels."""
-        if not self.hparams["labels"]:
+        if not self.labels:
             return 0
         return 1 + max(label for labels in self._classes.values() for label in labels)
 
@@ -167,8 +139,8 @@ class MaskedSentences(TextLines):
         """The sentences of a split; two of a row are parted by a line's end."""
         tables = self._tables()
         if not tables:
-            if self.hparams["labels"]:
-                root = self.hparams["root"]
+            if self.labels:
+                root = self.root
                 raise ValueError(f"--data.root={root}: labels are read from .tsv or .csv files")
             return super().texts(split)
         if not self._lines:
@@ -183,7 +155,7 @@ class MaskedSentences(TextLines):
             found = self._rows(source)
             if source.split is None:
                 parted |= {text: label for text, label in found if text not in parted}
-            elif found or not self.hparams["labels"]:
+            elif found or not self.labels:
                 given.add(source.split)
                 own = rows[source.split]
                 own |= {text: label for text, label in found if text not in own}
@@ -201,8 +173,8 @@ class MaskedSentences(TextLines):
             self._lines[name], self._classes[name] = list(items), list(items.values())
 
     def _tables(self) -> list[Source]:
-        path = Path(self.hparams["root"] or "")
-        if self.hparams["root"] is None or not path.exists():
+        path = Path(self.root or "")
+        if self.root is None or not path.exists():
             return []
         if path.is_file():
             return [Source(path, None)] if _is_taken(path) else []
@@ -220,7 +192,7 @@ class MaskedSentences(TextLines):
             return super().where()
         names = ", ".join(table.path.name for table in tables[:5])
         more = f" and {len(tables) - 5} more" if len(tables) > 5 else ""
-        root = Path(self.hparams["root"])
+        root = Path(self.root or "")
         others = [] if root.is_file() else sorted({f.name for f in root.iterdir()})
         taken = {table.path.name for table in tables}
         return f"tables {names}{more} of {root}", [name for name in others if name not in taken]
@@ -233,7 +205,7 @@ class MaskedSentences(TextLines):
         Raises:
             ValueError: Its columns are not named, or a label is no class.
         """
-        path, labelled = source.path, self.hparams["labels"]
+        path, labelled = source.path, self.labels
         table = objects_of(path) if is_jsonl(path) else table_of(path)
         columns = columns_of(table, single=True)
         label_at = columns.label
@@ -276,7 +248,7 @@ class MaskedSentences(TextLines):
         if split == "train":
             items = self.shortened(items)
         if not items:
-            where = self.hparams["root"] or "the text"
+            where = self.root or "the text"
             raise ValueError(f"the {split} split of {where} has no sentence")
         tokens, starts, classes = map(list, zip(*items, strict=True))
         return MaskedSet(tokens, starts, classes, words.end)
@@ -300,8 +272,8 @@ class MaskedSentences(TextLines):
         parts = [words.encode(part) for part in text.split("\n")]
         tokens = np.concatenate([x for p in parts for x in (p, np.array([words.end]))][:-1])
         starts = np.arange(len(tokens))
-        if self.hparams["segmenter"] != "none":
-            lengths = [len(w) for w in _segment(text, self.hparams["segmenter"])]
+        if self.segmenter != "none":
+            lengths = [len(w) for w in _segment(text, self.segmenter)]
             assert sum(lengths) == len(tokens), text
             starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
         return tokens, starts

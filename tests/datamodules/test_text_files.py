@@ -4,9 +4,13 @@ import gzip
 
 import pytest
 
-from zoo.data.text.files import read_documents
+from zoo.data.text.files import documents_of
 
 SPLITS = ("train", "val", "test")
+
+
+def read_documents(root, split, *, lines):
+    return [document.data for document in documents_of(root, split, lines=lines)]
 
 
 def every(root, lines=True):

@@ -2,26 +2,22 @@
 
 import torch
 
-from zoo.flash.gau import GAUConfig
+from zoo.flash.config import FlashConfig
 from zoo.flash.network import Network
-from zoo.flash.scores import Score
 
 
 def small(kind="flash", score="relu2_paper", *, seed=0, chunk=8, causal=True, dtype=torch.float64,
-          unit=None, **options):  # fmt: skip
+          expanded=32, segments=0, **options):  # fmt: skip
     """A network whose every parameter matters."""
     torch.manual_seed(seed)
-    config = GAUConfig(
-        **{
-            "kind": kind if kind != "transformer" else "flash",
-            "causal": causal,
-            "score": Score(score, chunk),
-            "chunk": chunk,
-            **(unit or {}),
-        }
-    )
-    defaults = {"vocabulary": 11, "dim": 16, "depth": 4, "expanded": 32, "head": 8, "heads": 2}
-    network = Network(**{**defaults, "kind": kind, "unit": config, **options})
+    sizes = {
+        "dim": 16, "depth": 4, "head_size": 8, "heads": 2, "chunk": chunk, "norm_length": chunk,
+        "pairing": "interleaved", **options,
+    }  # fmt: skip
+    width = expanded / max(sizes["dim"], 1)
+    score = score if kind != "transformer" else "relu2_paper"
+    config = FlashConfig(kind=kind, score=score, expansion=width, **sizes)
+    network = Network(config, vocabulary=11, causal=causal, segments=segments)
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.3 if p.ndim > 1 else 0.5)
     return network.to(dtype).eval()

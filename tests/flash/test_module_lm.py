@@ -215,7 +215,7 @@ def test_the_kind_alone_makes_a_recipe_a_baseline(recipe, kind):
     model = yaml.safe_load((config_root() / f"{recipe}.yaml").read_text())["model"]
     sizes = {"vocab_size": 9, "dim": 32, "depth": 2, "head_size": 16, "kind": kind}
     cls = getattr(zoo, model["class_path"].removeprefix("zoo."))
-    assert cls(**{**model["init_args"], **sizes}).net.kind == kind
+    assert cls(**{**model["init_args"], **sizes}).net.config.kind == kind
 
 
 def test_evaluation_keeps_documents_apart_if_asked():

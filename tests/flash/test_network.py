@@ -8,10 +8,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.flash.networks import small, tokens
 from zoo.data.synthetic import recall_task
 from zoo.data.text.language import NO_TARGET
-from zoo.flash.block import GAUBlock, ScaleNorm
-from zoo.flash.gau import CrossGatedAttentionUnit, GatedAttentionUnit, GAUConfig
+from zoo.flash.block import GAUBlock
+from zoo.flash.config import FlashConfig
+from zoo.flash.gau import CrossGatedAttentionUnit, GatedAttentionUnit
 from zoo.flash.module_lm import FlashLM
 from zoo.flash.network import macs_per_token
+from zoo.flash.norms import ScaleNorm
 from zoo.flash.scores import Score
 from zoo.recipes import config_root
 
@@ -21,11 +23,11 @@ MODELS = [
     *(("flash", score, {}) for score in SCORES),
     *(("flash_quad", score, {}) for score in SCORES),
     ("transformer", "softmax", {}),
-    ("flash", "relu2", {**RICH, "unit": {"position_bias": True, "bias": True}}),
-    ("flash_quad", "relu2_row", {**RICH, "unit": {"position_bias": True}, "tied": False}),
-    ("flash", "laplace", {"post_norm": True, "norm": "rms_plain", "final_norm": None}),
-    ("flash", "relu2_paper", {"unit": {"global_norm": "chunk"}, "rotary_dim": 4}),
-    ("flash", "relu2_paper", {"unit": {"global_part": False, "pairing": "half"}}),
+    ("flash", "relu2", {**RICH, "position_bias": True, "bias": True}),
+    ("flash_quad", "relu2_row", {**RICH, "position_bias": True, "tied": False}),
+    ("flash", "laplace", {"post_norm": True, "norm": "rms_plain"}),
+    ("flash", "relu2_paper", {"global_norm": "chunk", "rotary_dim": 4}),
+    ("flash", "relu2_paper", {"global_part": False, "pairing": "half"}),
 ]
 
 
@@ -152,8 +154,8 @@ def test_no_document_sees_another_wherever_it_begins():
 
 @torch.no_grad()
 def test_one_chunk_is_flash_quad():
-    flash = small("flash", chunk=32, unit={"position_bias": True})
-    quad = small("flash_quad", chunk=32, unit={"position_bias": True})
+    flash = small("flash", chunk=32, position_bias=True)
+    quad = small("flash_quad", chunk=32, position_bias=True)
     weights = flash.state_dict()
     for name in weights:
         if name.endswith((".gamma", ".beta")):
@@ -167,7 +169,7 @@ def test_one_chunk_is_flash_quad():
 @pytest.mark.parametrize("dim", [128, 768])
 def test_three_kinds_have_equally_many_weights(dim, expansion):
     def count(kind):
-        network = small(kind, dim=dim, depth=2, expanded=expansion * dim, head=64)
+        network = small(kind, dim=dim, depth=2, expanded=expansion * dim, head_size=64)
         return sum(p.numel() for p in network.layers.parameters())
 
     flash, quad, transformer = map(count, ("flash", "flash_quad", "transformer"))
@@ -201,7 +203,7 @@ def saved_bytes(network, n):
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_work_and_memory_a_token_do_not_grow_with_the_length(causal):
-    sizes = {"dim": 256, "expanded": 512, "head": 128, "depth": 2, "dtype": torch.float32}
+    sizes = {"dim": 256, "expanded": 512, "head_size": 128, "depth": 2, "dtype": torch.float32}
     network = small(chunk=256, causal=causal, **sizes).to("meta")
     lengths = [1024, 4096, 16384, 65536]
     work = [counted(network, n) for n in lengths]
@@ -219,7 +221,7 @@ def test_work_and_memory_a_token_do_not_grow_with_the_length(causal):
     [("flash", True), ("flash", False), ("flash_quad", False), ("transformer", False)],
 )
 def test_macs_are_the_counted_ones(kind, causal, n):
-    network = small(kind, chunk=16, dim=32, expanded=64, head=16, causal=causal).to("meta")
+    network = small(kind, chunk=16, dim=32, expanded=64, head_size=16, causal=causal).to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.features(tokens(1, n).to("meta"))
     expected = counter.get_total_flops() / 2 / n
@@ -243,10 +245,10 @@ def test_state_of_flash_does_not_grow():
 @torch.no_grad()
 def test_bfloat16_keeps_positions():
     """A model in bfloat16 is off by rounding, as much at position 4,000 as at the beginning."""
-    exact = small(chunk=64, dim=32, expanded=64, head=16, dtype=torch.float32)
+    exact = small(chunk=64, dim=32, expanded=64, head_size=16, dtype=torch.float32)
     x = tokens(1, 64).repeat(1, 64)
     expected = exact(x)
-    got = small(chunk=64, dim=32, expanded=64, head=16, dtype=torch.bfloat16)(x).float()
+    got = small(chunk=64, dim=32, expanded=64, head_size=16, dtype=torch.bfloat16)(x).float()
     error = (got - expected).square().mean((0, 2)).sqrt() / expected.std()
     assert error[-512:].mean() < 1.5 * error[64:512].mean()
     assert error.mean() < 0.05
@@ -305,7 +307,7 @@ def test_blocks_of_queries_are_the_whole():
 def test_all_of_a_unit_goes_through_silu():
     """U, V and Z of unit inputs have SiLU's moments."""
     torch.manual_seed(0)
-    unit = GatedAttentionUnit(768, 1536, 128, GAUConfig())
+    unit = GatedAttentionUnit(FlashConfig(dim=768), causal=True)
     torch.nn.init.normal_(unit.to_hidden.weight, std=768**-0.5)
     still = torch.ones(512, 64), torch.zeros(512, 64)
     u, v, copies = unit.project(torch.randn(1, 512, 768), still)
@@ -329,8 +331,8 @@ def test_all_of_a_unit_goes_through_silu():
 def test_branch_of_unit_input(score, gain, rms):
     """LeCun's initialisation times a gain, d = 768, n = 512: the branch is small."""
     torch.manual_seed(0)
-    config = GAUConfig(kind="flash_quad", causal=False, score=Score(score, 512), offsets=False)
-    unit = GatedAttentionUnit(768, 1536, 128, config)
+    config = FlashConfig(dim=768, kind="flash_quad", score=score, offsets=False)
+    unit = GatedAttentionUnit(config, causal=False)
     for linear in (unit.to_hidden, unit.to_out):
         torch.nn.init.normal_(linear.weight, std=gain * linear.in_features**-0.5)
     one = torch.ones(512, 64), torch.zeros(512, 64)  # no rotation, as in the post
@@ -373,9 +375,7 @@ def test_scale_norm():
 
 @torch.no_grad()
 def test_token_shift_moves_half_of_the_features_by_one():
-    block = GAUBlock(
-        4, 8, 4, GAUConfig(), norm="rms", eps=0, post_norm=False, token_shift=True, dropout=0.0
-    )
+    block = GAUBlock(FlashConfig(dim=4, head_size=4, token_shift=True), causal=True)
     x = torch.arange(12.0).reshape(1, 3, 4)
     expected = torch.tensor([[[0, 0, 2, 3], [0, 1, 6, 7], [4, 5, 10, 11.0]]])
     assert torch.equal(block._shift(x, None, None), expected)
@@ -390,10 +390,10 @@ def test_token_shift_moves_half_of_the_features_by_one():
         ({"kind": "transformer", "depth": 3}, "depth=3 must be even"),
         ({"kind": "transformer", "expanded": 8}, "e=8, s=8 have no more weights"),
         ({"rotary_dim": 64}, "rotary_dim=64"),
-        ({"rotary_dim": 0}, "rotary dim=0"),
+        ({"rotary_dim": 0}, "rotary_dim=0"),
         ({"dim": 17, "token_shift": True}, "dim=17"),
-        ({"unit": {"global_norm": "sum"}}, "global_norm='sum'"),
-        ({"unit": {"chunk": 0}}, "chunk=0"),
+        ({"global_norm": "sum"}, "global_norm='sum'"),
+        ({"chunk": 0}, "chunk=0"),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -19,7 +19,7 @@ from zoo.cli.arguments import prepare
 from zoo.cli.config_files import read_config
 from zoo.cli.stored import check_state, stored_config
 from zoo.ddpm.interchange import IMPORTERS as DDPM_IMPORTERS
-from zoo.flash.interchange_mlm import IMPORTERS as FLASH_IMPORTERS
+from zoo.flash.interchange import IMPORTERS as FLASH_IMPORTERS
 from zoo.loading import build, read_checkpoint
 from zoo.simbert.interchange import read_folder
 
@@ -237,7 +237,7 @@ def test_a_transformers_folder(tmp_path: Path) -> None:
 
 def importers() -> dict[str, tuple[Callable, dict[str, Any]]]:
     found = {name: (DDPM_IMPORTERS[name], {"image_size": 8}) for name in ("openai", "pesser")}
-    return found | {name: (importer, {}) for name, importer in FLASH_IMPORTERS.items()}
+    return found | {name: (importer, {}) for name, importer in FLASH_IMPORTERS["FlashMLM"].items()}
 
 
 @pytest.mark.parametrize("name", importers())

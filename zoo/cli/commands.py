@@ -254,8 +254,10 @@ def _options_of(format: str) -> Iterator[None]:
 
 
 def _exchange(model: str, table: str) -> dict[str, Any]:
+    """Functions by format, of tables that have them so or for each model of a family."""
     module = MODELS[model].exchange
     if module is None:
         return {}
     found: dict[str, Any] = getattr(importlib.import_module(module), table)
-    return found
+    formats: dict[str, Any] = found.get(model, found)
+    return formats

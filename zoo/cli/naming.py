@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from zoo.metrics.quality import SampleQuality
+from zoo.ranges import constructors
 from zoo.training import EMA, Checkpoint
 from zoo.training.samples import SampleGrid
 
@@ -76,10 +77,9 @@ def _group(cls: type) -> str:
 
 
 def _arguments(cls: type) -> set[str]:
-    constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
     return {
         name
-        for constructor in constructors
+        for constructor in constructors(cls)
         if inspect.isfunction(constructor)
         for name in inspect.signature(constructor).parameters
     } - {"self"}

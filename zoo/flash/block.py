@@ -1,54 +1,16 @@
 """A gated attention unit with its norm, residual, dropout and token shift."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.flash.chunk_state import ChunkState
-from zoo.flash.gau import GatedAttentionUnit, GAUConfig, Rotary
+from zoo.flash.config import FlashConfig
+from zoo.flash.gau import GatedAttentionUnit, Rotary
+from zoo.flash.norms import make_norm
 from zoo.flash.quadratic import CacheState
-from zoo.layers.rms_norm import RMSNorm
-
-NormName = Literal["rms", "rms_plain", "scale", "layer"]
-
-
-class ScaleNorm(nn.Module):
-    """x sqrt(d) / max(|x|, eps sqrt(d)) times one learned number (arXiv 1910.05895, eq. 5).
-
-    Args:
-        dim: Features, the last axis.
-        eps: Least root mean square.
-    """
-
-    def __init__(self, dim: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.scale, self.eps = dim**-0.5, eps
-        self.g = nn.Parameter(torch.ones(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalises the last axis of x (..., dim)."""
-        wide = x.float() if x.dtype.itemsize < 4 else x
-        size = wide.norm(dim=-1, keepdim=True) * self.scale
-        out: Tensor = wide / size.clamp(min=self.eps) * self.g
-        return out.to(x.dtype)
-
-
-def make_norm(name: NormName, dim: int, eps: float) -> nn.Module:
-    """Rms has weights, rms_plain has none (GAU-alpha), scale has one (the paper), layer has all.
-
-    Raises:
-        ValueError: There is no such norm.
-    """
-    if name == "scale":
-        return ScaleNorm(dim, eps)
-    if name == "layer":
-        return nn.LayerNorm(dim, eps)
-    if name in ("rms", "rms_plain"):
-        return RMSNorm(dim, eps, affine=name == "rms")
-    raise ValueError(f"norm={name!r}: choose one of rms, rms_plain, scale, layer")
 
 
 @dataclass
@@ -76,35 +38,16 @@ class GAUBlock(nn.Module):
     """x + GAU(norm(x)), or norm(x + GAU(x)).
 
     Args:
-        dim: Width d of the model.
-        expanded: Width e of the unit.
-        head: Size s of its queries and keys.
-        config: Of the unit.
-        norm: See `make_norm`.
-        eps: Of the norm.
-        post_norm: Normalise the sum, as GAU-alpha, not the input.
-        token_shift: The first half of a token's normalised features are the previous token's.
-        dropout: Of the unit's output.
+        config: Of the network.
+        causal: No token sees a later one.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        expanded: int,
-        head: int,
-        config: GAUConfig,
-        *,
-        norm: NormName,
-        eps: float,
-        post_norm: bool,
-        token_shift: bool,
-        dropout: float,
-    ) -> None:
+    def __init__(self, config: FlashConfig, *, causal: bool) -> None:
         super().__init__()
-        self.post_norm, self.token_shift = post_norm, token_shift
-        self.norm = make_norm(norm, dim, eps)
-        self.gau = GatedAttentionUnit(dim, expanded, head, config)
-        self.dropout = nn.Dropout(dropout)
+        self.post_norm, self.token_shift = config.post_norm, config.token_shift
+        self.norm = make_norm(config.norm, config.dim, config.norm_eps)
+        self.gau = GatedAttentionUnit(config, causal=causal)
+        self.dropout = nn.Dropout(config.dropout)
 
     def _shift(self, x: Tensor, before: Tensor | None, doc_ids: Tensor | None) -> Tensor:
         moved, kept = x.chunk(2, -1)

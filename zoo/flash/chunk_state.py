@@ -50,18 +50,27 @@ class ChunkState:
         return [self.k_quad, self.k_lin, self.v, self.summary]
 
 
+def common_length(lengths: list[int]) -> int:
+    """Tokens that all rows have seen.
+
+    Raises:
+        ValueError: The rows have seen different numbers of tokens.
+    """
+    if len(set(lengths)) != 1:
+        raise ValueError(
+            f"rows that have seen {lengths} tokens cannot go on with several at once: "
+            "feed them token by token"
+        )
+    return lengths[0]
+
+
 def prepend(state: ChunkState, *new: Tensor) -> tuple[list[Tensor], int]:
     """The open chunk's tokens before the new ones, (B, i + n, .), and their number i.
 
     Raises:
         ValueError: The rows have seen different numbers of tokens.
     """
-    if len(set(state.lengths)) != 1:
-        raise ValueError(
-            f"rows that have seen {state.lengths} tokens cannot go on with several at once: "
-            "feed them token by token"
-        )
-    opened = state.lengths[0] % state.v.shape[1]
+    opened = common_length(state.lengths) % state.v.shape[1]
     held = (state.k_quad, state.k_lin, state.v)
     return [
         torch.cat([old[:, :opened].to(x.dtype), x], 1) for old, x in zip(held, new, strict=True)

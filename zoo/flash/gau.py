@@ -1,65 +1,19 @@
 """The gated attention unit, with either attention, and with another sequence's keys and values."""
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.flash import chunk_state, quadratic
-from zoo.flash.attention import GlobalNorm, mixed_chunk_attention
+from zoo.flash.attention import mixed_chunk_attention
 from zoo.flash.chunk_state import ChunkState
+from zoo.flash.config import FlashConfig
 from zoo.flash.quadratic import CacheState, quadratic_attention, toeplitz
 from zoo.flash.scores import Score, attend
-from zoo.layers.rotary import Pairing, rotate
+from zoo.layers.rotary import rotate
 
 Rotary = tuple[Tensor, Tensor]
 """Cosines and sines of the positions, (n, r / 2) each, or (B, 1, r / 2) of one token a row."""
-
-
-@dataclass(frozen=True)
-class GAUConfig:
-    """What all units of a model share.
-
-    Args:
-        kind: flash (mixed chunk attention) or flash_quad (attention to all).
-        causal: No token sees a later one.
-        score: The weights.
-        chunk: Tokens of a chunk.
-        pairing: Pairs of features that rotate together.
-        position_bias: Learn a bias of the distance between tokens.
-        offsets: Learn beta beside gamma in Q = gamma Z + beta.
-        bias: Dense layers have a bias.
-        global_norm: What the state is divided by, see `mixed_chunk_attention`.
-        global_part: Without it, tokens see their own chunk only.
-
-    Raises:
-        ValueError: A choice does not exist, or a chunk has no token.
-    """
-
-    kind: Literal["flash", "flash_quad"] = "flash"
-    causal: bool = True
-    score: Score = field(default_factory=Score)
-    chunk: int = 256
-    pairing: Pairing = "interleaved"
-    position_bias: bool = False
-    offsets: bool = True
-    bias: bool = False
-    global_norm: GlobalNorm = "tokens"
-    global_part: bool = True
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("kind", ("flash", "flash_quad")),
-            ("pairing", get_args(Pairing)),
-            ("global_norm", get_args(GlobalNorm)),
-        ):
-            if getattr(self, name) not in choices:
-                value = getattr(self, name)
-                raise ValueError(f"{name}={value!r}: choose one of {', '.join(choices)}")
-        if self.chunk < 1:
-            raise ValueError(f"chunk={self.chunk}: a chunk has at least one token")
 
 
 class GatedAttentionUnit(nn.Module):
@@ -68,47 +22,52 @@ class GatedAttentionUnit(nn.Module):
     arXiv 2202.10447, section 2; kexue.fm/archives/8934. U, V and Z are SiLU(X W); queries and
     keys are gamma Z + beta, a pair (gamma, beta) each, turned by their positions.
 
+    >>> unit = GatedAttentionUnit(FlashConfig(dim=8, head_size=4), causal=True)
+    >>> still = torch.ones(5, 2), torch.zeros(5, 2)  # no rotation
+    >>> unit(torch.randn(3, 5, 8), still)[0].shape
+    torch.Size([3, 5, 8])
+
     Args:
-        dim: Width d of the model.
-        expanded: Width e of U and V.
-        head: Size s of queries and keys.
-        config: The rest.
+        config: Of the network.
+        causal: No token sees a later one.
     """
 
     position_bias: nn.Parameter | None
     beta: nn.Parameter | None
 
-    def __init__(self, dim: int, expanded: int, head: int, config: GAUConfig) -> None:
+    def __init__(self, config: FlashConfig, *, causal: bool) -> None:
         super().__init__()
-        self.expanded, self.head, self.config = expanded, head, config
-        self.to_hidden = nn.Linear(dim, 2 * expanded + head, bias=config.bias)
-        self.to_out = nn.Linear(expanded, dim, bias=config.bias)
+        self.config, self.causal, self.score = config, causal, config.weights
+        width, head = config.width, config.head_size
+        self.to_hidden = nn.Linear(config.dim, 2 * width + head, bias=config.bias)
+        self.to_out = nn.Linear(width, config.dim, bias=config.bias)
         # quad q, quad k, and for flash lin q, lin k
         copies = 4 if config.kind == "flash" else 2
         self.gamma = nn.Parameter(torch.ones(copies, head))
         self.beta = nn.Parameter(torch.zeros(copies, head)) if config.offsets else None
-        reach = config.chunk if config.kind == "flash" else config.score.size
-        size = reach if config.causal else 2 * reach - 1
+        size = self.score.size if causal else 2 * self.score.size - 1
         self.position_bias = nn.Parameter(torch.zeros(size)) if config.position_bias else None
 
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, list[Tensor]]:
         """U, V (B, n, e), and the queries and keys (B, n, s)."""
-        hidden = F.silu(self.to_hidden(x))
-        u, v, z = torch.split(hidden, [self.expanded, self.expanded, self.head], -1)
+        width, head = self.config.width, self.config.head_size
+        u, v, z = torch.split(F.silu(self.to_hidden(x)), [width, width, head], -1)
         gamma = self.gamma[:, None, None]  # (copies, 1, 1, s): a copy is one block of memory
         if self.beta is None:
             copies = z * gamma
         else:
             copies = torch.addcmul(self.beta[:, None, None], z, gamma)
-        copies = rotate(copies, *rotary, self.config.pairing).to(v.dtype)
-        return u, v, list(copies.unbind(0))
+        turned = list(rotate(copies, *rotary, self.config.pairing).to(v.dtype).unbind(0))
+        if not self.config.global_part:
+            turned[3] = torch.zeros_like(turned[3])
+        return u, v, turned
 
     def local_bias(self) -> Tensor | None:
         """The bias of the positions in a chunk, (c, c)."""
         if self.position_bias is None:
             return None
         positions = torch.arange(self.config.chunk, device=self.position_bias.device)
-        return toeplitz(self.position_bias, positions, positions, self.config.causal)
+        return toeplitz(self.position_bias, positions, positions, self.causal)
 
     def _row_bias(self, state: ChunkState) -> Tensor | None:
         """Rows of `local_bias` for the next token, (B, c)."""
@@ -138,26 +97,23 @@ class GatedAttentionUnit(nn.Module):
             lengths: Tokens each row really has, with a state.
         """
         u, v, copies = self.project(x, rotary)
-        config = self.config
-        if config.kind == "flash":
+        if self.config.kind == "flash":
             assert not isinstance(state, CacheState)
             q_quad, k_quad, q_lin, k_lin = copies
-            if not config.global_part:
-                k_lin = torch.zeros_like(k_lin)
             y = mixed_chunk_attention(
                 q_quad,
                 k_quad,
                 q_lin,
                 k_lin,
                 v,
-                chunk=config.chunk,
-                causal=config.causal,
-                score=config.score,
+                chunk=self.config.chunk,
+                causal=self.causal,
+                score=self.score,
                 bias=self.local_bias(),
                 key_mask=key_mask,
                 doc_ids=doc_ids,
                 state=state,
-                global_norm=config.global_norm,
+                global_norm=self.config.global_norm,
             )
             if state is not None:
                 assert lengths is not None
@@ -169,15 +125,13 @@ class GatedAttentionUnit(nn.Module):
             if state is not None:
                 assert lengths is not None
                 start = state.lengths[0]
-                state.extend(k, v, lengths)
-                end = start + x.shape[1]
-                k, v = state.k[:, :end], state.v[:, :end]
+                k, v = state.extend(k, v, lengths)
             y = quadratic_attention(
                 q,
                 k,
                 v,
-                causal=config.causal,
-                score=config.score,
+                causal=self.causal,
+                score=self.score,
                 bias=self.position_bias,
                 key_mask=key_mask,
                 doc_ids=doc_ids,
@@ -188,33 +142,30 @@ class GatedAttentionUnit(nn.Module):
 
     def init_state(self, batch: int, like: Tensor) -> ChunkState | CacheState:
         """The state before the first token, with dtype and device of `like`."""
+        width, head = self.config.width, self.config.head_size
         if self.config.kind == "flash":
-            return ChunkState.empty(batch, self.config.chunk, self.head, self.expanded, like)
-        return CacheState.empty(batch, (self.head,), (self.expanded,), like)
+            return ChunkState.empty(batch, self.config.chunk, head, width, like)
+        return CacheState.empty(batch, (head,), (width,), like)
 
     def step(self, x: Tensor, rotary: Rotary, state: ChunkState | CacheState) -> Tensor:
         """Output (B, d) for one more token x (B, d) a row; changes `state`."""
         u, v, copies = self.project(x[:, None], rotary)
-        q_quad, k_quad, *linear = (copy[:, 0] for copy in copies)
-        value, score = v[:, 0], self.config.score
+        q, k, *linear = (copy[:, 0] for copy in copies)
         if isinstance(state, ChunkState):
             q_lin, k_lin = linear
-            if not self.config.global_part:
-                k_lin = torch.zeros_like(k_lin)
             y = chunk_state.step(
-                q_quad,
-                k_quad,
+                q,
+                k,
                 q_lin,
                 k_lin,
-                value,
+                v[:, 0],
                 state,
-                score=score,
+                score=self.score,
                 bias=self._row_bias(state),
                 per_chunk=self.config.global_norm == "chunk",
             )
         else:
-            bias = self.position_bias
-            y = quadratic.step(q_quad, k_quad, value, state, score=score, bias=bias)
+            y = quadratic.step(q, k, v[:, 0], state, score=self.score, bias=self.position_bias)
         out: Tensor = self.to_out(u[:, 0] * y)
         return out
 

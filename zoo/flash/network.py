@@ -3,7 +3,7 @@
 import contextlib
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from zoo.flash.attention import GEMM_CHUNKS
-from zoo.flash.block import GAUBlock, NormName, make_norm
-from zoo.flash.gau import GAUConfig
-from zoo.flash.transformer import TransformerBlock, swiglu_width
+from zoo.flash.block import GAUBlock
+from zoo.flash.config import FlashConfig
+from zoo.flash.norms import make_norm
+from zoo.flash.transformer import TransformerBlock
 from zoo.layers.rotary import RotaryEmbedding
-
-Kind = Literal["flash", "flash_quad", "transformer"]
 
 
 @dataclass
@@ -40,114 +39,53 @@ class DecodeState:
 class Network(nn.Module):
     """Logits of each token.
 
-    Args:
-        vocabulary: Number of symbols.
-        dim: Width d.
-        depth: Number of gated attention units; a transformer has half as many blocks, which have
-            as many parameters.
-        kind: flash, flash_quad or transformer.
-        expanded: Width e of the units.
-        head: Size s of the units' queries and keys.
-        heads: Heads of a transformer; one for each 64 features if not given.
-        unit: Configuration of the units.
-        rotary_dim: Features that rotate.
-        norm: Of the units, see `make_norm`.
-        final_norm: Before the head; none after post-norm blocks.
-        eps: Of the norms.
-        post_norm: Normalise the sums, and the embedding.
-        token_shift: See `GAUBlock`.
-        sinusoidal: Add sines of the position to the embedding, with a learned factor.
-        segments: Number of token types with an embedding, 0 for none.
-        tied: The head's weights are the embedding's.
-        head_bias: The head has a bias.
-        dropout: Of the embedding and the blocks.
-        checkpointing: Compute blocks again in the backward pass.
+    >>> network = Network(FlashConfig(dim=8, depth=2, head_size=4), vocabulary=5, causal=True)
+    >>> network(torch.tensor([[3, 1, 4]])).shape
+    torch.Size([1, 3, 5])
 
-    Raises:
-        ValueError: A choice does not exist, or numbers do not fit.
+    Args:
+        config: What it is made of; half as many blocks as units if it is a transformer, which have
+            as many parameters.
+        vocabulary: Number of symbols.
+        causal: No token sees a later one.
+        segments: Number of token types with an embedding, 0 for none.
     """
 
     def __init__(
-        self,
-        *,
-        vocabulary: int,
-        dim: int,
-        depth: int,
-        kind: Kind,
-        expanded: int,
-        head: int,
-        unit: GAUConfig,
-        heads: int | None = None,
-        rotary_dim: int | None = None,
-        norm: NormName = "rms",
-        final_norm: NormName | None = "rms",
-        eps: float = 1e-6,
-        post_norm: bool = False,
-        token_shift: bool = False,
-        sinusoidal: bool = False,
-        segments: int = 0,
-        tied: bool = True,
-        head_bias: bool = False,
-        dropout: float = 0.0,
-        checkpointing: bool = False,
+        self, config: FlashConfig, *, vocabulary: int, causal: bool, segments: int = 0
     ) -> None:
         super().__init__()
-        if kind not in get_args(Kind):
-            raise ValueError(f"kind={kind!r}: choose one of {', '.join(get_args(Kind))}")
-        if min(vocabulary, dim, depth, expanded, head) < 1 or not 0 <= dropout < 1:
-            raise ValueError(
-                f"vocabulary={vocabulary}, dim={dim}, depth={depth}, expanded={expanded}, "
-                f"head={head}, dropout={dropout}: sizes are positive, dropout below 1"
-            )
-        self.kind, self.post_norm, self.checkpointing = kind, post_norm, checkpointing
-        self.compiled = False
+        dim, eps = config.dim, config.norm_eps
+        self.config, self.compiled = config, False
         self.embedding = nn.Embedding(vocabulary, dim)
         self.segments = nn.Embedding(segments, dim) if segments else None
-        self.position_scale = nn.Parameter(torch.tensor(dim**-0.5)) if sinusoidal else None
-        self.dropout = nn.Dropout(dropout)
-        self.embedding_norm = make_norm(norm, dim, eps) if post_norm else None
-        self.layers = nn.ModuleList()
-        if kind == "transformer":
-            heads = heads or max(dim // 64, 1)
-            if depth % 2 or dim % heads or token_shift or post_norm:
-                raise ValueError(
-                    f"kind=transformer: depth={depth} must be even (a block is worth two units), "
-                    f"dim={dim} a multiple of heads={heads}, without token_shift and post_norm"
-                )
-            for _ in range(depth // 2):
-                hidden = swiglu_width(dim, expanded, head)
-                block = TransformerBlock(
-                    dim, heads, hidden, causal=unit.causal, pairing=unit.pairing, eps=eps,
-                    dropout=dropout,
-                )  # fmt: skip
-                self.layers.append(block)
-            size = dim // heads
-        else:
-            if token_shift and dim % 2:
-                raise ValueError(f"token_shift halves the features: dim={dim} must be even")
-            for _ in range(depth):
-                gau = GAUBlock(
-                    dim, expanded, head, unit, norm=norm, eps=eps, post_norm=post_norm,
-                    token_shift=token_shift, dropout=dropout,
-                )  # fmt: skip
-                self.layers.append(gau)
-            size = head
-        if rotary_dim is not None and rotary_dim > size:
-            raise ValueError(f"rotary_dim={rotary_dim} is more than the {size} features of a head")
-        rotary_dim = size if rotary_dim is None else rotary_dim
-        self.rotary = RotaryEmbedding(rotary_dim, pairing=unit.pairing)
-        self.final_norm = make_norm(final_norm, dim, eps) if final_norm else None
-        self.head = None if tied else nn.Linear(dim, vocabulary, bias=head_bias)
-        self.head_bias = nn.Parameter(torch.zeros(vocabulary)) if tied and head_bias else None
-
-    def init_normal(self, std: float = 0.02) -> None:
-        """Normal weights of the given deviation, zero biases, gamma 1."""
+        sines = config.sinusoidal
+        self.position_scale = nn.Parameter(torch.tensor(dim**-0.5)) if sines else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.embedding_norm = make_norm(config.norm, dim, eps) if config.post_norm else None
+        block, depth = (
+            (TransformerBlock, config.depth // 2)
+            if config.kind == "transformer"
+            else (GAUBlock, config.depth)
+        )
+        self.layers = nn.ModuleList(block(config, causal=causal) for _ in range(depth))
+        self.rotary = RotaryEmbedding(config.rotary_dim or config.features, pairing=config.pairing)
+        self.final_norm = None if config.post_norm else make_norm(config.final_norm, dim, eps)
+        self.head = None if config.tied else nn.Linear(dim, vocabulary, bias=config.head_bias)
+        own_bias = config.tied and config.head_bias
+        self.head_bias = nn.Parameter(torch.zeros(vocabulary)) if own_bias else None
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=std)
-                bias = getattr(module, "bias", None)
-                if bias is not None:
-                    nn.init.zeros_(bias)
+                nn.init.normal_(module.weight, std=config.init_std)
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def check_same_function(self, other: "Network") -> None:
+        """Raises ValueError if equal weights would compute another function, naming an argument."""
+        self.config.check_same_function(other.config)
+        here, there = (0 if s is None else len(s.weight) for s in (self.segments, other.segments))
+        if here != there:
+            raise ValueError(f"the network is another: segments={there} there, {here} here")
 
     def compile_layers(self, *, lengths_vary: bool = False) -> None:
         """Compiles each layer for training, all into one program, as they are alike.
@@ -218,7 +156,7 @@ class Network(nn.Module):
         eager = self.compiled and not self.training
         with torch.compiler.set_stance("force_eager") if eager else contextlib.nullcontext():
             for layer in self.layers:
-                if self.checkpointing and torch.is_grad_enabled():
+                if self.config.checkpointing and torch.is_grad_enabled():
                     x, _ = checkpoint(layer, x, rotary, key_mask, doc_ids, use_reentrant=False)
                 else:
                     x, _ = layer(x, rotary, key_mask, doc_ids)
@@ -305,13 +243,14 @@ def macs_per_token(network: Network, n: int) -> float:
             total += 2 * n * layer.attention.to_out.in_features / (1 + layer.attention.causal)
             continue
         assert isinstance(layer, GAUBlock)
-        s, e, config = layer.gau.head, layer.gau.expanded, layer.gau.config
+        config, causal = layer.gau.config, layer.gau.causal
+        s, e = config.head_size, config.width
         if config.kind == "flash":
             c = min(config.chunk, n)
             chunks = math.ceil(n / c)
             total += c * (s + e) + 2 * s * e
-            if config.causal and chunks <= GEMM_CHUNKS:
+            if causal and chunks <= GEMM_CHUNKS:
                 total += chunks * s * e / c
         else:
-            total += n * (s + e) / (1 + config.causal)
+            total += n * (s + e) / (1 + causal)
     return total

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from zoo.flash.chunk_state import common_length
 from zoo.flash.scores import Score, attend
 
 
@@ -136,21 +137,21 @@ class CacheState:
             more = max(length, 2 * have) - have
             self.k, self.v = F.pad(self.k, (0, 0, 0, more)), F.pad(self.v, (0, 0, 0, more))
 
-    def extend(self, k: Tensor, v: Tensor, lengths: list[int]) -> None:
+    def extend(self, k: Tensor, v: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
         """Adds tokens (B, ..., n, .), of which row b really has lengths[b].
+
+        Returns:
+            Keys and values of all tokens so far.
 
         Raises:
             ValueError: The rows have seen different numbers of tokens.
         """
-        if len(set(self.lengths)) != 1:
-            raise ValueError(
-                f"rows that have seen {self.lengths} tokens cannot go on with several at once: "
-                "feed them token by token"
-            )
-        start, n = self.lengths[0], k.shape[-2]
-        self.grow(start + n)
-        self.k[..., start : start + n, :], self.v[..., start : start + n, :] = k, v
+        start = common_length(self.lengths)
+        end = start + k.shape[-2]
+        self.grow(end)
+        self.k[..., start:end, :], self.v[..., start:end, :] = k, v
         self.lengths = [start + m for m in lengths]
+        return self.k[..., :end, :], self.v[..., :end, :]
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Adds one token (B, ..., .) a row.

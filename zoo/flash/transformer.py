@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.flash.config import FlashConfig
 from zoo.flash.gau import Rotary
 from zoo.flash.quadratic import CacheState
 from zoo.layers.rms_norm import RMSNorm
-from zoo.layers.rotary import Pairing, rotate
+from zoo.layers.rotary import rotate
 
 
 def swiglu_width(dim: int, expanded: int, head: int) -> int:
@@ -31,15 +32,14 @@ class Attention(nn.Module):
     """Multi-head attention with rotary embedding.
 
     Args:
-        dim: Width of the model.
-        heads: Number of heads.
+        config: Of the network.
         causal: No token sees a later one.
-        pairing: Pairs of features that rotate together.
     """
 
-    def __init__(self, dim: int, heads: int, causal: bool, pairing: Pairing) -> None:
+    def __init__(self, config: FlashConfig, *, causal: bool) -> None:
         super().__init__()
-        self.heads, self.causal, self.pairing = heads, causal, pairing
+        dim, self.heads = config.dim, config.head_count
+        self.causal, self.pairing = causal, config.pairing
         self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.to_out = nn.Linear(dim, dim, bias=False)
 
@@ -68,8 +68,7 @@ class Attention(nn.Module):
         if state is not None:
             assert lengths is not None
             start = state.lengths[0]
-            state.extend(k, v, lengths)
-            k, v = state.k[:, :, : start + n], state.v[:, :, : start + n]
+            k, v = state.extend(k, v, lengths)
         mask = None
         if key_mask is not None or doc_ids is not None or (start and n > 1):
             mask = torch.ones(1, n, start + n, dtype=torch.bool, device=x.device)
@@ -103,33 +102,19 @@ class TransformerBlock(nn.Module):
     """x + Attention(RMSNorm(x)), then x + SwiGLU(RMSNorm(x)) (arXiv 2002.05202).
 
     Args:
-        dim: Width of the model.
-        heads: Number of heads.
-        hidden: Hidden units of the SwiGLU.
+        config: Of the network, two of whose units it stands for.
         causal: No token sees a later one.
-        pairing: Pairs of features that rotate together.
-        eps: Of the norms.
-        dropout: Of both branches.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        hidden: int,
-        *,
-        causal: bool,
-        pairing: Pairing,
-        eps: float,
-        dropout: float,
-    ) -> None:
+    def __init__(self, config: FlashConfig, *, causal: bool) -> None:
         super().__init__()
-        self.norm = RMSNorm(dim, eps)
-        self.attention = Attention(dim, heads, causal, pairing)
-        self.ffn_norm = RMSNorm(dim, eps)
+        dim, hidden = config.dim, swiglu_width(config.dim, config.width, config.head_size)
+        self.norm = RMSNorm(dim, config.norm_eps)
+        self.attention = Attention(config, causal=causal)
+        self.ffn_norm = RMSNorm(dim, config.norm_eps)
         self.to_hidden = nn.Linear(dim, 2 * hidden, bias=False)
         self.to_out = nn.Linear(hidden, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         gate, value = self.to_hidden(self.ffn_norm(x)).chunk(2, -1)

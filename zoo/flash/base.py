@@ -1,0 +1,144 @@
+"""What the two language models share: the network's arguments, training and evaluation."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.data.text.language import NO_TARGET
+from zoo.data.text.vocabulary import Vocabulary
+from zoo.flash.averages import PredictionAverages
+from zoo.flash.config import FlashConfig
+from zoo.flash.network import Network
+from zoo.flash.words import Words
+from zoo.ranges import BelowOne, Count, NonNegative, Positive, check_ranges
+from zoo.training.distributed import token_mean
+from zoo.training.log import is_logging_step, log_every
+from zoo.training.module import Module, by_step
+from zoo.training.optim import may_fuse, piecewise_linear
+
+
+class FlashModule(Module):
+    """A language model of gated attention units.
+
+    A subclass makes `net` and `words`, and says by `predictions` what it predicts.
+
+    Args:
+        vocab_size: Number of symbols.
+        betas: Decays of Adam's averages.
+        lr: Learning rate.
+        weight_decay: Decoupled weight decay of matrices.
+        lr_schedule: Multiplier of lr at some steps, linear between them and constant after, from 0
+            at step 0 unless given. Constant if not given.
+        compile: Compile the layers when a Trainer trains them.
+        network: The network's, see `FlashConfig`.
+    """
+
+    options_of: ClassVar[type] = FlashConfig
+    lengths_vary: ClassVar[bool] = False
+    """Whether batches are of many lengths."""
+    net: Network
+    words: Words
+
+    def __init__(
+        self,
+        *,
+        vocab_size: Count,
+        betas: list[BelowOne],
+        lr: Positive = 1e-3,
+        weight_decay: NonNegative = 0.01,
+        lr_schedule: dict[int, NonNegative] | None = None,
+        compile: bool = False,
+        **network: Any,
+    ) -> None:
+        super().__init__()
+        self.config = FlashConfig(**network)
+        network = dict(vars(self.config))  # with what was not given, for the record
+        self.save_hyperparameters()
+        check_ranges(type(self), self.hparams)
+        if len(betas) != 2:
+            raise ValueError(f"betas={betas}: need two betas in [0, 1)")
+        self.lr, self.weight_decay, self.betas = lr, weight_decay, (betas[0], betas[1])
+        self.rate = None if lr_schedule is None else piecewise_linear(by_step(lr_schedule))
+        self.compiles, self.compiled, self.sharded = compile, False, False
+        self._validation = PredictionAverages("val")
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols of the text that the model was trained on."""
+        return self.words.vocabulary
+
+    @property
+    def data(self) -> Any:
+        """The DataModule of a Trainer's run; None without."""
+        return getattr(self._trainer, "datamodule", None)
+
+    def setup(self, stage: str) -> None:
+        """Takes the data's symbols, and compiles.
+
+        Raises:
+            ValueError: The data has other symbols than the model.
+        """
+        words = getattr(self.data, "vocabulary", None)
+        if isinstance(words, Vocabulary):
+            self.words.use(words)
+        if self.compiles and stage == "fit" and not self.compiled:
+            self.net.compile_layers(lengths_vary=self.lengths_vary)
+            self.compiled = True
+
+    def configure_model(self) -> None:
+        """Shards the network where the strategy does (`-c fsdp`)."""
+        if self.device_mesh is not None and not self.sharded:
+            device = self.trainer.strategy.root_device.type
+            others = [m for m in self.children() if m is not self.net and any(m.parameters())]
+            self.net.shard(device, self.trainer.world_size, *others)
+            self.sharded = True
+
+    def configure_optimizers(self) -> Any:
+        """AdamW that decays matrices only, with the schedule by step."""
+        matrices = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear | nn.Embedding)}
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {
+                "params": [p for p in parameters if id(p) in matrices],
+                "weight_decay": self.weight_decay,
+            },
+            # gamma, beta, norms, biases, distances: numbers that have no reason to be near 0
+            {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        # FSDP2 makes distributed tensors, of which CPUs have no fused step.
+        sharded = any(type(p.data).__name__ == "DTensor" for p in parameters)
+        fused = may_fuse(self) and not sharded
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=fused)
+        if self.rate is None:
+            return optimizer
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss in nats of logits (B, n, V) for targets (B, n), -100 where none; logs it."""
+        loss = F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NO_TARGET, reduction="sum"
+        )
+        loss = token_mean(loss, (targets != NO_TARGET).sum())
+        if is_logging_step(self):
+            log_every(self, {"train/loss": loss})
+        return loss
+
+    @abstractmethod
+    def predictions(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, n, V) in evaluation, targets (B, n), and which of them count (B, n)."""
+
+    def _evaluate(self, batch: Any, averages: PredictionAverages) -> None:
+        averages.add(*self.predictions(batch))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Adds to val/loss."""
+        self._evaluate(batch, self._validation)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/loss in nats, accuracy, and of symbols bits and perplexity."""
+        self.log_dict(self._validation.reduce(self)[0], sync_dist=True)

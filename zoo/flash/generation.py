@@ -1,0 +1,151 @@
+"""What a causal language model writes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.flash.base import FlashModule
+from zoo.flash.decoding import check_choice, continuations
+from zoo.flash.network import DecodeState
+
+
+class Generation(FlashModule):
+    """Methods of a causal model that decodes with a state, of constant size if it is flash."""
+
+    def init_state(self, batch: int = 1) -> DecodeState:
+        """The state before the first token of `batch` rows."""
+        return self.net.init_state(batch)
+
+    @torch.no_grad()
+    def prefill(
+        self, tokens: Tensor, state: DecodeState | None = None, lengths: list[int] | None = None
+    ) -> tuple[Tensor, DecodeState]:
+        """Reads many tokens at once.
+
+        Args:
+            tokens: int64, shape (B, n).
+            state: What came before, all rows equally long; nothing if not given. Not to be used
+                again.
+            lengths: Tokens each row really has, n if not given; the rest is padding.
+
+        Returns:
+            Logits (B, n, V), and the state after the tokens.
+        """
+        state = self.net.init_state(len(tokens)) if state is None else state
+        features, state = self.net.prefill(tokens, state, lengths)
+        return self.net.logits(features), state
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor, state: DecodeState) -> Tensor:
+        """Logits (B, V) after one more token (B,) a row; changes `state`."""
+        return self.net.step(tokens, state)
+
+    def stream(
+        self,
+        prompt: str | list[str] | list[Tensor] = "",
+        max_new_tokens: int = 256,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        first: int = 0,
+        stop_at_end: bool = True,
+    ) -> Iterator[Tensor]:
+        """New tokens as they are chosen, one a row at a time, (B,); arguments as `generate`.
+
+        Raises:
+            ValueError: A value is out of range; at once, before the first token.
+        """
+        check_choice(temperature, top_k, top_p, max_new_tokens)
+        texts: list[Any] = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not texts:
+            raise ValueError("prompt=[]: give at least one text, which may be empty")
+        end = self.vocabulary.end if len(self.words.symbols) else None
+        rows = [
+            torch.from_numpy(self.vocabulary.encode(t)) if isinstance(t, str) else t.cpu()
+            for t in texts
+        ]
+        # A text begins where another has ended.
+        rows = [r if len(r) else torch.tensor([end or 0]) for r in rows]
+        tokens = continuations(
+            self.net,
+            rows,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            index=torch.arange(first, first + len(rows), device=self.device),
+            end=end if stop_at_end else None,
+        )
+        return self._evaluating(tokens)
+
+    def _evaluating(self, tokens: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The same tokens, written in eval mode."""
+        training = self.training
+        self.eval()
+        try:
+            yield from tokens
+        finally:
+            self.train(training)
+
+    def generate(
+        self,
+        prompt: str | list[str] | list[Tensor] = "",
+        max_new_tokens: int = 256,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        *,
+        first: int = 0,
+        stop_at_end: bool = True,
+    ) -> list[str] | Tensor:
+        """Continues texts.
+
+        A row's continuation depends on its prompt, the seed and its number only.
+
+        Args:
+            prompt: One text, several of any lengths, or tokens, int64 (n,) each.
+            max_new_tokens: Symbols to write.
+            temperature: Divides the logits; 0 takes the likeliest symbol.
+            top_k: Choose among so many of the likeliest.
+            top_p: Choose among the fewest likeliest that have this probability together.
+            seed: Of the choices.
+            first: Number of the first row.
+            stop_at_end: A row ends with the symbol that ends a text.
+
+        Returns:
+            The new texts; of tokens the new tokens, (B, m).
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        tokens = self.stream(
+            prompt,
+            max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            first=first,
+            stop_at_end=stop_at_end,
+        )
+        out = torch.stack(list(tokens), 1)
+        if not isinstance(prompt, str) and not isinstance(prompt[0], str):
+            return out
+        return [self._text(row, stop_at_end) for row in out.tolist()]
+
+    def _text(self, tokens: list[int], to_the_end: bool) -> str:
+        """The text up to its end, or all of it, with a new line for each end."""
+        words = self.vocabulary
+        if to_the_end:
+            return words.decode(tokens)
+        cuts = [i for i, token in enumerate(tokens) if token == words.end]
+        starts = [0, *(i + 1 for i in cuts)]
+        return "\n".join(
+            words.decode(tokens[a:b]) for a, b in zip(starts, [*cuts, len(tokens)], strict=True)
+        )
