@@ -53,14 +53,14 @@ NUMERICS := tests/layers tests/metrics tests/vae tests/ddpm tests/wgan tests/fla
 LOWEST_CPU := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
 
 test-numerics: setup  ## the fast tests of the mathematics under the oldest instruction set
-	$(LOWEST_CPU) $(BIN)/python -m pytest -n auto -m "not slow" $(NUMERICS)
+	$(LOWEST_CPU) $(BIN)/python -m pytest -n auto -m "not slow and not long" $(NUMERICS)
 
 # Warnings between libraries of different years are not ours.
 test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]' -c .venv-lowest/constraints.txt
-	.venv-lowest/bin/python -m pytest -n auto -m "not slow" -W default::DeprecationWarning
+	.venv-lowest/bin/python -m pytest -n auto -m "not slow and not long" -W default::DeprecationWarning
 
 demo: setup  ## train DDPM on handwritten digits, print its numbers, draw a grid (about 5 minutes)
 	$(BIN)/zoo fit -c ddpm/digits --run_dir runs/demo --ckpt_path last

@@ -7,20 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
-from zoo.data.images.base import Split
+from zoo.data.protocols import Split
+from zoo.data.splits import SPLIT_WORDS
 
 Parts = tuple[str, ...]
 Folders = Literal["auto", "splits", "classes"]
 
-_WORDS: dict[str, Split] = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "eval"), "val"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
-}
 # train, Training, train2017 (COCO), imgs_train, test-set, test1 (Kaggle), trainA (CycleGAN)
 _SPLIT = re.compile(
     r"(?:(?:images?|imgs?|data)[-_. ]?)?"
-    rf"(?P<word>{'|'.join(sorted(_WORDS, key=len, reverse=True))})"
+    rf"(?P<word>{'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})"
     r"(?:[-_. ]?(?P<domain>(?-i:[AB]))|"
     r"(?:[-_. ]?(?:images?|imgs?|data|set|split))?(?:[-_. ]?\d{1,4})?)",
     re.IGNORECASE,
@@ -57,7 +53,7 @@ class Layout:
 def split_of(folder: str) -> tuple[Split, str | None] | None:
     """The split that a folder is named after, and the domain of a pair of them (trainA, trainB)."""
     match = _SPLIT.fullmatch(folder)
-    return None if match is None else (_WORDS[match["word"].lower()], match["domain"])
+    return None if match is None else (SPLIT_WORDS[match["word"].lower()], match["domain"])
 
 
 def _named_after_splits(folders: list[str]) -> dict[str, tuple[Split, str | None]]:

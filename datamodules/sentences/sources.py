@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from zoo.data.sentences.tables import ACCEPTED, is_table
-from zoo.data.text.files import split_named
+from zoo.data.splits import split_named
 
 EMBEDDED = "pawsx-zh-dev"
 _TABLES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json")

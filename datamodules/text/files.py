@@ -1,18 +1,13 @@
 """Text from a file, a folder or the zoo itself, and which part of it is train, val and test."""
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.data.images.base import Split
+from zoo.data.protocols import Split
+from zoo.data.splits import SPLIT_WORDS, split_named
 from zoo.reading import read_bytes
 
-_NAMES: dict[Split, set[str]] = {
-    "train": {"train", "training"},
-    "val": {"valid", "val", "validation", "validate", "dev"},
-    "test": {"test", "testing"},
-}
-_BARE = {f".{name}" for names in _NAMES.values() for name in names}  # as in `ptb.train`
+_BARE = {f".{word}" for word in SPLIT_WORDS}  # as in `ptb.train`
 _SUFFIXES = {"", ".txt", ".tokens", ".gz", *_BARE}
 
 
@@ -24,18 +19,6 @@ class Document(NamedTuple):
     data: bytes
     line: int = 0
     """Lines of the file before it."""
-
-
-def split_named(name: str, between: str = "[._-]") -> Split | None:
-    """The split that a file's name says, if it says one and no other.
-
-    Args:
-        name: The name, such as `ptb.valid.txt` or `dev_matched.tsv`.
-        between: What parts its words, a regular expression.
-    """
-    words = set(re.split(between, name.lower()))
-    found = [split for split, names in _NAMES.items() if not names.isdisjoint(words)]
-    return found[0] if len(found) == 1 else None
 
 
 def documents_of(root: str | None, split: Split, *, lines: bool) -> list[Document]:
