@@ -1,7 +1,7 @@
 """Text from a file, a folder or the zoo itself, and which part of it is train, val and test."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from zoo.data.protocols import Split
 from zoo.data.splits import SPLIT_WORDS, split_named
@@ -61,13 +61,16 @@ def text_files(root: str | None) -> dict[Split, Path] | list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"no such file or folder: {root} (set --data.root)")
-    own = {name: find_split(path, name) for name in _NAMES}
+    own = {name: find_split(path, name) for name in get_args(Split)}
     found = {name: file for name, file in own.items() if file is not None}
     if len(found) == len(own):
         return found
     if found:  # to cut all files anew would train on what was kept for the test
-        missing = [_NAMES[name] for name, file in own.items() if file is None]
-        names = " and ".join("/".join(sorted(part)) for part in missing)
+        missing = [name for name, file in own.items() if file is None]
+        names = " and ".join(
+            "/".join(sorted(word for word, split in SPLIT_WORDS.items() if split == name))
+            for name in missing
+        )
         raise FileNotFoundError(f"{root} has files of some splits, but none named {names}")
     texts = [file for file in path.rglob("*") if file.is_file() and _is_text(file)]
     if not texts:
@@ -94,11 +97,7 @@ def find_split(folder: Path, split: Split) -> Path | None:
     """The file of a split in `folder`: a part of its name, between dots, is the split's."""
     for file in sorted(folder.iterdir()):
         named = split_named(file.name, r"\.") == split
-        if (
-            named
-            and file.is_file()
-            and file.suffix.lower() in ("", ".txt", ".tokens", ".gz", *_BARE)
-        ):
+        if named and file.is_file() and file.suffix.lower() in _SUFFIXES:
             return file
     return None
 
