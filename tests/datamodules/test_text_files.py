@@ -79,7 +79,7 @@ def test_mistakes_are_named(tmp_path):
         read_documents(str(tmp_path), "train", lines=True)
     for name in ("train", "test"):
         (tmp_path / f"{name}.txt").write_text(f"{name}\n")
-        with pytest.raises(FileNotFoundError, match=r"named .*dev/val/valid/validate/"):
+        with pytest.raises(FileNotFoundError, match=r"named dev/eval/val/valid/validate/"):
             read_documents(str(tmp_path), "train", lines=True)
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"text" * 100)[:-20])
     with pytest.raises(ValueError, match=r"a\.gz is cut off"):
