@@ -31,15 +31,16 @@ class TextData(LightningDataModule, ABC):
         level: What a symbol is: word (text with spaces between words and punctuation), wordpunct
             (other text), char or byte.
         root: Folder with a file of each split (such as the Penn Treebank's), any folder of .txt
-            files, or a file; tiny Shakespeare, which the zoo embeds, if not given.
+            files (a document each), or a file; tiny Shakespeare, which the zoo embeds, if not
+            given.
         vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
             given.
         min_count: Least count of a symbol of the vocabulary in the training split.
-        batch_size: Training items a step and process.
-        val_batch_size: Items a step and process in evaluation; `batch_size` if not given.
+        batch_size: Training sentences, or windows of a stream, a step and process.
+        val_batch_size: As many in evaluation; `batch_size` if not given.
         seed: Seed of the order.
-        limit: Train on the first so many items only, or of a stream symbols of each document, for
-            short runs.
+        limit: Train on the first so many sentences only, or symbols of each document of a stream,
+            for short runs.
 
     Raises:
         FileNotFoundError: There is no text at `root`.

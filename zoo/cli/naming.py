@@ -81,5 +81,6 @@ def _arguments(cls: type) -> set[str]:
         name
         for constructor in constructors(cls)
         if inspect.isfunction(constructor)
-        for name in inspect.signature(constructor).parameters
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
     } - {"self"}

@@ -95,12 +95,8 @@ def mixed_chunk_attention(
     valid = None if key_mask is None else key_mask.reshape(B, G, chunk)
     runs = None if doc_ids is None else _runs(doc_ids, pad).reshape(B, G, chunk)
     mask = local_mask(chunk, causal, valid, runs, v.device)
-    visible = None
-    if score.by_row:
-        visible = torch.full((1, 1), chunk, device=v.device)
-        visible = visible if mask is None else mask.sum(-1, keepdim=True)
     q, k, values = (x.reshape(B * G, chunk, x.shape[-1]) for x in (q_quad, k_quad, v))
-    y = attend(q, k, values, score=score, bias=bias, mask=mask, visible=visible)
+    y = attend(q, k, values, score=score, bias=bias, mask=mask)
     q_lin, k_lin, v = (x.reshape(B, G, chunk, x.shape[-1]) for x in (q_lin, k_lin, v))
     if causal:
         y = _add_past(y, q_lin, k_lin, v, valid, runs, state, global_norm)

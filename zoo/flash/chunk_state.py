@@ -123,11 +123,11 @@ def step(
     Costs c (s + e) + s e multiplications, and once a chunk c s e, whatever the prefix.
 
     Args:
-        q_quad: Query inside the chunk, shape (B, s), rotated by its row's position.
-        k_quad: Key inside the chunk, same shape.
-        q_lin: Query of the state, same shape.
-        k_lin: Key of the state, same shape.
-        v: Value, shape (B, e).
+        q_quad: As for `mixed_chunk_attention`, of one token a row, (B, s); and so the next four.
+        k_quad: Key inside the chunk.
+        q_lin: Query of the state.
+        k_lin: Key of the state.
+        v: Value.
         state: What came before; rows may have seen different numbers of tokens.
         score: Weights inside a chunk.
         bias: Added to each row's products inside its chunk, shape (B, c).
@@ -140,23 +140,20 @@ def step(
     offsets = state.offsets
     closed = [n - i for n, i in zip(state.lengths, offsets, strict=True)]
     held = ((state.k_quad, k_quad), (state.k_lin, k_lin), (state.v, v))
-    even = len(set(offsets)) == 1
     end = max(offsets) + 1
     mask = None
-    if even:
+    if len(set(offsets)) == 1:
         for old, new in held:
             old[:, end - 1] = new
-        visible = torch.full((1, 1), end, device=v.device) if score.by_row else None
     else:
         at = torch.tensor(offsets, device=v.device)
         rows = torch.arange(len(offsets), device=v.device)
         for old, new in held:
             old[rows, at] = new.to(old.dtype)
         mask = (torch.arange(end, device=v.device) <= at[:, None])[:, None]
-        visible = (at + 1)[:, None, None]
     keys, values = state.k_quad[:, :end], state.v[:, :end]
     row = None if bias is None else bias[:, None, :end]
-    y = attend(q_quad[:, None], keys, values, score=score, bias=row, mask=mask, visible=visible)
+    y = attend(q_quad[:, None], keys, values, score=score, bias=row, mask=mask)
     if any(closed):
         summary = state.summary
         counts = torch.tensor([chunk if per_chunk else max(n, 1) for n in closed], device=v.device)

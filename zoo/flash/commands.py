@@ -6,11 +6,9 @@ import sys
 import time
 from typing import Literal
 
-import torch
-
 from zoo.data.text.vocabulary import Vocabulary
 from zoo.flash.module_lm import FlashLM
-from zoo.loading import load
+from zoo.loading import device_of, load
 from zoo.ranges import Count, PositiveShare, Seed, Temperature
 
 _NO_SPACE_BEFORE = re.compile(r"[.,;:!?%)\]}]")
@@ -73,9 +71,7 @@ def generate(
     model = load(ckpt)
     if not isinstance(model, FlashLM):
         raise ValueError(f"{type(model).__name__} does not write text: give a FlashLM")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: there is no CUDA device here")
-    model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    model.to(device_of(device))
     stream = model.stream(
         prompt,
         tokens,

@@ -211,8 +211,6 @@ class CrossGatedAttentionUnit(nn.Module):
         v, k = torch.split(F.silu(self.to_key_value(context)), sizes, -1)
         q, k = (copy * g + b for copy, g, b in zip((q, k), self.gamma, self.beta, strict=True))
         mask = None if context_mask is None else context_mask[:, None]
-        visible = torch.full((1, 1), context.shape[1], device=x.device)
-        visible = visible if mask is None else mask.sum(-1, keepdim=True)
-        y = attend(q.to(v.dtype), k.to(v.dtype), v, score=self.score, mask=mask, visible=visible)
+        y = attend(q.to(v.dtype), k.to(v.dtype), v, score=self.score, mask=mask)
         out: Tensor = self.to_out(u * y)
         return out

@@ -46,11 +46,11 @@ class Generation(FlashModule):
         self,
         prompt: str | list[str] | list[Tensor] = "",
         max_new_tokens: int = 256,
-        *,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
+        *,
         first: int = 0,
         stop_at_end: bool = True,
     ) -> Iterator[Tensor]:
@@ -124,16 +124,8 @@ class Generation(FlashModule):
         Raises:
             ValueError: A value is out of range.
         """
-        tokens = self.stream(
-            prompt,
-            max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            first=first,
-            stop_at_end=stop_at_end,
-        )
+        choice = (temperature, top_k, top_p, seed)
+        tokens = self.stream(prompt, max_new_tokens, *choice, first=first, stop_at_end=stop_at_end)
         out = torch.stack(list(tokens), 1)
         if not isinstance(prompt, str) and not isinstance(prompt[0], str):
             return out

@@ -71,10 +71,25 @@ def quadratic_attention(
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal and not start
         )
+
+    def some(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        weights: Tensor | None,
+        rows: Tensor,
+        columns: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        matrix = None if weights is None else toeplitz(weights, rows, columns, causal)
+        return attend(q, k, v, score=score, bias=matrix, mask=mask)
+
+    again = total > 4 * block and torch.is_grad_enabled()
     parts = []
     for first in range(start, total, block):
         last = min(first + block, total)
         end = last if causal else total
+        here = slice(first - start, last - start)
         rows = torch.arange(first, last, device=q.device)
         columns = torch.arange(end, device=q.device)
         mask = (columns <= rows[:, None])[None] if causal else None
@@ -82,28 +97,10 @@ def quadratic_attention(
             keys = key_mask[:, None, :end]
             mask = keys if mask is None else mask & keys
         if doc_ids is not None:
-            same = doc_ids[:, first - start : last - start, None] == doc_ids[:, None, :end]
+            same = doc_ids[:, here, None] == doc_ids[:, None, :end]
             mask = same if mask is None else mask & same
-
-        def one(
-            q: Tensor,
-            k: Tensor,
-            v: Tensor,
-            weights: Tensor | None,
-            rows: Tensor = rows,
-            columns: Tensor = columns,
-            mask: Tensor | None = mask,
-        ) -> Tensor:
-            visible = None
-            if score.by_row:
-                visible = torch.full((1, 1), len(columns), device=q.device)
-                visible = visible if mask is None else mask.sum(-1, keepdim=True)
-            matrix = None if weights is None else toeplitz(weights, rows, columns, causal)
-            return attend(q, k, v, score=score, bias=matrix, mask=mask, visible=visible)
-
-        arguments = (q[:, first - start : last - start], k[:, :end], v[:, :end], bias)
-        again = total > 4 * block and torch.is_grad_enabled()
-        parts.append(checkpoint(one, *arguments, use_reentrant=False) if again else one(*arguments))
+        given = (q[:, here], k[:, :end], v[:, :end], bias, rows, columns, mask)
+        parts.append(checkpoint(some, *given, use_reentrant=False) if again else some(*given))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
@@ -174,13 +171,7 @@ class CacheState:
 
 
 def step(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    state: CacheState,
-    *,
-    score: Score,
-    bias: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, state: CacheState, *, score: Score, bias: Tensor | None = None
 ) -> Tensor:
     """Output of one more token a row, in time that grows with the prefix; changes `state`.
 
@@ -196,17 +187,9 @@ def step(
         Shape (B, e).
     """
     keys, values, mask = state.append(k, v)
-    rows = torch.tensor(state.lengths, device=q.device)[:, None] - 1
     matrix = None
     if bias is not None:
+        rows = torch.tensor(state.lengths, device=q.device)[:, None] - 1
         matrix = toeplitz(bias, rows, torch.arange(keys.shape[1], device=q.device), True)
-    y = attend(
-        q[:, None],
-        keys,
-        values,
-        score=score,
-        bias=matrix,
-        mask=None if mask is None else mask[:, None],
-        visible=(rows + 1)[..., None] if score.by_row else None,
-    )
-    return y[:, 0]
+    mask = None if mask is None else mask[:, None]
+    return attend(q[:, None], keys, values, score=score, bias=matrix, mask=mask)[:, 0]

@@ -139,7 +139,6 @@ def attend(
     score: Score,
     bias: Tensor | None = None,
     mask: Tensor | None = None,
-    visible: Tensor | None = None,
 ) -> Tensor:
     """Values summed by the weights of their keys.
 
@@ -149,12 +148,16 @@ def attend(
         v: Values, shape (B, j, e).
         score: The weights.
         bias: Added to the products, shape (i, j) or (B, i, j).
-        mask: Which keys a query sees, bool, (i, j), (B, 1, j) or (B, i, j).
-        visible: How many these are, (i, 1) or (B, i, 1); needed where the score is `by_row`.
+        mask: Which keys a query sees, bool, (i, j), (B, 1, j) or (B, i, j); all if not given.
 
     Returns:
         Shape (B, i, e).
     """
+    visible = None
+    if score.by_row and mask is not None:
+        visible = mask.sum(-1, keepdim=True)
+    elif score.by_row:
+        visible = torch.full((1, 1), k.shape[1], device=k.device)
     q, bias = score.prepare(q, bias, visible)
     bias = None if bias is None else bias.to(q.dtype)
     # A compiler sees through the plain form, and itself chooses what to keep.
