@@ -15,10 +15,11 @@ from zoo.flash.attention import GlobalNorm
 from zoo.flash.averages import PredictionAverages
 from zoo.flash.block import NormName
 from zoo.flash.build import build_network, build_optimizer, check_optimizer
-from zoo.flash.decoding import check_choice, continuations
+from zoo.flash.decoding import continuations
 from zoo.flash.network import DecodeState, Kind
 from zoo.flash.scores import ScoreName
 from zoo.flash.words import Words
+from zoo.layers.choose import TokenSampling
 from zoo.layers.rotary import Pairing
 from zoo.loading import class_path
 from zoo.ranges import (
@@ -302,7 +303,9 @@ class FlashLM(LightningModule):
         Raises:
             ValueError: A value is out of range; at once, before the first token.
         """
-        check_choice(temperature, top_k, top_p, max_new_tokens)
+        sampling = TokenSampling(top_p, top_k, temperature, seed)
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={max_new_tokens}: write at least one token")
         texts: list[Any] = [prompt] if isinstance(prompt, str) else list(prompt)
         if not texts:
             raise ValueError("prompt=[]: give at least one text, which may be empty")
@@ -317,10 +320,7 @@ class FlashLM(LightningModule):
             self.net,
             rows,
             max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
+            sampling=sampling,
             index=torch.arange(first, first + len(rows), device=self.device),
             end=end if stop_at_end else None,
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zoo.layers.choose import TokenSampling, choose
 from zoo.layers.counter_rng import normal, uniform
 from zoo.vae.density.importance import evaluating
 from zoo.vae.generation import slerp
@@ -43,10 +44,9 @@ def decode(
     Raises:
         ValueError: A value is out of range.
     """
-    if temperature < 0 or max_length < 1:
-        raise ValueError(
-            f"temperature={temperature}, max_length={max_length}: need 0 or more, and at least 1"
-        )
+    sampling = TokenSampling(temperature=temperature, seed=seed)
+    if max_length < 1:
+        raise ValueError(f"max_length={max_length}: need at least 1")
     vocabulary, decoder = model.vocabulary, model.decoder
     words: list[Tensor] = []
     with evaluating(model):
@@ -56,13 +56,7 @@ def decode(
         for position in range(max_length):
             states, state = decoder.read(last[:, None], z[None], state)
             logits = decoder.projection(states[:, 0]).double()
-            if temperature == 0:
-                last = logits.argmax(-1)
-            else:
-                # Inversion of the distribution function: one uniform number a word.
-                shares = torch.softmax(logits / temperature, -1).cumsum(-1)
-                level = uniform(seed, index, _WORDS + position).double()[:, None]
-                last = torch.searchsorted(shares, level * shares[:, -1:], right=True)[:, 0]
+            last = choose(logits, uniform(seed, index, _WORDS + position), sampling)
             words.append(last)
             over = over | (last == decoder.end)
             if over.all():
