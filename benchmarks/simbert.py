@@ -38,7 +38,8 @@ from torch.nn import functional as F
 from zoo import RoFormerSim
 from zoo.data import SimilarGroups
 from zoo.data.sentences.tokenizer import Tokenizer
-from zoo.simbert.decoding import choose, sample
+from zoo.layers.choose import choose
+from zoo.simbert.decoding import NUCLEUS, sample
 from zoo.simbert.encoder import unilm_mask
 from zoo.simbert.interchange import to_transformers
 from zoo.simbert.interchange_sentences import to_sentence_transformers
@@ -193,7 +194,7 @@ def recompute(theirs: Any, source: list[int], n: int, max_new: int, sep: int) ->
         ).last_hidden_state
         logits = theirs.cls(hidden[:, -1:])[:, 0]
         logits[:, sep] = -torch.inf
-        token = choose(logits, torch.rand(n, device=device), top_p=0.95)
+        token = choose(logits, torch.rand(n, device=device), NUCLEUS)
         rows = torch.cat([rows, token[:, None]], 1)
     return rows
 
@@ -222,7 +223,7 @@ def paraphrase_calls(ours: RoFormerSim, theirs: Any, options: argparse.Namespace
             )
 
     return {
-        "zoo": lambda: sample(ours, source, n, max_new=new, top_p=0.95),
+        "zoo": lambda: sample(ours, source, n, max_new=new),
         "transformers generate": generate,
         "recompute": lambda: recompute(theirs, source[0], n, new, sep),
     }

@@ -6,56 +6,13 @@ import pytest
 import torch
 
 from tests.simbert.models import CHARACTERS, texts, tiny
+from zoo.layers.choose import TokenSampling, choose
 from zoo.layers.counter_rng import uniform
-from zoo.simbert.decoding import _NUMBERS, beam_search, choose, sample
+from zoo.simbert.decoding import _NUMBERS, beam_search, sample
 from zoo.simbert.encoder import unilm_mask
 
 
-def kept_tokens(p, top_p, top_k):
-    """The definition: by probability, while the probability before a token is below top_p."""
-    kept, before = [], 0.0
-    for i in p.argsort(descending=True).tolist():
-        if (top_k and len(kept) == top_k) or before >= top_p:
-            break
-        kept.append(i)
-        before += p[i].item()
-    return kept
-
-
-@pytest.mark.parametrize(("top_p", "top_k"), [(0.6, 0), (1.0, 3), (0.9, 4), (1.0, 0), (1e-6, 0)])
-def test_choices_have_the_frequencies_of_the_kept_tokens(top_p, top_k):
-    logits = torch.randn(7, generator=torch.Generator().manual_seed(1)) * 1.5
-    p = (logits / 0.8).softmax(0)
-    kept = kept_tokens(p, top_p, top_k)
-    n = 20_000
-    u = (torch.arange(n) + 0.5) / n
-    options = {"top_p": top_p, "top_k": top_k, "temperature": 0.8}
-    drawn = choose(logits.expand(n, 7), u, **options)
-    counts = torch.bincount(drawn, minlength=7) / n
-    expected = torch.zeros(7)
-    expected[kept] = p[kept] / p[kept].sum()
-    torch.testing.assert_close(counts, expected, rtol=0, atol=2 / n * 7)
-
-
-def test_a_large_vocabulary_has_the_same_nucleus():
-    """Of which the most likely tokens are tried first, and more if they are too few."""
-    g = torch.Generator().manual_seed(0)
-    flat, peaked = torch.randn(1, 2000, generator=g) * 0.1, torch.randn(1, 2000, generator=g) * 6
-    for logits in (flat, peaked):
-        p = logits.softmax(1)[0]
-        kept = set(kept_tokens(p, 0.9, 0))
-        u = torch.linspace(0, 0.99999, 1500)
-        drawn = set(choose(logits.expand(1500, -1), u, top_p=0.9).tolist())
-        assert drawn <= kept
-        assert len(drawn) > 0.5 * min(len(kept), 1500)
-
-
-def test_temperature_zero_is_greedy():
-    logits = torch.randn(5, 9)
-    assert torch.equal(choose(logits, torch.rand(5), temperature=0), logits.argmax(1))
-
-
-def slow_sample(model, source, numbers, seed, max_new, **options):
+def slow_sample(model, source, numbers, max_new, sampling):
     """The whole row anew for every token."""
     tokenizer, out = model.tokenizer, []
     for number in numbers:
@@ -67,8 +24,8 @@ def slow_sample(model, source, numbers, seed, max_new, **options):
             logits = model.net.logits(hidden[:, -1]).float()
             for i in (tokenizer.pad, tokenizer.unk, tokenizer.cls, tokenizer.mask):
                 logits[:, i] = -torch.inf
-            u = uniform(seed, torch.tensor([number]), t)
-            target.append(choose(logits, u, **options).item())
+            u = uniform(sampling.seed, torch.tensor([number]), t)
+            target.append(choose(logits, u, sampling).item())
             if target[-1] == tokenizer.sep:
                 break
         out.append(([i for i in target if i != tokenizer.sep], target[-1] == tokenizer.sep))
@@ -81,12 +38,12 @@ def test_sampling_with_a_cache_is_sampling_without(positions):
     """Ragged sources in one batch, with the same uniform numbers."""
     model = tiny(positions=positions)
     sources = model.tokenizer.encode(texts(3, shortest=1), 20)
-    options = {"top_p": 0.9, "temperature": 1.3}
-    made = sample(model, sources, 6, max_new=12, seed=5, **options)
+    sampling = TokenSampling(top_p=0.9, temperature=1.3, seed=5)
+    made = sample(model, sources, 6, max_new=12, sampling=sampling)
     lengths = set()
     for i, (source, targets) in enumerate(zip(sources, made, strict=True)):
         numbers = [i * _NUMBERS + j for j in range(6)]
-        expected = slow_sample(model, source, numbers, 5, 12, **options)
+        expected = slow_sample(model, source, numbers, 12, sampling)
         assert [(t.tokens, t.finished) for t in targets] == expected
         lengths |= {len(t.tokens) for t in targets}
     assert len(lengths) > 2  # so that rows left the batch at different steps
@@ -244,7 +201,7 @@ def test_wrong_options_are_told():
     model = tiny(positions="learned", max_positions=8)
     with pytest.raises(ValueError, match="n=0, k=20"):
         model.paraphrase("甲", 0)
-    with pytest.raises(ValueError, match=r"top_p=0, .*need 0 < top_p <= 1"):
+    with pytest.raises(ValueError, match=r"top_p=0: need 0 < top_p <= 1"):
         model.paraphrase("甲", top_p=0)
     with pytest.raises(ValueError, match="unfinished='keep': choose drop or mark"):
         model.paraphrase("甲", unfinished="keep")

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from zoo.flash.base import FlashModule
-from zoo.flash.decoding import check_choice, continuations
+from zoo.flash.decoding import continuations
 from zoo.flash.network import DecodeState
+from zoo.layers.choose import TokenSampling
 
 
 class Generation(FlashModule):
@@ -59,7 +60,9 @@ class Generation(FlashModule):
         Raises:
             ValueError: A value is out of range; at once, before the first token.
         """
-        check_choice(temperature, top_k, top_p, max_new_tokens)
+        sampling = TokenSampling(top_p, top_k, temperature, seed)
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={max_new_tokens}: write at least one token")
         texts: list[Any] = [prompt] if isinstance(prompt, str) else list(prompt)
         if not texts:
             raise ValueError("prompt=[]: give at least one text, which may be empty")
@@ -74,10 +77,7 @@ class Generation(FlashModule):
             self.net,
             rows,
             max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
+            sampling=sampling,
             index=torch.arange(first, first + len(rows), device=self.device),
             end=end if stop_at_end else None,
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.data.sentences.batches import padded
 from zoo.data.sentences.tokenizer import MAX_LENGTH
+from zoo.layers.choose import TokenSampling, choose
 from zoo.layers.counter_rng import uniform
 from zoo.simbert.cache import KeyValueCache
 from zoo.simbert.encoder import padding_mask
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from zoo.simbert.module import SimBERT
 
 _NUMBERS = 2**20  # samples that a text can have: sample j of text i draws as item i * 2^20 + j
-_FIRST_TRY = 64  # most likely tokens that nearly always hold the nucleus
+NUCLEUS = TokenSampling(top_p=0.95)
 
 
 @dataclass(frozen=True)
@@ -36,62 +37,6 @@ class Generated:
     tokens: list[int]
     finished: bool
     log_probability: float = 0.0
-
-
-def choose(
-    logits: Tensor,
-    u: Tensor,
-    *,
-    row: Tensor | None = None,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    temperature: float = 1.0,
-) -> Tensor:
-    """A token for each number by the inverse of its row's cumulative probability.
-
-    Tokens are ordered by probability, and kept while the probability before them is below `top_p`
-    (arXiv 1904.09751; the token that crosses it is in) and they are among the `top_k`.
-
-    Args:
-        logits: Float (S, V).
-        u: Uniform numbers in [0, 1), (R,).
-        row: The row that each draws from, int64 (R,); if not given R = S, and each has its own.
-        top_p: Of nucleus sampling; 1 keeps all.
-        top_k: Most tokens to keep; 0 for all.
-        temperature: Divides the logits; 0 takes the most likely token.
-
-    Returns:
-        int64 (R,).
-    """
-    row = torch.arange(len(u), device=u.device) if row is None else row
-    if temperature == 0:
-        return logits.argmax(-1)[row]
-    probability = (logits.float() / temperature).softmax(-1)
-    if top_p >= 1 and not top_k:
-        return _invert(probability.cumsum(-1)[row], u)
-    p, token = probability.topk(min(top_k or _FIRST_TRY, probability.shape[1]), -1)
-    chosen = token[row, _invert(_nucleus(p, top_p).cumsum(-1)[row], u)]
-    if not top_k:
-        # The whole vocabulary is slow to sort: only for rows whose nucleus is larger.
-        small = p.sum(-1) < top_p
-        wide, drawn = small.nonzero().squeeze(1), small[row].nonzero().squeeze(1)
-        if len(wide):
-            p, token = probability[wide].sort(-1, descending=True)
-            at = torch.searchsorted(wide, row[drawn])
-            chosen[drawn] = token[at, _invert(_nucleus(p, top_p).cumsum(-1)[at], u[drawn])]
-    return chosen
-
-
-def _nucleus(p: Tensor, top_p: float) -> Tensor:
-    """Falling probabilities, those that begin beyond `top_p` set to 0."""
-    return p.masked_fill(p.cumsum(-1) - p >= top_p, 0.0)
-
-
-def _invert(total: Tensor, u: Tensor) -> Tensor:
-    """The first place of each row of rising sums (R, K) that is beyond u of the last, int64."""
-    whole = total[:, -1:]
-    # Rounding must not go beyond the last that has a probability.
-    return (total <= (u[:, None] * whole).minimum(whole * (1 - 1e-6))).sum(-1)
 
 
 class Decoder:
@@ -203,10 +148,7 @@ def _sample_rows(
     rows: Tensor,
     numbers: Tensor,
     sep: int,
-    seed: int,
-    top_p: float,
-    top_k: int,
-    temperature: float,
+    sampling: TokenSampling,
 ) -> list[Generated]:
     """One target for each number; `rows` are those of `start` that they begin from."""
     begun = rows.tolist()
@@ -218,15 +160,9 @@ def _sample_rows(
     written: list[list[int]] = [[] for _ in live]
     device = rows.device
     for t in range(decoder.max_new):
-        u = uniform(seed, numbers[torch.tensor(live, device=device)], t)
-        tokens = choose(
-            decoder.logits,
-            u,
-            row=torch.tensor(of, device=device),
-            top_p=top_p,
-            top_k=top_k,
-            temperature=temperature,
-        ).tolist()
+        u = uniform(sampling.seed, numbers[torch.tensor(live, device=device)], t)
+        drawn_from = torch.tensor(of, device=device)
+        tokens = choose(decoder.logits, u, sampling, row=drawn_from).tolist()
         for target, token in zip(live, tokens, strict=True):
             written[target].append(token)
         going = [
@@ -249,24 +185,18 @@ def sample(
     sources: Sequence[Sequence[int]],
     n: int,
     *,
+    sampling: TokenSampling = NUCLEUS,
     max_new: int = MAX_LENGTH,
-    top_p: float = 0.95,
-    top_k: int = 0,
-    temperature: float = 1.0,
-    seed: int = 0,
     batch_size: int = 256,
 ) -> list[list[Generated]]:
-    """N targets of each source; target j of source i is a function of (seed, i, j) alone.
+    """N targets of each source; target j of source i is a function of the seed, i and j alone.
 
     Args:
         model: The model.
         sources: [CLS] ... [SEP] of each text.
         n: Targets a text.
+        sampling: How the tokens are chosen.
         max_new: Most tokens of a target, [SEP] included.
-        top_p: As for `choose`.
-        top_k: As for `choose`.
-        temperature: As for `choose`.
-        seed: Of the draws.
         batch_size: Rows at a time.
     """
     out: list[list[Generated]] = [[] for _ in sources]
@@ -279,9 +209,7 @@ def sample(
                 device = start.logits.device
                 rows = torch.tensor([i - texts.start for i, _ in chosen], device=device)
                 numbers = torch.tensor([i * _NUMBERS + j for i, j in chosen], device=device)
-                made = _sample_rows(
-                    start, rows, numbers, model.tokenizer.sep, seed, top_p, top_k, temperature
-                )
+                made = _sample_rows(start, rows, numbers, model.tokenizer.sep, sampling)
                 for (i, _), target in zip(chosen, made, strict=True):
                     out[i].append(target)
     return out

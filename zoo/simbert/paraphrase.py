@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -10,14 +11,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional as F
 
 from zoo.data.sentences.tokenizer import MAX_LENGTH
-from zoo.simbert.decoding import beam_search, sample
+from zoo.layers.choose import TokenSampling
+from zoo.simbert.decoding import NUCLEUS, beam_search, sample
 from zoo.simbert.sentences import checked, encode, evaluating, length_of, rows_vectors
 
 if TYPE_CHECKING:
     from zoo.simbert.module import SimBERT
 
 _EVALUATED = 10  # paraphrases a sentence that a test judges
-_SAMPLING = {"top_p": 0.95, "top_k": 0, "temperature": 1.0, "seed": 0}  # the defaults
 _SHOWN = 3  # sentences that a test shows, and paraphrases of each
 
 
@@ -99,15 +100,14 @@ def paraphrases(
         raise ValueError(
             f"n={n}, k={k}, max_new={max_new}, batch_size={batch_size}: need 1 or more"
         )
-    if not 0 < top_p <= 1 or top_k < 0 or temperature < 0 or beams < 0:
-        raise ValueError(
-            f"top_p={top_p}, top_k={top_k}, temperature={temperature}, beams={beams}: need "
-            "0 < top_p <= 1 and the others 0 or more"
-        )
-    sampling = {"top_p": top_p, "top_k": top_k, "temperature": temperature, "seed": seed}
-    given = [name for name, value in sampling.items() if value != _SAMPLING[name]]
+    if beams < 0:
+        raise ValueError(f"beams={beams}: 0 samples, 1 or more search")
+    sampling = TokenSampling(top_p, top_k or None, temperature, seed)
+    given = [
+        (name, value) for name, value in asdict(sampling).items() if value != getattr(NUCLEUS, name)
+    ]
     if beams and given:
-        raise ValueError(f"{given[0]}={sampling[given[0]]} has no effect with beams={beams}")
+        raise ValueError(f"{given[0][0]}={given[0][1]} has no effect with beams={beams}")
     if unfinished not in ("drop", "mark"):
         raise ValueError(f"unfinished={unfinished!r}: choose drop or mark")
     texts, length = checked(texts, "paraphrases"), length_of(model)
@@ -116,17 +116,7 @@ def paraphrases(
         n = min(n, beams)
         made = beam_search(model, sources, n, beams=beams, max_new=max_new, batch_size=batch_size)
     else:
-        made = sample(
-            model,
-            sources,
-            n,
-            max_new=max_new,
-            top_p=top_p,
-            top_k=top_k,
-            temperature=temperature,
-            seed=seed,
-            batch_size=batch_size,
-        )
+        made = sample(model, sources, n, sampling=sampling, max_new=max_new, batch_size=batch_size)
     ranked = []
     for source, targets in zip(sources, made, strict=True):
         finished: dict[str, bool] = {}

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from zoo.layers.choose import TokenSampling, choose
 from zoo.layers.counter_rng import normal, uniform
 from zoo.training.module import evaluating
 from zoo.vae.generation import slerp
@@ -37,11 +38,9 @@ class Generation(TextModel):
         Raises:
             ValueError: A value is out of range.
         """
-        if temperature < 0 or max_length < 1:
-            raise ValueError(
-                f"temperature={temperature}, max_length={max_length}: need 0 or more, and at least "
-                "1"
-            )
+        sampling = TokenSampling(temperature=temperature, seed=seed)
+        if max_length < 1:
+            raise ValueError(f"max_length={max_length}: need at least 1")
         vocabulary, decoder = self.vocabulary, self.decoder
         words: list[Tensor] = []
         with evaluating(self, precise=True):
@@ -51,13 +50,7 @@ class Generation(TextModel):
             for position in range(max_length):
                 states, state = decoder.read(last[:, None], z[None], state)
                 logits = decoder.projection(states[:, 0]).double()
-                if temperature == 0:
-                    last = logits.argmax(-1)
-                else:
-                    # Inversion of the distribution function: one uniform number a word.
-                    shares = torch.softmax(logits / temperature, -1).cumsum(-1)
-                    level = uniform(seed, index, _WORDS + position).double()[:, None]
-                    last = torch.searchsorted(shares, level * shares[:, -1:], right=True)[:, 0]
+                last = choose(logits, uniform(seed, index, _WORDS + position), sampling)
                 words.append(last)
                 over = over | (last == decoder.end)
                 if over.all():
