@@ -1,0 +1,38 @@
+"""Whether data are what a model was made for; messages name the flags to set."""
+
+
+def image_shape(channels: int, image_size: int | list[int]) -> tuple[int, int, int]:
+    """(C, H, W) of images with a side, or with [height, width].
+
+    Raises:
+        ValueError: The size is neither.
+    """
+    size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"image_size={image_size}: give a side, or [height, width]")
+    return channels, size[0], size[1]
+
+
+def check_images(shape: tuple[int, ...], own: tuple[int, ...]) -> None:
+    """Raises ValueError if images are of another shape (C, H, W) than a model's own."""
+    if shape != own:
+        found, wanted = ("x".join(map(str, s)) for s in (shape, own))
+        raise ValueError(
+            f"images of {found} (CxHxW) for a model of {wanted}: set --model.channels={shape[0]} "
+            f"--model.image_size={list(shape[1:])}"
+        )
+
+
+def check_numbers(data: object, **own: int) -> None:
+    """Raises ValueError if data have another number than a model, such as `levels` of grey.
+
+    Args:
+        data: A DataModule; what it does not say fits.
+        **own: The model's numbers; of what is 0 it takes any.
+    """
+    for name, number in own.items():
+        found = getattr(data, name, number)
+        if number and found != number:
+            raise ValueError(
+                f"the data has {name}={found} but the model {number}: set --model.{name}={found}"
+            )
