@@ -51,13 +51,6 @@ class HasImages(Protocol):
 
 
 @runtime_checkable
-class HasLevels(Protocol):
-    """Images of a number of grey levels."""
-
-    levels: int
-
-
-@runtime_checkable
 class HasClasses(Protocol):
     """Items with labels."""
 

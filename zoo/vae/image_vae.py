@@ -7,9 +7,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from zoo.data.protocols import HasImages, HasLevels, HasReferenceImages, datamodule_of
+from zoo.data.protocols import HasImages, HasReferenceImages, datamodule_of
 from zoo.layers.counter_rng import uniform
 from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
+from zoo.training.fit_of_data import check_images, check_numbers, image_shape
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.module import Module
 from zoo.training.optim import may_fuse
@@ -135,10 +136,7 @@ class ImageVAE(Module):
         self.save_hyperparameters()
         check_ranges(type(self), self.hparams)
         self._check()
-        size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
-        if len(size) != 2:
-            raise ValueError(f"image_size={image_size}: give a side, or [height, width]")
-        self.shape = (int(channels), int(size[0]), int(size[1]))
+        self.shape = image_shape(channels, image_size)
         self.dimensions = math.prod(self.shape)
         self.features = hidden[-1]
         self.binarization, self.dequantize, self.levels = binarization, dequantize, int(levels)
@@ -315,12 +313,8 @@ class ImageVAE(Module):
         """
         data = datamodule_of(self.trainer)
         if isinstance(data, HasImages):
-            self._check_shape((data.channels, *data.size))
-        if isinstance(data, HasLevels) and data.levels != self.levels:
-            raise ValueError(
-                f"the data has levels={data.levels} but the model {self.levels}: set "
-                f"--model.levels={data.levels}"
-            )
+            check_images((data.channels, *data.size), self.shape)
+        check_numbers(data, levels=self.levels)
         # A checkpoint to go on from is loaded after this.
         if stage == "fit" and self.data_bias and isinstance(data, HasReferenceImages):
             mean = data.reference_images("train").float().mean(0) / 255
@@ -330,16 +324,8 @@ class ImageVAE(Module):
                 network.compile(dynamic=False)
             self.compiled = True
 
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        if shape != self.shape:
-            theirs, ours = ("x".join(map(str, s)) for s in (shape, self.shape))
-            raise ValueError(
-                f"images of {theirs} (CxHxW) for a model of {ours}: set "
-                f"--model.channels={shape[0]} --model.image_size={list(shape[1:])}"
-            )
-
     def _images(self, batch: Sequence[Tensor]) -> Tensor:
-        self._check_shape(tuple(batch[0].shape[1:]))
+        check_images(tuple(batch[0].shape[1:]), self.shape)
         return batch[0].float()  # whatever precision the Trainer converts its inputs to
 
 

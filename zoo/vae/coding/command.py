@@ -300,12 +300,11 @@ def _report(
         f"{minus_elbo:.4f}, {100 * (bits / minus_elbo - 1):+.2f} %",
         line("PNG, a file an image", sum(_png_size(image) for image in images)),
         line("PNG, one tall image", _png_size(np.concatenate(list(images), axis=1))),
-        line("zlib -9" + (", 8 pixels a byte" if codec.levels == 2 else ""), _zlib_size(packed)),
+        line(
+            "zlib -9" + (", 8 pixels a byte" if codec.levels == 2 else ""),
+            len(zlib.compress(packed.tobytes(), 9)),
+        ),
     ]
-
-
-def _zlib_size(array: NDArray[np.uint8]) -> int:
-    return len(zlib.compress(array.tobytes(), 9))
 
 
 def _picture(image: NDArray[np.uint8]) -> Any:

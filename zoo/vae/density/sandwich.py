@@ -8,17 +8,11 @@ from torch import Tensor
 from zoo.layers.counter_rng import normal, uniform
 from zoo.layers.seeds import mix
 from zoo.training.module import evaluating
-from zoo.vae.density.ais import Annealer, Bound, Euclidean, Manifold, Spheres
+from zoo.vae.density.ais import Annealer, Bound, Euclidean, Spheres
 from zoo.vae.density.importance import estimate_log_density
 from zoo.vae.likelihoods import Bernoulli, DiscretizedLogistic
 
 CHAINS = 16  # of the annealing, for each image
-
-
-def manifold(model: Any) -> Manifold:
-    """Where the codes of an image model live."""
-    head = model.head
-    return Spheres(head.blocks) if head.space == "sphere" else Euclidean()
 
 
 def simulate(model: Any, index: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -68,8 +62,9 @@ def check(
     estimate = estimate_log_density(
         model, x, index, samples=samples, seed=seed, widen=widen, chunk=chunk
     )
+    manifold = Spheres(model.head.blocks) if model.head.space == "sphere" else Euclidean()
     annealer = Annealer(
-        model, manifold(model), x, index, chains=chains, temperatures=temperatures, seed=seed
+        model, manifold, x, index, chains=chains, temperatures=temperatures, seed=seed
     )
     lower, upper = annealer.lower(), annealer.upper(z)
     return _text(n, lower, estimate.log_density, estimate.standard_error, upper, annealer)
