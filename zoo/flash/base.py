@@ -92,7 +92,7 @@ class FlashModule(Module):
         """Shards the network where the strategy does (`-c fsdp`)."""
         if self.device_mesh is not None and not self.sharded:
             device = self.trainer.strategy.root_device.type
-            others = [m for m in self.children() if m is not self.net and any(m.parameters())]
+            others = [m for m in self.children() if m is not self.net and list(m.parameters())]
             self.net.shard(device, self.trainer.world_size, *others)
             self.sharded = True
 
