@@ -69,6 +69,7 @@ class TextData(LightningDataModule, ABC):
         check_level(level)
         check_ranges(type(self), self.hparams, "--data.")
         self.root, self.level, self.limit = root, level, limit
+        self._limited = False  # whether --data.limit has left training items out
         self.vocabulary_size, self.min_count, self.seed = vocabulary_size, min_count, seed
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self._splits: dict[Split, Any] = {}
@@ -160,6 +161,7 @@ class TextData(LightningDataModule, ABC):
             batch_size,
             train=train,
             seed=self.seed,
+            limit=self.limit if self._limited else None,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",

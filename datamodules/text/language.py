@@ -184,16 +184,19 @@ class Text(TextData):
         """Encodes the documents of a split, an end between them."""
         words = self.vocabulary
         documents = [encode_document(text, words) for text in self.texts(split)]
-        if split == "train" and self.limit is not None:
+        longest = max(map(len, documents), default=0)
+        if split == "train" and self.limit is not None and self.limit < longest:
+            self._limited = True
             self._notes.append(f"left out: symbols behind --data.limit={self.limit} in train")
             documents = [d[: self.limit] for d in documents]
         documents = [d for d in documents if len(d)]
         if words.level in ("char", "byte"):
             documents[:-1] = [np.append(d, words.end) for d in documents[:-1]]
         if sum(map(len, documents)) < 2:
+            limited = split == "train" and self._limited
+            fix = f"raise --data.limit={self.limit}" if limited else "give more text"
             raise ValueError(
-                f"the {split} split of {self.root or 'the text'} has less than two symbols: give "
-                "more text"
+                f"the {split} split of {self.root or 'the text'} has less than two symbols: {fix}"
             )
         stride = self.stride if split == "train" else None
         return Windows(documents, self.sequence_length, words.end, stride=stride, align=self.align)
