@@ -1,5 +1,6 @@
 """Tensors of all processes, with the gradient that one process would have."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,3 +58,18 @@ def token_mean(total: Tensor, count: int | Tensor) -> Tensor:
         count = count.clone()
         dist.all_reduce(count)
     return total * processes() / count.clamp(min=1)
+
+
+def average_over_processes(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Means over the processes, by one collective over one flat buffer; nothing to do for one.
+
+    `DistributedDataParallel` would wait, at every backward pass, for gradients of the network that
+    is not trained; and it does not see what `torch.autograd.grad` returns.
+    """
+    if processes() == 1:
+        return gradients
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= processes()
+    parts = torch.split(flat, [g.numel() for g in gradients])
+    return [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]

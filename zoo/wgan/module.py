@@ -1,31 +1,34 @@
 """WGAN as a LightningModule."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from inspect import signature
 from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
-from zoo.loading import class_path
+from zoo.data.protocols import HasBatchSize, HasFeatures, HasImages, datamodule_of
 from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
 from zoo.training.averages import Averages
+from zoo.training.distributed import average_over_processes
+from zoo.training.fit_of_data import check_numbers
 from zoo.training.log import is_logging_step, log_every
+from zoo.training.module import by_step, numbers_of
 from zoo.training.optim import may_fuse, piecewise_linear
-from zoo.wgan import evaluation
 from zoo.wgan.constraints.by_name import Lipschitz, make_constraint
-from zoo.wgan.constraints.weights import Evaluated
+from zoo.wgan.constraints.gradient import Critic
+from zoo.wgan.constraints.weights import Evaluated, Unconstrained
+from zoo.wgan.evaluation import Evaluation
 from zoo.wgan.networks.by_name import Network, make_networks
 from zoo.wgan.networks.layers import Activation, Init
-from zoo.wgan.objectives import ObjectiveName, make_objective
-from zoo.wgan.steps import average_over_processes, critic_step_loss
+from zoo.wgan.objectives import Objective, ObjectiveName, make_objective
 
 OptimizerName = Literal["adam", "rmsprop"]
 
 
-class WGAN(LightningModule):
+class WGAN(Evaluation):
     """Wasserstein GAN of images in [-1, 1] or of points, with any Lipschitz constraint.
 
     arXiv 1701.07875 and kexue.fm/archives/8757 (gradient normalisation), /8244 (what it estimates).
@@ -134,14 +137,6 @@ class WGAN(LightningModule):
         self.save_hyperparameters()
         check_ranges(type(self), self.hparams)
         self.automatic_optimization = False
-        counts = {"n_critic": n_critic, "critic_batch": critic_batch, "latent_dim": latent_dim}
-        if generator_batch is not None:
-            counts["generator_batch"] = generator_batch
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name}={value}: must be 1 or more")
-        if not (lr_generator > 0 and lr_critic > 0):
-            raise ValueError(f"lr_generator={lr_generator}, lr_critic={lr_critic}: need > 0")
         if dequantize and network == "mlp":
             raise ValueError("dequantize=true is for images: network=mlp takes points")
         if optimizer not in get_args(OptimizerName):
@@ -153,13 +148,19 @@ class WGAN(LightningModule):
             epsilon=c_epsilon,
             penalty=c_penalty,
         )
-        # Keys that went through JSON are strings.
-        self.lr_points = {int(k): float(v) for k, v in (lr_schedule or {0: 1.0}).items()}
+        self.lr_points = by_step(lr_schedule)
         piecewise_linear(self.lr_points)
+        self.has_schedule = lr_schedule is not None
         size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
         self.shape = (features,) if network == "mlp" else (channels, *size)
-        self.num_classes = num_classes
+        self.num_classes, self.latent_dim = num_classes, latent_dim
+        self.dequantize_levels = levels if dequantize else 0
+        self.n_critic, self.critic_batch = n_critic, critic_batch
         self.generator_batch = generator_batch or 2 * critic_batch
+        self.fakes_at_once, self.critic_bf16 = fakes_at_once, critic_bf16
+        self.channels_last, self.compiles, self.compiled = channels_last, compile, False
+        self.optimizer_name, self.betas = optimizer, (float(beta1), float(beta2))
+        self.rates = {"generator": lr_generator, "critic": lr_critic}
         self.constraint = make_constraint(
             lipschitz,
             penalty=penalty,
@@ -168,20 +169,8 @@ class WGAN(LightningModule):
             gran_epsilon=gran_epsilon,
             lipschitz_constant=lipschitz_constant,
         )
-        self.generator, self.critic = make_networks(
-            network,
-            self.shape,
-            latent_dim=latent_dim,
-            num_classes=num_classes,
-            generator_widths=generator_widths,
-            critic_widths=critic_widths,
-            critic_halvings=critic_halvings,
-            critic_activation=critic_activation,
-            critic_batch_norm=critic_batch_norm,
-            critic_pooling=critic_pooling,
-            critic_bias=critic_bias,
-            init=init,
-        )
+        named = {n: self.hparams[n] for n in signature(make_networks).parameters if n != "shape"}
+        self.generator, self.critic = make_networks(shape=self.shape, **named)
         if critic_bf16 and not self.constraint.inner_gradient:
             raise ValueError(
                 f"critic_bf16 has no effect on lipschitz={lipschitz}, whose critic is in bf16 "
@@ -191,7 +180,6 @@ class WGAN(LightningModule):
         self.constraint.prepare(self.critic)
         if channels_last:
             self.to(memory_format=torch.channels_last)
-        self.compiled = False
         self._critic_loss: Callable[..., tuple[Tensor, Evaluated]] = partial(
             critic_step_loss, self.constraint, self.objective
         )
@@ -211,7 +199,7 @@ class WGAN(LightningModule):
 
     def draw_latent(self, n: int) -> Tensor:
         """Latent vectors z of a training step, (n, latent_dim), from the global stream."""
-        return torch.randn(n, self.hparams["latent_dim"], device=self.device)
+        return torch.randn(n, self.latent_dim, device=self.device)
 
     def draw_labels(self, n: int) -> Tensor | None:
         """Classes of a generator step, (n,), from the global stream."""
@@ -224,19 +212,13 @@ class WGAN(LightningModule):
 
     def _fakes(self, labels: Sequence[Tensor | None]) -> list[Tensor]:
         """Fakes for each critic step, without a graph."""
-        n, steps = self.hparams["critic_batch"], len(labels)
+        n, steps = self.critic_batch, len(labels)
         with torch.no_grad():
-            if not self.hparams["fakes_at_once"]:
+            if not self.fakes_at_once:
                 return [self(self.draw_latent(n), y) for y in labels]
             classes = [y for y in labels if y is not None]
             x = self(self.draw_latent(n * steps), torch.cat(classes) if classes else None)
             return list(x.chunk(steps))
-
-    def critic_precision(self) -> AbstractContextManager[Any]:
-        """Float32 where the loss contains the critic's gradient."""
-        if self.constraint.inner_gradient and not self.hparams["critic_bf16"]:
-            return torch.autocast(self.device.type, enabled=False)
-        return nullcontext()
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """One iteration of the generator; the batch has the data of all critic steps.
@@ -244,13 +226,16 @@ class WGAN(LightningModule):
         Returns:
             The sum of the last critic loss and the generator's loss.
         """
-        generator_optimizer, critic_optimizer = self._both_optimizers()
+        # Lightning counts the steps of its wrapper: only the generator's go by it, so that
+        # `global_step`, and all that hangs on it, is the number of generator iterations.
+        wrapped: Any = self.optimizers()
+        generator_optimizer, critic_optimizer = wrapped[0], wrapped[1].optimizer
         x, classes = self.unpack(batch)
-        n, critic_batch = self.hparams["n_critic"], self.hparams["critic_batch"]
-        if len(x) != n * critic_batch:
+        n = self.n_critic
+        if len(x) != n * self.critic_batch:
             raise ValueError(
                 f"a batch of {len(x)} items: a training step takes n_critic * critic_batch = {n} * "
-                f"{critic_batch}"
+                f"{self.critic_batch}"
             )
         reals = self._dequantized(x).chunk(n)
         labels = [None] * n if classes is None else classes.chunk(n)
@@ -263,21 +248,15 @@ class WGAN(LightningModule):
             self._update(critic_optimizer, parameters, torch.autograd.grad(loss, parameters))
             self.constraint.project(self.critic)
         generator_loss = self._generator_step(generator_optimizer, reals[-1], labels[-1])
-        for schedule in self._schedules():
-            schedule.step()
+        if self.has_schedule:
+            schedules: Any = self.lr_schedulers()
+            for schedule in schedules:
+                schedule.step()
         if is_logging_step(self):
-            logged = evaluation.monitor(self, reals[-1], fakes[-1], labels[-1], values)
+            logged = self.monitor(reals[-1], fakes[-1], labels[-1], values)
             losses = {"train/critic_loss": loss, "train/generator_loss": generator_loss}
             log_every(self, {**losses, **logged})
         return loss.detach() + generator_loss
-
-    def _both_optimizers(self) -> tuple[Any, Any]:
-        """Lightning's wrapper of the generator's, whose steps it counts, and the critic's itself.
-
-        So `global_step`, and all that goes by it, is the number of generator iterations.
-        """
-        wrapped: Any = self.optimizers()
-        return wrapped[0], wrapped[1].optimizer
 
     def _generator_step(self, optimizer: Any, real: Tensor, of_real: Tensor | None) -> Tensor:
         """The critic gives the gradient at the images, which goes on into the generator.
@@ -310,35 +289,26 @@ class WGAN(LightningModule):
 
     def _dequantized(self, x: Tensor) -> Tensor:
         """Images x = 2 (v + u) / k - 1 of grey level v in 0 ... k - 1 and u ~ U(0, 1)."""
-        if not self.hparams["dequantize"]:
+        if not (k := self.dequantize_levels):
             return x
-        k = self.hparams["levels"]
         v = (x + 1) * ((k - 1) / 2)
         noisy: Tensor = (v + torch.rand_like(x)) * (2 / k) - 1
         return noisy
 
-    def _schedules(self) -> list[Any]:
-        schedules: Any = self.lr_schedulers() if self.hparams["lr_schedule"] is not None else []
-        return schedules  # type: ignore[no-any-return]
-
     def configure_optimizers(self) -> Any:
         """One optimiser for each network, the generator's first, and their schedules."""
         optimizers: list[torch.optim.Optimizer] = []
-        for name in ("generator", "critic"):
-            parameters, lr = getattr(self, name).parameters(), self.hparams[f"lr_{name}"]
-            if self.hparams["optimizer"] == "rmsprop":
+        for name, lr in self.rates.items():
+            parameters = getattr(self, name).parameters()
+            if self.optimizer_name == "rmsprop":
                 optimizers.append(torch.optim.RMSprop(parameters, lr, foreach=True))
             else:
-                betas = (float(self.hparams["beta1"]), float(self.hparams["beta2"]))
-                optimizers.append(torch.optim.Adam(parameters, lr, betas, fused=may_fuse(self)))
-        if self.hparams["lr_schedule"] is None:
+                fused = may_fuse(self)
+                optimizers.append(torch.optim.Adam(parameters, lr, self.betas, fused=fused))
+        if not self.has_schedule:
             return optimizers
         make = torch.optim.lr_scheduler.LambdaLR
         return optimizers, [make(each, piecewise_linear(self.lr_points)) for each in optimizers]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Names the class, for `zoo.load`."""
-        checkpoint["zoo_class"] = class_path(self)
 
     def configure_callbacks(self) -> list[Callback]:
         """None; but the first hook of a run, where what two optimisers rule out can be refused.
@@ -355,8 +325,18 @@ class WGAN(LightningModule):
         Raises:
             ValueError: The data has another shape, levels, classes or batch size.
         """
-        evaluation.check_data(self, getattr(self.trainer, "datamodule", None), stage)
-        if self.hparams["compile"] and not self.compiled:
+        data, n, size = datamodule_of(self.trainer), self.n_critic, self.critic_batch
+        if isinstance(data, HasFeatures):
+            self._check_shape((data.features,))
+        elif isinstance(data, HasImages):
+            self._check_shape((data.channels, *data.size))
+            check_numbers(data, levels=self.dequantize_levels, num_classes=self.num_classes)
+        if stage == "fit" and isinstance(data, HasBatchSize) and data.batch_size != n * size:
+            raise ValueError(
+                f"--data.batch_size={data.batch_size}: a training step takes n_critic * "
+                f"critic_batch = {n} * {size} real items; set --data.batch_size={n * size}"
+            )
+        if self.compiles and not self.compiled:
             inner = self.constraint.inner_gradient
             self.generator.compile(dynamic=False)
             # Never the bare critic: what is compiled cannot be differentiated twice from outside.
@@ -368,49 +348,52 @@ class WGAN(LightningModule):
 
     def smaller_batch(self, most: int) -> str:
         """What to do where a training step may take so many real items at most."""
-        n = self.hparams["n_critic"]
-        if most < n:
-            return f"give {n} images or more, or lower --model.n_critic"
-        return f"lower --model.critic_batch to {most // n} or less"
-
-    def unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Images or points, and their classes if the model has any."""
-        x = batch[0].float()  # whatever precision the Trainer converts its inputs to
-        evaluation.check_shape(self, tuple(x.shape[1:]))
-        if self.hparams["channels_last"]:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return x, batch[1] if self.num_classes else None
+        if most < self.n_critic:
+            return f"give {self.n_critic} images or more, or lower --model.n_critic"
+        return f"lower --model.critic_batch to {most // self.n_critic} or less"
 
     # Evaluation
 
-    sample = evaluation.sample
-    critic_values = evaluation.critic_values
-
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Adds to val/wasserstein_critic."""
-        evaluation.add_values(self, self._validation, batch, batch_idx)
+        self.add_values(self._validation, batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the critic's estimate, and of points how good the samples are."""
-        evaluation.finish(self, self._validation, "val")
+        self.finish(self._validation, "val")
 
     def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Adds to test/wasserstein_critic."""
-        evaluation.add_values(self, self._test, batch, batch_idx)
+        self.add_values(self._test, batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
         """Logs the same of the test split, beside what real data would get."""
-        self._tested = evaluation.finish(self, self._test, "test")
+        self._tested = self.finish(self._test, "test")
 
     def protocol(self) -> dict[str, str]:
         """How the numbers of a test were made."""
-        return evaluation.protocol(self, self._tested)
+        return self._protocol(self._tested)
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """A sample for each item: of its label, and with its number."""
-        index = evaluation.item_numbers(batch, batch_idx)
+        index = numbers_of(batch, batch_idx)
         labels = batch[1] if self.num_classes else None
-        return evaluation.sample(self, len(index), labels=labels, index=index)
+        return self.sample(len(index), labels=labels, index=index)
+
+
+def critic_step_loss(
+    constraint: Unconstrained,
+    objective: Objective,
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    labels: Tensor | None,
+    noise: Tensor | None,
+) -> tuple[Tensor, Evaluated]:
+    """The critic's loss on real and fake points (B, ...), and the values that it is made of."""
+    out = constraint.evaluate(critic, real, fake, labels, noise)
+    loss = objective.batch_loss(real, fake, out.real, out.fake)
+    return (loss if out.penalty is None else loss + out.penalty), out
 
 
 def _check_trainer(trainer: Trainer) -> None:
