@@ -121,7 +121,7 @@ MODELS = {
             "1905.03197",
             7427,
             "one encoder that retrieves similar sentences and writes them: BERT + UniLM",
-            exchange="zoo.simbert.interchange",
+            exchange="zoo.simbert.exchange",
         ),
         Model(
             "RoFormerSim",
@@ -130,7 +130,7 @@ MODELS = {
             "2104.09864",
             8454,
             "SimBERT on RoFormer, with BART-like noise and distillation",
-            exchange="zoo.simbert.interchange_roformer",
+            exchange="zoo.simbert.exchange",
         ),
         Model(
             "SentenceSimilarity",
@@ -139,7 +139,7 @@ MODELS = {
             "1908.10084",
             8541,
             "sentence vectors from labelled pairs: Sentence-BERT's head, CoSENT, cosine losses",
-            exchange="zoo.simbert.interchange_sentences",
+            exchange="zoo.simbert.exchange",
         ),
     ]
 }

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+TASKS = ("yes/no", "NLI", "graded")  # kinds of labels of a pair
+
 
 class TextBatch(NamedTuple):
     """Rows to train on, with the tokens to predict.
@@ -44,7 +46,7 @@ class LabelledBatch(NamedTuple):
     label: Tensor
     """yes/no: 0 or 1; NLI: 0 contradiction, 1 neutral, 2 entailment; or a grade; float32 (B,)."""
     task: Tensor
-    """Number of the kind of label in `losses.TASKS`, int64 (B,)."""
+    """Number of the kind of label in `TASKS`, int64 (B,)."""
     source: Tensor
     """Number of the file that the pair is from, int64 (B,)."""
     texts: list[str]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.data.sentences.batches import TASKS
 from zoo.data.sentences.labels import NLI, SIMILAR_GRADE, Kind, kind_of
 from zoo.data.sentences.rows import Problems
 from zoo.data.sentences.tables import (
@@ -20,7 +21,6 @@ from zoo.data.sentences.tables import (
     table_of,
 )
 from zoo.reading import numbered_lines, parsed
-from zoo.simbert.losses import TASKS
 
 __all__ = [
     "NLI",
@@ -45,7 +45,7 @@ class Labelled(NamedTuple):
     label: float
     """0 or 1; or for NLI 0 contradiction, 1 neutral, 2 entailment; or a grade of 0 to 5."""
     task: int
-    """Number of the kind of label in `zoo.simbert.losses.TASKS`."""
+    """Number of the kind of label in `zoo.data.sentences.batches.TASKS`."""
 
 
 class Reading(NamedTuple):

@@ -30,7 +30,7 @@ class Kind(NamedTuple):
     """The labels of a file."""
 
     task: str
-    """Of `zoo.simbert.losses.TASKS`."""
+    """Of `zoo.data.sentences.batches.TASKS`."""
     value: Callable[[str], float | None]
     """The number of a label: 0 or 1, 0 to 2 of NLI, or a grade of 0 to 5; None if it is none."""
     told: str

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from zoo.data.loader import EpochLoader
 from zoo.data.sentences.base import SentenceData, Split, families, fraction
+from zoo.data.sentences.batches import TASKS
 from zoo.data.sentences.files import Labelled, Reading, read_file
 from zoo.data.sentences.sets import GroupSet, LabelledSet, SentenceSet
 from zoo.ranges import BelowOne, Count, Finite, Range, Seed, Share, Workers, check_ranges
-from zoo.simbert.losses import TASKS
 
 Held = Literal["val", "test"] | None
 

@@ -13,7 +13,6 @@ from tests.simbert.models import CHARACTERS, texts, tiny
 from zoo.data import SimilarGroups
 from zoo.simbert.index import SentenceIndex
 from zoo.simbert.interchange_sentences import from_sentence_transformers, to_sentence_transformers
-from zoo.simbert.training import agree_on_length
 
 LONG = CHARACTERS * 6
 
@@ -73,11 +72,11 @@ def test_words_are_cut_by_tokens_and_not_by_characters():
 def test_learned_positions_bound_the_length():
     model = tiny("SimBERT", positions="learned", max_positions=20)
     data = SimilarGroups()
-    agree_on_length(model, data)
+    model.agree_on_length(data)
     assert model.tokenizer.length == 10
     data.max_length = 11
     with pytest.raises(ValueError, match=r"--data\.max_length=11: rows of 22 tokens for"):
-        agree_on_length(model, data)
+        model.agree_on_length(data)
     free = tiny("SimBERT", positions="learned", max_positions=20)
     assert torch.equal(free.encode([LONG]), free.encode([LONG[:18]]))
 

@@ -15,9 +15,9 @@ from tests.simbert.models import TINY, TOKENS, texts, tiny
 from zoo.data import Digits, LabelledPairs, Sentences, SimilarGroups, TextLines
 from zoo.data.sentences.batches import seq2seq_batch
 from zoo.data.sentences.files import NLI
+from zoo.simbert.base import PURPOSES
 from zoo.simbert.encoder import unilm_mask
 from zoo.simbert.gradcache import in_chunks
-from zoo.simbert.training import PURPOSES
 from zoo.training import StepRNG
 
 
@@ -524,7 +524,7 @@ def test_every_model_takes_its_own_data_and_names_it_with_others(given, wanted, 
     model = tiny(name, **({} if wanted == "labelled" else {"objective": wanted}))
     data = KINDS[given](files=["yes.tsv"], root=files(tmp_path), batch_size=4)
     if name == "RoFormerSim":
-        model.hparams["examples"] = 0
+        model.examples = 0
     run = trainer(max_steps=1, limit_val_batches=0)
     if given == wanted:
         run.fit(model.train(), data)

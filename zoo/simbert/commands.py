@@ -15,7 +15,6 @@ from zoo.reading import numbered_lines
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
 from zoo.simbert.mining import mine
-from zoo.simbert.sentences import length_of
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -39,7 +38,7 @@ def _lines(path: str) -> list[str]:
 
 def _tell_cut(model: Any, lines: Sequence[str], max_length: int | None) -> None:
     """Says how many lines are cut, and where."""
-    length = length_of(model) if max_length is None else max_length
+    length = model.length() if max_length is None else max_length
     share = model.tokenizer.share_cut(lines, length)
     if share > 0:
         many = f"{round(share * len(lines))} of {len(lines)} lines are"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,12 +12,10 @@ from zoo.data.sentences.batches import padded
 from zoo.data.sentences.tokenizer import MAX_LENGTH
 from zoo.layers.choose import TokenSampling, choose
 from zoo.layers.counter_rng import uniform
+from zoo.simbert.base import SentenceModel
 from zoo.simbert.cache import KeyValueCache
 from zoo.simbert.encoder import padding_mask
-from zoo.simbert.sentences import evaluating
-
-if TYPE_CHECKING:
-    from zoo.simbert.module import SimBERT
+from zoo.training.module import evaluating
 
 _NUMBERS = 2**20  # samples that a text can have: sample j of text i draws as item i * 2^20 + j
 NUCLEUS = TokenSampling(top_p=0.95)
@@ -55,7 +52,9 @@ class Decoder:
         ValueError: Learned positions leave no room for a target.
     """
 
-    def __init__(self, model: SimBERT, sources: Sequence[Sequence[int]], max_new: int) -> None:
+    def __init__(
+        self, model: SentenceModel, sources: Sequence[Sequence[int]], max_new: int
+    ) -> None:
         self.net, tokenizer = model.net, model.tokenizer
         tokens, lengths = (t.to(model.device) for t in padded(sources, tokenizer.pad))
         longest = tokens.shape[1]
@@ -181,7 +180,7 @@ def _sample_rows(
 
 
 def sample(
-    model: SimBERT,
+    model: SentenceModel,
     sources: Sequence[Sequence[int]],
     n: int,
     *,
@@ -220,7 +219,7 @@ def _blocks(count: int, size: int) -> Iterator[range]:
 
 
 def beam_search(
-    model: SimBERT,
+    model: SentenceModel,
     sources: Sequence[Sequence[int]],
     n: int,
     *,

@@ -8,18 +8,16 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from tokenize import TokenError
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from zoo.data.sentences.tokenizer import Tokenizer
 from zoo.files import replacing
 from zoo.reading import decoded, parsed, read_bytes
 from zoo.untrusted import read_json_object
-
-if TYPE_CHECKING:
-    from zoo.simbert.sentences import Model
 
 _BLOCK = 65_536  # sentences compared at a time
 # What NumPy raises over headers of any content.
@@ -27,7 +25,27 @@ _DAMAGED = (ValueError, EOFError, OSError, TypeError, OverflowError, SyntaxError
 _OFF_UNIT = 1e-3  # what a rounded sum of squares is far from
 
 
-def fingerprint(model: Model) -> str:
+class Encodes(Protocol):
+    """A model whose vectors an index holds."""
+
+    @property
+    def net(self) -> nn.Module:
+        """The encoder."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary."""
+        ...
+
+    def encode(
+        self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
+    ) -> Tensor:
+        """Vectors of length 1, float32 (N, H)."""
+        ...
+
+
+def fingerprint(model: Encodes) -> str:
     """A number of the encoder's weights and the vocabulary, which tells models apart."""
     digest = blake2b(digest_size=16)
     for key, value in sorted(model.net.state_dict().items()):
@@ -56,7 +74,7 @@ class SentenceIndex:
 
     @classmethod
     def build(
-        cls, model: Model, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
+        cls, model: Encodes, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
     ) -> SentenceIndex:
         """The index of sentences by a model.
 
@@ -69,7 +87,7 @@ class SentenceIndex:
         vectors = model.encode(texts, batch_size=batch_size, progress=progress)
         return cls(list(texts), vectors, fingerprint(model))
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Encodes) -> None:
         """Raises ValueError if the vectors are known to be another model's."""
         if self.model is not None and self.model != fingerprint(model):
             raise ValueError(

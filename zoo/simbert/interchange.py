@@ -1,13 +1,14 @@
 """Exchange of weights in BERT's and RoFormer's layouts: transformers folders and their relatives.
 
 In come junnyu's, WangZeJun's, blmoistawinde's and Tongjilibo's folders, which differ in prefixes
-and in where the pooler is; out goes what transformers loads. `EXPORTERS` and `IMPORTERS` are
-SimBERT's; `interchange_roformer` and `interchange_sentences` have those of the other models.
+and in where the pooler is; out goes what transformers loads. `exchange` has
+the tables of what goes in and out.
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.data.sentences.tokenizer import SPECIAL, Tokenizer, read_tokens
-from zoo.simbert.training import make_encoder
+from zoo.simbert.encoder import Encoder
 from zoo.untrusted import check_tensors, read_json_object, read_safetensors, read_torch
 
 Hparams = dict[str, Any]
@@ -362,21 +363,6 @@ def to_transformers(hparams: Mapping[str, Any], state: Mapping[str, Tensor], fol
 
 def untrained_head(hparams: Mapping[str, Any]) -> State:
     """A language model's head for an encoder that came without, under the model's keys."""
-    defaults = {"dropout": 0.0, "attention_dropout": 0.0}
-    net = make_encoder({**defaults, **hparams}).state_dict()
+    given = {name: hparams[name] for name in signature(Encoder).parameters if name in hparams}
+    net = Encoder(**given).state_dict()
     return {f"net.{key}": value for key, value in net.items() if key.startswith("head")}
-
-
-def _to_sentence_transformers(
-    hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path
-) -> None:
-    from zoo.simbert.interchange_sentences import to_sentence_transformers
-
-    to_sentence_transformers(hparams, state, folder)
-
-
-EXPORTERS: dict[str, Exporter] = {
-    "transformers": to_transformers,
-    "sentence-transformers": _to_sentence_transformers,
-}
-IMPORTERS = {"simbert": generator("learned")}

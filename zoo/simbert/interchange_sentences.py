@@ -14,7 +14,6 @@ from torch import Tensor
 
 from zoo.data.sentences.tokenizer import Tokenizer
 from zoo.simbert.interchange import (
-    EXPORTERS,
     TOKENIZER,
     Hparams,
     State,
@@ -188,8 +187,3 @@ def from_bert(path: Path, *, pooler: str = "cls_linear") -> tuple[Hparams, State
 def _as_similarity(hparams: Hparams, state: State) -> tuple[Hparams, State]:
     """Arguments and weights of `SentenceSimilarity`, which keeps a head that is not there yet."""
     return {**hparams, "head": "cosent"}, {**untrained_head(hparams), **state}
-
-
-IMPORTERS = {"sentence-transformers": from_sentence_transformers, "bert": from_bert}
-
-__all__ = ["EXPORTERS", "IMPORTERS", "from_bert", "from_sentence_transformers"]

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.data.sentences.batches import TASKS
 from zoo.layers.precision import at_least_float32
 
 Contrast = Literal["infonce", "flatnce"]
 PairLoss = Literal["cosent", "sbert", "cosine_zero", "cosine_minus", "hinge"]
-TASKS = ("yes/no", "NLI", "graded")
 # Smaller than any scaled cosine, and finite: with -inf the gradient of logcumsumexp is NaN.
 _NOTHING = -1e4
 

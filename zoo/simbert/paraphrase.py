@@ -1,11 +1,9 @@
-"""Similar sentences of a sentence: generated, told apart and ranked; methods of the models."""
-
-from __future__ import annotations
+"""Similar sentences of a sentence: generated, told apart and ranked."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional as F
@@ -13,10 +11,8 @@ from torch.nn import functional as F
 from zoo.data.sentences.tokenizer import MAX_LENGTH
 from zoo.layers.choose import TokenSampling
 from zoo.simbert.decoding import NUCLEUS, beam_search, sample
-from zoo.simbert.sentences import checked, encode, evaluating, length_of, rows_vectors
-
-if TYPE_CHECKING:
-    from zoo.simbert.module import SimBERT
+from zoo.simbert.sentences import Encoding, checked
+from zoo.training.module import evaluating
 
 _EVALUATED = 10  # paraphrases a sentence that a test judges
 _SHOWN = 3  # sentences that a test shows, and paraphrases of each
@@ -32,151 +28,156 @@ class Paraphrase(NamedTuple):
     """False for a sentence that was cut at the limit, kept by unfinished=mark."""
 
 
-def paraphrase(
-    model: SimBERT,
-    text: str,
-    n: int = 100,
-    k: int = 20,
-    *,
-    top_p: float = 0.95,
-    top_k: int = 0,
-    temperature: float = 1.0,
-    beams: int = 0,
-    max_new: int = MAX_LENGTH,
-    seed: int = 0,
-    batch_size: int = 256,
-    unfinished: Literal["drop", "mark"] = "drop",
-) -> list[Paraphrase]:
-    """Sentences that say the same, the nearest first (gen_synonyms of kexue.fm/archives/7427).
+class Paraphrasing(Encoding):
+    """Sentences to sentences that say the same."""
 
-    n sentences are generated, of which copies of the source and of one another are left out, and
-    the k nearest by the model's own cosine are returned. `[MASK]` in the text stands for a token to
-    be filled in. Special tokens are never generated, and the same seed gives the same sentences.
+    def paraphrase(
+        self,
+        text: str,
+        n: int = 100,
+        k: int = 20,
+        *,
+        top_p: float = 0.95,
+        top_k: int = 0,
+        temperature: float = 1.0,
+        beams: int = 0,
+        max_new: int = MAX_LENGTH,
+        seed: int = 0,
+        batch_size: int = 256,
+        unfinished: Literal["drop", "mark"] = "drop",
+    ) -> list[Paraphrase]:
+        """Sentences that say the same, the nearest first (gen_synonyms of kexue.fm/archives/7427).
 
-    Args:
-        model: The model.
-        text: A sentence.
-        n: Sentences to generate; at most `beams` with beams.
-        k: Sentences to return, at most.
-        top_p: Nucleus sampling: least tokens with this probability; 1 for all.
-        top_k: Most tokens to choose from; 0 for all.
-        temperature: Of the sampling; 0 is greedy.
-        beams: Beam search of this width instead of sampling, without the arguments that are of
-            sampling; 0 for sampling.
-        max_new: Most tokens of a sentence.
-        seed: Of the draws.
-        batch_size: Sentences at a time.
-        unfinished: What to do with sentences that reach max_new: drop them, or mark them.
+        n sentences are generated, of which copies of the source and of one another are left out,
+        and the k nearest by the model's own cosine are returned. `[MASK]` in the text stands for a
+        token to be filled in. Special tokens are never generated, and the same seed gives the same
+        sentences.
 
-    Raises:
-        ValueError: A value is out of range.
-    """
-    options: dict[str, Any] = {"top_p": top_p, "top_k": top_k, "temperature": temperature}
-    options |= {"beams": beams, "max_new": max_new, "seed": seed, "batch_size": batch_size}
-    return paraphrases(model, [text], n, k, unfinished=unfinished, **options)[0]
+        Args:
+            text: A sentence.
+            n: Sentences to generate; at most `beams` with beams.
+            k: Sentences to return, at most.
+            top_p: Nucleus sampling: least tokens with this probability; 1 for all.
+            top_k: Most tokens to choose from; 0 for all.
+            temperature: Of the sampling; 0 is greedy.
+            beams: Beam search of this width instead of sampling, without the arguments that are of
+                sampling; 0 for sampling.
+            max_new: Most tokens of a sentence.
+            seed: Of the draws.
+            batch_size: Sentences at a time.
+            unfinished: What to do with sentences that reach max_new: drop them, or mark them.
 
+        Raises:
+            ValueError: A value is out of range.
+        """
+        options: dict[str, Any] = {"top_p": top_p, "top_k": top_k, "temperature": temperature}
+        options |= {"beams": beams, "max_new": max_new, "seed": seed, "batch_size": batch_size}
+        return self.paraphrases([text], n, k, unfinished=unfinished, **options)[0]
 
-def paraphrases(
-    model: SimBERT,
-    texts: Sequence[str],
-    n: int = 100,
-    k: int = 20,
-    *,
-    top_p: float = 0.95,
-    top_k: int = 0,
-    temperature: float = 1.0,
-    beams: int = 0,
-    max_new: int = MAX_LENGTH,
-    seed: int = 0,
-    batch_size: int = 256,
-    unfinished: Literal["drop", "mark"] = "drop",
-) -> list[list[Paraphrase]]:
-    """The same of several sentences, which are generated together; arguments as for `paraphrase`.
+    def paraphrases(
+        self,
+        texts: Sequence[str],
+        n: int = 100,
+        k: int = 20,
+        *,
+        top_p: float = 0.95,
+        top_k: int = 0,
+        temperature: float = 1.0,
+        beams: int = 0,
+        max_new: int = MAX_LENGTH,
+        seed: int = 0,
+        batch_size: int = 256,
+        unfinished: Literal["drop", "mark"] = "drop",
+    ) -> list[list[Paraphrase]]:
+        """The same of several sentences, generated together; arguments as for `paraphrase`.
 
-    Raises:
-        ValueError: A value is out of range.
-    """
-    if n < 1 or k < 1 or max_new < 1 or batch_size < 1:
-        raise ValueError(
-            f"n={n}, k={k}, max_new={max_new}, batch_size={batch_size}: need 1 or more"
-        )
-    if beams < 0:
-        raise ValueError(f"beams={beams}: 0 samples, 1 or more search")
-    sampling = TokenSampling(top_p, top_k or None, temperature, seed)
-    given = [
-        (name, value) for name, value in asdict(sampling).items() if value != getattr(NUCLEUS, name)
-    ]
-    if beams and given:
-        raise ValueError(f"{given[0][0]}={given[0][1]} has no effect with beams={beams}")
-    if unfinished not in ("drop", "mark"):
-        raise ValueError(f"unfinished={unfinished!r}: choose drop or mark")
-    texts, length = checked(texts, "paraphrases"), length_of(model)
-    sources = [model.tokenizer.encode_masked(t, length) for t in texts]
-    if beams:
-        n = min(n, beams)
-        made = beam_search(model, sources, n, beams=beams, max_new=max_new, batch_size=batch_size)
-    else:
-        made = sample(model, sources, n, sampling=sampling, max_new=max_new, batch_size=batch_size)
-    ranked = []
-    for source, targets in zip(sources, made, strict=True):
-        finished: dict[str, bool] = {}
-        for target in targets:
-            if target.finished or unfinished == "mark":
-                found = model.tokenizer.decode(target.tokens)
-                finished[found] = finished.get(found, False) or target.finished
-        # Compared as decoded, so that a change of case or of spaces alone is a copy.
-        finished.pop(model.tokenizer.decode(source), None)
-        finished.pop("", None)
-        ranked.append(_rank(model, source, finished, k, batch_size))
-    return ranked
+        Raises:
+            ValueError: A value is out of range.
+        """
+        if n < 1 or k < 1 or max_new < 1 or batch_size < 1:
+            raise ValueError(
+                f"n={n}, k={k}, max_new={max_new}, batch_size={batch_size}: need 1 or more"
+            )
+        if beams < 0:
+            raise ValueError(f"beams={beams}: 0 samples, 1 or more search")
+        sampling = TokenSampling(top_p, top_k or None, temperature, seed)
+        given = [
+            (name, value)
+            for name, value in asdict(sampling).items()
+            if value != getattr(NUCLEUS, name)
+        ]
+        if beams and given:
+            raise ValueError(f"{given[0][0]}={given[0][1]} has no effect with beams={beams}")
+        if unfinished not in ("drop", "mark"):
+            raise ValueError(f"unfinished={unfinished!r}: choose drop or mark")
+        texts, length = checked(texts, "paraphrases"), self.length()
+        sources = [self.tokenizer.encode_masked(t, length) for t in texts]
+        if beams:
+            n = min(n, beams)
+            made = beam_search(
+                self, sources, n, beams=beams, max_new=max_new, batch_size=batch_size
+            )
+        else:
+            made = sample(
+                self, sources, n, sampling=sampling, max_new=max_new, batch_size=batch_size
+            )
+        ranked = []
+        for source, targets in zip(sources, made, strict=True):
+            finished: dict[str, bool] = {}
+            for target in targets:
+                if target.finished or unfinished == "mark":
+                    found = self.tokenizer.decode(target.tokens)
+                    finished[found] = finished.get(found, False) or target.finished
+            # Compared as decoded, so that a change of case or of spaces alone is a copy.
+            finished.pop(self.tokenizer.decode(source), None)
+            finished.pop("", None)
+            ranked.append(self._rank(source, finished, k, batch_size))
+        return ranked
 
+    def _rank(
+        self, source: list[int], finished: dict[str, bool], k: int, batch_size: int
+    ) -> list[Paraphrase]:
+        with evaluating(self):
+            query = F.normalize(self.rows_vectors([source]).float(), dim=-1).cpu()
+        found = list(finished)
+        cosine = (self.encode(found, batch_size=batch_size) @ query.T).flatten().tolist()
+        order = sorted(range(len(found)), key=lambda i: -cosine[i])[:k]
+        return [Paraphrase(found[i], cosine[i], finished[found[i]]) for i in order]
 
-def _rank(
-    model: SimBERT, source: list[int], finished: dict[str, bool], k: int, batch_size: int
-) -> list[Paraphrase]:
-    with evaluating(model):
-        query = F.normalize(rows_vectors(model, [source]).float(), dim=-1).cpu()
-    found = list(finished)
-    cosine = (encode(model, found, batch_size=batch_size) @ query.T).flatten().tolist()
-    order = sorted(range(len(found)), key=lambda i: -cosine[i])[:k]
-    return [Paraphrase(found[i], cosine[i], finished[found[i]]) for i in order]
+    def generation_numbers(
+        self, texts: Sequence[str], folder: str | Path | None = None
+    ) -> dict[str, float]:
+        """How varied, how new and how near 10 nucleus samples a text are.
 
+        distinct_1 and distinct_2: different of all characters and pairs of characters; copy_rate:
+        samples that are their source; mean_cosine: with the source; unfinished: cut at the limit.
 
-def generation_numbers(
-    model: SimBERT, texts: Sequence[str], folder: str | Path | None = None
-) -> dict[str, float]:
-    """How varied, how new and how near 10 nucleus samples a text are.
-
-    distinct_1 and distinct_2: different of all characters and pairs of characters; copy_rate:
-    samples that are their source; mean_cosine: with the source; unfinished: cut at the limit.
-
-    Args:
-        model: The model.
-        texts: Sources.
-        folder: Where to write paraphrases.txt, by the first process, which logs some of it.
-    """
-    sources = model.tokenizer.encode(texts, length_of(model))
-    made = sample(model, sources, _EVALUATED)
-    lines, written, of = [], [], []
-    for i, (source, targets) in enumerate(zip(sources, made, strict=True)):
-        lines.append(f"{model.tokenizer.decode(source)}")
-        for target in targets:
-            if target.finished:
-                written.append(model.tokenizer.decode(target.tokens))
-                of.append(i)
-    total = len(texts) * _EVALUATED
-    values = {"unfinished": 1 - len(written) / total}
-    if written:
-        vectors, queries = encode(model, written), encode(model, texts)
-        cosine = (vectors * queries[of]).sum(1)
-        copies = [lines[i] == text for i, text in zip(of, written, strict=True)]
-        for size in (1, 2):
-            grams = [t[j : j + size] for t in written for j in range(len(t) - size + 1)]
-            values[f"distinct_{size}"] = len(set(grams)) / max(len(grams), 1)
-        values |= {"copy_rate": sum(copies) / len(copies), "mean_cosine": float(cosine.mean())}
-        if folder is not None and model.global_rank == 0:
-            _tell(Path(folder), lines, list(zip(of, written, cosine.tolist(), strict=True)))
-    return values
+        Args:
+            texts: Sources.
+            folder: Where to write paraphrases.txt, by the first process, which logs some of it.
+        """
+        sources = self.tokenizer.encode(texts, self.length())
+        made = sample(self, sources, _EVALUATED)
+        lines, written, of = [], [], []
+        for i, (source, targets) in enumerate(zip(sources, made, strict=True)):
+            lines.append(f"{self.tokenizer.decode(source)}")
+            for target in targets:
+                if target.finished:
+                    written.append(self.tokenizer.decode(target.tokens))
+                    of.append(i)
+        total = len(texts) * _EVALUATED
+        values = {"unfinished": 1 - len(written) / total}
+        if written:
+            vectors, queries = self.encode(written), self.encode(texts)
+            cosine = (vectors * queries[of]).sum(1)
+            copies = [lines[i] == text for i, text in zip(of, written, strict=True)]
+            for size in (1, 2):
+                grams = [t[j : j + size] for t in written for j in range(len(t) - size + 1)]
+                values[f"distinct_{size}"] = len(set(grams)) / max(len(grams), 1)
+            values |= {"copy_rate": sum(copies) / len(copies), "mean_cosine": float(cosine.mean())}
+            if folder is not None and self.global_rank == 0:
+                _tell(Path(folder), lines, list(zip(of, written, cosine.tolist(), strict=True)))
+        return values
 
 
 def _tell(folder: Path, sources: list[str], rows: list[tuple[int, str, float]]) -> None:

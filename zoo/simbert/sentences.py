@@ -1,10 +1,7 @@
-"""Sentence vectors and what they are for: cosines and retrieval; methods of the models."""
+"""Sentence vectors and what they are for: cosines and retrieval."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,40 +9,12 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from zoo.data.sentences.batches import LabelledBatch, TextBatch, padded
+from zoo.simbert.base import SentenceModel
+from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
-
-if TYPE_CHECKING:
-    from zoo.simbert.encoder import Encoder
-    from zoo.simbert.module import SimBERT
-    from zoo.simbert.similarity import SentenceSimilarity
-
-    Model: TypeAlias = SimBERT | SentenceSimilarity
+from zoo.training.module import evaluating
 
 _CPU_TOKENS = 512  # at a time: what the layers pass on then stays in the cache of a core
-
-
-@contextmanager
-def evaluating(model: Model) -> Iterator[None]:
-    """Without gradients and dropout, also in the middle of a fit."""
-    training = model.net.training
-    model.net.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.net.train(training)
-
-
-def rows_vectors(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Vectors (B, H) of token rows, on the model's device and not normalised."""
-    tokens, lengths = padded(rows, model.tokenizer.pad)
-    ragged = len({len(row) for row in rows}) > 1
-    device = model.device
-    vectors: Tensor = model.net.vectors(
-        tokens.to(device, non_blocking=True),
-        lengths.to(device, non_blocking=True) if ragged else None,  # no mask where none is needed
-    )
-    return vectors
 
 
 def source_vectors(net: Encoder, batch: TextBatch | LabelledBatch) -> Tensor:
@@ -54,20 +23,6 @@ def source_vectors(net: Encoder, batch: TextBatch | LabelledBatch) -> Tensor:
         return net.vectors(batch.tokens, batch.lengths)
     sources = batch.lengths - batch.segments.sum(1)
     return net.vectors(batch.tokens[:, : int(sources.max())], sources)
-
-
-def predict_step(
-    model: Model, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
-) -> Tensor:
-    """Sentence vectors of length 1 of a batch's texts, float32 (B, H); a pair's are neighbours."""
-    return F.normalize(source_vectors(model.net, batch).float(), dim=-1)
-
-
-def length_of(model: Model) -> int:
-    """Tokens at which a model cuts sentences: its own length, or its learned positions if fewer."""
-    length = model.tokenizer.length
-    learned = model.net.position_embeddings is not None
-    return min(length, model.net.max_positions) if learned else length
 
 
 def checked(texts: Sequence[str], name: str) -> list[str]:
@@ -89,107 +44,123 @@ def checked(texts: Sequence[str], name: str) -> list[str]:
     return found
 
 
-def encode(
-    model: Model,
-    texts: Sequence[str],
-    *,
-    batch_size: int = 64,
-    max_length: int | None = None,
-    normalize: bool = True,
-    dim: int | None = None,
-    progress: bool = False,
-) -> Tensor:
-    """Sentence vectors; sentences of like lengths share a batch, so little padding is computed.
+class Encoding(SentenceModel):
+    """Sentences to vectors, cosines and neighbours."""
 
-    Args:
-        model: The model.
-        texts: The sentences.
-        batch_size: Most sentences at a time.
-        max_length: Tokens after which a sentence is cut; what the model was trained with, which it
-            keeps with its weights, if not given.
-        normalize: Scale to length 1.
-        dim: The first so many features only, for a model trained with `matryoshka`.
-        progress: Show a progress bar.
-
-    Returns:
-        float32 (N, H) or (N, dim) on the CPU, in the order of the texts.
-
-    Raises:
-        ValueError: No list of texts was given, or a number is out of range.
-    """
-    texts = checked(texts, "encode")
-    max_length = length_of(model) if max_length is None else max_length
-    if batch_size < 1 or max_length < 3:
-        raise ValueError(
-            f"batch_size={batch_size}, max_length={max_length}: need a sentence at a time or more, "
-            "and room for [CLS], a token and [SEP]"
+    def rows_vectors(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Vectors (B, H) of token rows, on the model's device and not normalised."""
+        tokens, lengths = padded(rows, self.tokenizer.pad)
+        ragged = len({len(row) for row in rows}) > 1
+        device = self.device
+        vectors: Tensor = self.net.vectors(
+            tokens.to(device, non_blocking=True),
+            # No mask where none is needed.
+            lengths.to(device, non_blocking=True) if ragged else None,
         )
-    width = model.net.width
-    if dim is not None and not 0 < dim <= width:
-        raise ValueError(f"dim={dim}: the vectors have {width} features")
-    rows = model.tokenizer.encode(texts, max_length) if len(texts) else []
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # the longest first: memory
-    vectors = torch.empty(len(rows), dim or width)
-    tokens = _CPU_TOKENS if model.device.type == "cpu" else batch_size * max_length
-    with (
-        evaluating(model),
-        tqdm(total=len(rows), desc="encode", unit="sentence", disable=not progress) as bar,
-    ):
-        start = 0
-        while start < len(order):
-            size = min(batch_size, max(tokens // len(rows[order[start]]), 1))
-            chosen = order[start : start + size]
-            start += size
-            batch = rows_vectors(model, [rows[i] for i in chosen])[:, :dim].float()
-            batch = F.normalize(batch, dim=-1) if normalize else batch
-            vectors[chosen] = batch.cpu()
-            bar.update(len(chosen))
-    return vectors
+        return vectors
 
+    def predict_step(
+        self, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> Tensor:
+        """Unit vectors of a batch's texts, float32 (B, H); a pair's are neighbours."""
+        return F.normalize(source_vectors(self.net, batch).float(), dim=-1)
 
-def similarity(model: Model, a: Sequence[str], b: Sequence[str], *, batch_size: int = 64) -> Tensor:
-    """Cosine of each sentence of `a` with each of `b`, float32 (len(a), len(b)).
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int = 64,
+        max_length: int | None = None,
+        normalize: bool = True,
+        dim: int | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """Sentence vectors; sentences of like lengths share a batch, so little padding is computed.
 
-    Args:
-        model: The model.
-        a: Sentences.
-        b: Sentences.
-        batch_size: Sentences at a time.
-    """
-    u = encode(model, a, batch_size=batch_size)
-    return u @ encode(model, b, batch_size=batch_size).T
+        Args:
+            texts: The sentences.
+            batch_size: Most sentences at a time.
+            max_length: Tokens after which a sentence is cut; what the model was trained with, which
+                it keeps with its weights, if not given.
+            normalize: Scale to length 1.
+            dim: The first so many features only, for a model trained with `matryoshka`.
+            progress: Show a progress bar.
 
+        Returns:
+            float32 (N, H) or (N, dim) on the CPU, in the order of the texts.
 
-def similar(
-    model: Model,
-    queries: Sequence[str],
-    corpus: Sequence[str] | SentenceIndex,
-    *,
-    k: int = 10,
-    batch_size: int = 64,
-    backend: Literal["exact", "faiss"] = "exact",
-) -> list[list[tuple[str, float]]]:
-    """The k sentences of a corpus nearest to each query, with their cosines, nearest first.
+        Raises:
+            ValueError: No list of texts was given, or a number is out of range.
+        """
+        texts = checked(texts, "encode")
+        max_length = self.length() if max_length is None else max_length
+        if batch_size < 1 or max_length < 3:
+            raise ValueError(
+                f"batch_size={batch_size}, max_length={max_length}: need a sentence at a time or "
+                "more, and room for [CLS], a token and [SEP]"
+            )
+        width = self.net.width
+        if dim is not None and not 0 < dim <= width:
+            raise ValueError(f"dim={dim}: the vectors have {width} features")
+        rows = self.tokenizer.encode(texts, max_length) if len(texts) else []
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # the longest first: memory
+        vectors = torch.empty(len(rows), dim or width)
+        tokens = _CPU_TOKENS if self.device.type == "cpu" else batch_size * max_length
+        with (
+            evaluating(self),
+            tqdm(total=len(rows), desc="encode", unit="sentence", disable=not progress) as bar,
+        ):
+            start = 0
+            while start < len(order):
+                size = min(batch_size, max(tokens // len(rows[order[start]]), 1))
+                chosen = order[start : start + size]
+                start += size
+                batch = self.rows_vectors([rows[i] for i in chosen])[:, :dim].float()
+                batch = F.normalize(batch, dim=-1) if normalize else batch
+                vectors[chosen] = batch.cpu()
+                bar.update(len(chosen))
+        return vectors
 
-    Args:
-        model: The model.
-        queries: Sentences.
-        corpus: Sentences, or the index of them (`SentenceIndex.build`).
-        k: How many.
-        batch_size: Sentences at a time.
-        backend: exact, or faiss where it is installed.
+    def similarity(self, a: Sequence[str], b: Sequence[str], *, batch_size: int = 64) -> Tensor:
+        """Cosine of each sentence of `a` with each of `b`, float32 (len(a), len(b)).
 
-    Raises:
-        ValueError: The index is another model's, or a number is out of range.
-    """
-    if isinstance(corpus, SentenceIndex):
-        index = corpus
-        index.check(model)
-    else:
-        index = SentenceIndex(list(corpus), encode(model, corpus, batch_size=batch_size))
-    vectors = encode(model, queries, batch_size=batch_size)
-    scores, found = index.search(vectors, k, backend=backend)
-    return [
-        [(index.texts[i], score) for i, score in zip(row, row_scores, strict=True)]
-        for row, row_scores in zip(found.tolist(), scores.tolist(), strict=True)
-    ]
+        Args:
+            a: Sentences.
+            b: Sentences.
+            batch_size: Sentences at a time.
+        """
+        u = self.encode(a, batch_size=batch_size)
+        return u @ self.encode(b, batch_size=batch_size).T
+
+    def similar(
+        self,
+        queries: Sequence[str],
+        corpus: Sequence[str] | SentenceIndex,
+        *,
+        k: int = 10,
+        batch_size: int = 64,
+        backend: Literal["exact", "faiss"] = "exact",
+    ) -> list[list[tuple[str, float]]]:
+        """The k sentences of a corpus nearest to each query, with their cosines, nearest first.
+
+        Args:
+            queries: Sentences.
+            corpus: Sentences, or the index of them (`SentenceIndex.build`).
+            k: How many.
+            batch_size: Sentences at a time.
+            backend: exact, or faiss where it is installed.
+
+        Raises:
+            ValueError: The index is another model's, or a number is out of range.
+        """
+        if isinstance(corpus, SentenceIndex):
+            index = corpus
+            index.check(self)
+        else:
+            index = SentenceIndex(list(corpus), self.encode(corpus, batch_size=batch_size))
+        vectors = self.encode(queries, batch_size=batch_size)
+        scores, found = index.search(vectors, k, backend=backend)
+        return [
+            [(index.texts[i], score) for i, score in zip(row, row_scores, strict=True)]
+            for row, row_scores in zip(found.tolist(), scores.tolist(), strict=True)
+        ]
