@@ -1,6 +1,7 @@
 """Generation against full passes, exhaustive search and the definitions."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from tests.simbert.models import CHARACTERS, texts, tiny
 from zoo.layers.choose import TokenSampling, choose
 from zoo.layers.counter_rng import uniform
-from zoo.simbert.decoding import _NUMBERS, beam_search, sample
+from zoo.simbert.decoding import _NUMBERS, NUCLEUS, beam_search, sample
 from zoo.simbert.encoder import unilm_mask
 
 
@@ -56,7 +57,7 @@ def test_a_sample_depends_on_its_text_and_number_alone():
     for batch_size in (1, 3, 7):
         assert sample(model, sources, 5, max_new=10, batch_size=batch_size) == whole
     assert [t[:2] for t in whole] == sample(model, sources, 2, max_new=10)
-    assert sample(model, sources, 5, max_new=10, seed=1) != whole
+    assert sample(model, sources, 5, max_new=10, sampling=replace(NUCLEUS, seed=1)) != whole
 
 
 def test_a_long_text_does_not_shorten_the_targets_of_others():
