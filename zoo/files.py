@@ -129,7 +129,7 @@ def _disk_error(error: BaseException) -> OSError | None:
         if isinstance(seen, OSError) and seen.errno in _DISK:
             return seen
         seen = seen.__cause__ or seen.__context__
-    if code := re.search(r"os error (\d+)", str(error)):  # safetensors
+    if code := re.search(r"(?:os error|Os { code:) (\d+)", str(error)):  # safetensors
         return OSError(int(code[1]), os.strerror(int(code[1])))
     if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):  # torch
         return unknown

@@ -158,13 +158,14 @@ def test_closed_forms_of_two_and_three_dimensions():
 
 @pytest.mark.parametrize("dim", DIMS)
 def test_monotone_and_continuous_across_the_cells(dim):
-    # Both sides of each border between cells of the table, one rounding apart.
+    # Both sides of each border between cells of the table, one rounding apart. Each is within 3e-14
+    # of the truth (see above), which changes by at most 2 * 2e-15 between them.
     t = torch.arange(1, 128, dtype=torch.float64) / 128
     border = bessel._scale(dim) * t / (1 - t)
     left, right = border * (1 - 1e-15), border * (1 + 1e-15)
     functions = (kl_to_uniform, mean_resultant_length, cosine_variance, log_partition)
     for f in (*functions, log_peak, mean_shortfall):
-        torch.testing.assert_close(f(dim, left), f(dim, right), rtol=4e-14, atol=0)
+        torch.testing.assert_close(f(dim, left), f(dim, right), rtol=6.4e-14, atol=0)
     k = torch.cat([torch.zeros(1), torch.logspace(-6, 8, 20_001)]).double()
     for f in (kl_to_uniform, log_partition):
         assert (f(dim, k).diff() > 0).all()
