@@ -1,6 +1,6 @@
 """Lipschitz constraints that act on the critic's weights, and what every constraint can do.
 
-The others: `gradient_penalties` add a term to the loss, `gradient_normalization` changes the
+The others: `penalties` add a term to the loss, `normalization` changes the
 critic's output. A constraint gets the critic as a function and holds no weights of its own.
 """
 
