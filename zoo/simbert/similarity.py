@@ -32,7 +32,8 @@ class SentenceSimilarity(Encoding):
         positions: learned (BERT) or rotary (RoFormer).
         dropout: Dropout of the embeddings and of what the layers add.
         lr: Learning rate.
-        encoder: Arguments of `SentenceModel`; matryoshka not with head=sbert.
+        matryoshka: Average the loss over these numbers of first features; not with head=sbert.
+        encoder: Arguments of `SentenceModel`.
 
     Raises:
         ValueError: A value is out of range, or has no effect beside the others.
@@ -50,17 +51,21 @@ class SentenceSimilarity(Encoding):
         positions: Positions = "rotary",
         dropout: BelowOne = 0.2,
         lr: Positive = 2e-5,
+        matryoshka: list[Count] = [],  # noqa: B006  # never changed; a list, as YAML has it
         **encoder: Any,
     ) -> None:
         super().__init__(
-            vocab_size=vocab_size, positions=positions, dropout=dropout, lr=lr, **encoder
+            vocab_size=vocab_size,
+            positions=positions,
+            dropout=dropout,
+            lr=lr,
+            matryoshka=matryoshka,
+            **encoder,
         )
         if head not in get_args(PairLoss):
             raise ValueError(f"head={head!r}: choose one of {', '.join(get_args(PairLoss))}")
-        if self.matryoshka and head == "sbert":
-            raise ValueError(
-                f"matryoshka={self.matryoshka} has no effect with head=sbert: use cosent"
-            )
+        if matryoshka and head == "sbert":
+            raise ValueError(f"matryoshka={matryoshka} has no effect with head=sbert: use cosent")
         self.head, self.scale, self.threshold = head, scale, threshold
         # Kept for distillation back into a generator; there is no loss of tokens here.
         self.untrained("head", "head_norm", "head_bias")
