@@ -111,7 +111,9 @@ class ImageFiles:
         """Files of the .zip. Archives made on Windows may part folders by a backslash."""
         if not self.root.is_file() or not zipfile.is_zipfile(self.root):
             raise ValueError(f"{self.root} is neither a folder nor a .zip: set --data.root to one")
-        members = [info for info in self._open().infolist() if not info.is_dir()]
+        members = [
+            info for info in self._open().infolist() if info.filename and not info.is_dir()
+        ]  # a damaged one can have no name
         self._members = {info.filename.replace("\\", "/"): info.filename for info in members}
         yield from self._members
 
