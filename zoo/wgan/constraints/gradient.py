@@ -14,7 +14,6 @@ class Critic(Protocol):
 
     def __call__(self, x: Tensor, labels: Tensor | None = None, /) -> Tensor:
         """Values, shape (B,)."""
-        ...
 
 
 def value_and_gradient(
