@@ -5,7 +5,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from zoo.data.sentences.batches import LabelledBatch, TextBatch
+from zoo.data.sentences.batches import AnyBatch, LabelledBatch
 from zoo.ranges import BelowOne, Count, Finite, Positive
 from zoo.simbert.encoder import Positions
 from zoo.simbert.evaluation import SentenceNumbers
@@ -107,9 +107,7 @@ class SentenceSimilarity(Encoding):
 
     # Evaluation
 
-    def validation_step(
-        self, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def validation_step(self, batch: AnyBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds a batch to the numbers."""
         if isinstance(batch, LabelledBatch):
             self._numbers.add_labelled(self.net, batch)
