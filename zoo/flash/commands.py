@@ -15,11 +15,7 @@ _NO_SPACE_BEFORE = re.compile(r"[.,;:!?%)\]}]")
 
 
 class Typewriter:
-    """Text of one symbol at a time.
-
-    Args:
-        vocabulary: Of the symbols.
-    """
+    """Text of one symbol of a vocabulary at a time."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
@@ -33,11 +29,8 @@ class Typewriter:
         if words.level == "byte":
             return self._bytes.decode(bytes([number]))
         symbol = words.symbols[number]
-        if words.level == "char" or (
-            words.level == "wordpunct" and _NO_SPACE_BEFORE.fullmatch(symbol)
-        ):
-            return symbol
-        return f" {symbol}"
+        joined = words.level == "wordpunct" and _NO_SPACE_BEFORE.fullmatch(symbol)
+        return symbol if words.level == "char" or joined else f" {symbol}"
 
 
 def generate(
@@ -72,15 +65,8 @@ def generate(
     if not isinstance(model, FlashLM):
         raise ValueError(f"{type(model).__name__} does not write text: give a FlashLM")
     model.to(device_of(device))
-    stream = model.stream(
-        prompt,
-        tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        stop_at_end=stop_at_end,
-    )
+    choice = (temperature, top_k, top_p, seed)
+    stream = model.stream(prompt, tokens, *choice, stop_at_end=stop_at_end)
     typewriter = Typewriter(model.vocabulary)
     sys.stdout.write(prompt)
     count, began = 0, time.perf_counter()

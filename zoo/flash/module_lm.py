@@ -30,9 +30,6 @@ class FlashLM(Generation):
         vocab_size: Number of symbols; `zoo fit` counts the text's.
         separate_documents: No token sees one of another document.
         betas: Decays of Adam's averages.
-
-    Raises:
-        ValueError: A value is out of range, or does not go with the others.
     """
 
     def __init__(
@@ -65,11 +62,7 @@ class FlashLM(Generation):
         return self.mean_loss(logits, targets)
 
     def setup(self, stage: str) -> None:
-        """Takes the data's symbols, and compiles.
-
-        Raises:
-            ValueError: The data has other symbols than the model.
-        """
+        """Takes the data's symbols, of which there are no more than the model's, and compiles."""
         super().setup(stage)
         words = getattr(self.data, "vocabulary", None)
         if isinstance(words, Vocabulary):
@@ -87,7 +80,7 @@ class FlashLM(Generation):
 
     def test_step(self, batch: StreamBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds to the numbers of this length."""
-        self._evaluate(batch, self._tests[dataloader_idx])
+        self._tests[dataloader_idx].add(*self.predictions(batch))
 
     def on_test_epoch_end(self) -> None:
         """Logs bits, perplexity and accuracy of each length, beside counting symbols."""

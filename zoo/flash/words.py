@@ -26,11 +26,7 @@ class Words(nn.Module):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The symbols, as the training data had them.
-
-        Raises:
-            ValueError: The model has seen no text yet.
-        """
+        """The symbols, as the training data had them."""
         if not len(self.symbols):
             raise ValueError("this model has no symbols yet: train it on text, or give numbers")
         if self._vocabulary is None:
@@ -38,11 +34,7 @@ class Words(nn.Module):
         return self._vocabulary
 
     def use(self, vocabulary: Vocabulary) -> None:
-        """Takes the data's symbols.
-
-        Raises:
-            ValueError: There are more than the model has numbers for, or they are others.
-        """
+        """Takes the data's symbols, which must be as many as the model has numbers for, and its."""
         needed = len(vocabulary) + self.extra
         if needed != self.size:
             raise ValueError(
