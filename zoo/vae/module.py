@@ -46,14 +46,5 @@ class VAE(Evaluation, Generation):
         **image: Any,
     ) -> None:
         super().__init__(**image)
-        self.build(
-            GaussianHead(
-                self.features,
-                latent_dim,
-                std=posterior_std,
-                batch_norm=batch_norm,
-                gamma=bn_gamma,
-                tau=bn_tau,
-                eps=bn_eps,
-            )
-        )
+        norm: Any = {"batch_norm": batch_norm, "gamma": bn_gamma, "tau": bn_tau, "eps": bn_eps}
+        self.build(GaussianHead(self.features, latent_dim, std=posterior_std, **norm))

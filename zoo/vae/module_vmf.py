@@ -40,12 +40,7 @@ class VMFVAE(Evaluation, Generation):
         **image: Any,
     ) -> None:
         super().__init__(**image)
-        self.build(
-            SphericalHead(
-                self.features,
-                spheres,
-                concentration=concentration,
-                kappa=kappa,
-                target_kl=target_kl,
-            )
+        head = SphericalHead(
+            self.features, spheres, concentration=concentration, kappa=kappa, target_kl=target_kl
         )
+        self.build(head)
