@@ -32,13 +32,8 @@ def gather_with_grad(x: Tensor) -> Tensor:
 
     The backward pass sums the gradients that all processes have for one process's part. DDP then
     averages over processes, so a loss that every process computes over the whole gathered batch
-    has, after DDP, exactly the one-process gradient.
-
-    Args:
-        x: (B, ...), the same shape on every process.
-
-    Returns:
-        (world_size * B, ...), in the order of the ranks; `x` itself where there is one process.
+    has, after DDP, exactly the one-process gradient. The shape (B, ...) is the same everywhere; the
+    result (world_size * B, ...) is in the order of the ranks.
     """
     if processes() == 1:
         return x
@@ -48,9 +43,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
 def token_mean(total: Tensor, count: int | Tensor) -> Tensor:
     """A sum over this process's tokens, so scaled that DDP's mean is the mean over all tokens.
 
-    Args:
-        total: Sum of the tokens' losses.
-        count: Number of this process's tokens; a tensor where only the device knows it.
+    `count`, the number of this process's tokens, is a tensor where only the device knows it.
     """
     count = torch.as_tensor(count, dtype=torch.float32, device=total.device)
     if processes() > 1:
