@@ -196,27 +196,26 @@ def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prep
         return _claimed(verb, Prepared([], tried[-1], afresh=afresh))
     if asked is not None:
         file = find_checkpoint(asked)
-        if file.is_dir() and verb == "fit":
-            raise ValueError(
-                f"{asked} is weights without the optimiser's state: fit resumes a .ckpt file or a "
-                f"run; --model.init {asked} begins a new run with these weights"
-            )
         own = file.parent.parent if file.parent.name == "checkpoints" else None
-        if folder or own or verb != "fit":
+        source = pinned(asked)
+        if folder is None and own is None:
+            if verb == "fit":
+                return _in_new_folder(verb, stem, file, source)
             stem = stem if Path(asked).exists() else "of-" + re.sub(r"[^\w.]+", "-", asked)
-            run_dir = Path(folder or own or RUNS / stem)
-            return _claimed(verb, Prepared([], run_dir, file, pinned(asked)))
-        return _in_new_folder(verb, stem, file)
+        prepared = Prepared([], Path(folder or own or RUNS / stem), file, source)
+        return _claimed(verb, prepared, new=file.is_dir())  # weights alone begin a run
     if verb != "fit":
         raise ValueError(f"zoo {verb} needs --ckpt_path: a .ckpt file, a run directory, or last")
     if launched:
         return Prepared([], Path(launched))
     if folder is not None:
         return _claimed(verb, Prepared([], Path(folder)), new=True)
-    return _in_new_folder(verb, stem, None)
+    return _in_new_folder(verb, stem)
 
 
-def _in_new_folder(verb: str, stem: str, file: Path | None) -> Prepared:
+def _in_new_folder(
+    verb: str, stem: str, file: Path | None = None, source: str | None = None
+) -> Prepared:
     """The first run directory of this name that holds no run.
 
     Raises:
@@ -224,11 +223,11 @@ def _in_new_folder(verb: str, stem: str, file: Path | None) -> Prepared:
     """
     names = [stem, *(f"{stem}-{number}" for number in range(2, 10_000))]
     if rank() != 0:
-        return Prepared([], follow_rank_zero(RUNS / name for name in names[:100]), file)
+        return Prepared([], follow_rank_zero(RUNS / name for name in names[:100]), file, source)
     for name in names:
         if not _holds_run(RUNS / name):
             try:
-                return _claimed(verb, Prepared([], RUNS / name, file), new=True)
+                return _claimed(verb, Prepared([], RUNS / name, file, source), new=True)
             except (InUseError, _HoldsRunError):
                 continue
     raise ValueError(f"{RUNS / stem}-N are all taken: choose a --run_dir")
@@ -291,7 +290,7 @@ def _read(verb: str, prepared: Prepared, file: Path) -> None:
     if verb == "fit":
         if isinstance(checkpoint.get("wandb_run_id"), str):
             prepared.wandb_id = checkpoint["wandb_run_id"]
-        prepared.steps, prepared.epochs = checkpoint["global_step"], _epochs(checkpoint)
+        prepared.steps, prepared.epochs = checkpoint.get("global_step", 0), _epochs(checkpoint)
     config = stored_config(checkpoint, file, verb)
     if file.is_file():
         prepared.made_with = {**config, "model": {"init_args": prepared.hparams}}
