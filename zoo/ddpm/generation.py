@@ -160,7 +160,7 @@ class Generation(Module):
         affine functions. A learned variance is the conditional one's.
         """
         if guidance == 1:
-            return self(x, t, labels)  # type: ignore[no-any-return]
+            return self(x, t, labels)
         assert labels is not None
         none = torch.full_like(labels, self.num_classes)
         output = self(torch.cat([x, x]), torch.cat([t, t]), torch.cat([labels, none]))

@@ -185,8 +185,7 @@ class DDPM(Generation):
         x_t = x_t.to(self.net.conv_in.weight.dtype)
         if self.channels_last:
             x_t = x_t.contiguous(memory_format=torch.channels_last)
-        output: Tensor = self.net(x_t, t, labels if self.num_classes else None)
-        return output
+        return self.net(x_t, t, labels if self.num_classes else None)
 
     # Training
 
