@@ -198,6 +198,7 @@ COMMANDS = {
         {"-o": "--output"},
     ),
     "export": Command("zoo.cli.commands:export", "write a checkpoint as safetensors or diffusers"),
+    "push": Command("zoo.cli.push:push", "export a checkpoint to a repository of a hub"),
     "import": Command(
         "zoo.cli.commands:import_", "read foreign weights into a folder of the zoo's own"
     ),

@@ -17,8 +17,9 @@ from torch import Tensor
 from zoo.cli.claim import Claim, InUseError, follow_rank_zero, rank
 from zoo.cli.config_files import read_config
 from zoo.cli.stored import check_model, check_state, own_arguments, stored_config
-from zoo.cli.trusted import check_config, check_stored_config
-from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint, read_exported
+from zoo.cli.trusted import check_config
+from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint
+from zoo.pretrained import pinned
 from zoo.recipes import config_root, resolve_config
 from zoo.training.checkpoint import UNSAVED
 
@@ -33,6 +34,7 @@ class Prepared:
         arguments: What the parser gets.
         run_dir: The run directory.
         checkpoint: The .ckpt file or exported folder, if any.
+        source: What it was asked for as, with the commit of a repository.
         model: Class path of the model in it.
         wandb_id: W&B run to go on with.
         hparams: Arguments that the checkpoint's model was made with.
@@ -47,6 +49,7 @@ class Prepared:
     arguments: list[str]
     run_dir: Path
     checkpoint: Path | None = None
+    source: str | None = None
     model: str | None = None
     wandb_id: str | None = None
     hparams: dict[str, Any] = field(default_factory=dict)
@@ -195,11 +198,14 @@ def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prep
         file = find_checkpoint(asked)
         if file.is_dir() and verb == "fit":
             raise ValueError(
-                f"{file} is an export without optimiser state: fit resumes a .ckpt file or a run"
+                f"{asked} is weights without the optimiser's state: fit resumes a .ckpt file or a "
+                f"run; --model.init {asked} begins a new run with these weights"
             )
         own = file.parent.parent if file.parent.name == "checkpoints" else None
         if folder or own or verb != "fit":
-            return _claimed(verb, Prepared([], Path(folder or own or RUNS / stem), file))
+            stem = stem if Path(asked).exists() else "of-" + re.sub(r"[^\w.]+", "-", asked)
+            run_dir = Path(folder or own or RUNS / stem)
+            return _claimed(verb, Prepared([], run_dir, file, pinned(asked)))
         return _in_new_folder(verb, stem, file)
     if verb != "fit":
         raise ValueError(f"zoo {verb} needs --ckpt_path: a .ckpt file, a run directory, or last")
@@ -276,23 +282,18 @@ def _why_afresh(run_dir: Path) -> str:
 
 def _read(verb: str, prepared: Prepared, file: Path) -> None:
     """Puts the checkpoint's config before all others."""
-    if file.is_dir():
-        name, hparams, prepared.weights = read_exported(file)
-        hparams = own_arguments(hparams)
-        config: dict[str, Any] = {"model": {"class_path": name, "init_args": hparams}}
-        check_stored_config(config, str(file))
-        prepared.model, prepared.hparams = name, hparams
-    else:
-        checkpoint = read_checkpoint(file)
+    checkpoint = read_checkpoint(file)
+    if file.is_file():
         check_state(checkpoint, file)
-        prepared.weights = checkpoint["state_dict"]
-        prepared.hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
-        prepared.model = checkpoint_class(checkpoint)
-        if verb == "fit":
-            if isinstance(checkpoint.get("wandb_run_id"), str):
-                prepared.wandb_id = checkpoint["wandb_run_id"]
-            prepared.steps, prepared.epochs = checkpoint["global_step"], _epochs(checkpoint)
-        config = stored_config(checkpoint, file, verb)
+    prepared.weights = checkpoint["state_dict"]
+    prepared.hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
+    prepared.model = checkpoint_class(checkpoint)
+    if verb == "fit":
+        if isinstance(checkpoint.get("wandb_run_id"), str):
+            prepared.wandb_id = checkpoint["wandb_run_id"]
+        prepared.steps, prepared.epochs = checkpoint["global_step"], _epochs(checkpoint)
+    config = stored_config(checkpoint, file, verb)
+    if file.is_file():
         prepared.made_with = {**config, "model": {"init_args": prepared.hparams}}
     check_model(config, prepared.weights, file)
     prepared.arguments.insert(0, f"--config={json.dumps(config)}")

@@ -16,7 +16,9 @@ from zoo.files import replacing, replacing_folder
 from zoo.loading import (
     build,
     device_of,
+    find_checkpoint,
     load,
+    read_checkpoint,
     save_pretrained,
     write_pretrained,
     zoo_name,
@@ -174,7 +176,12 @@ def _write_lines(batches: Iterable[list[str]], out: str | None) -> None:
 
 
 def export(
-    ckpt: str, folder: str, *, format: str = "zoo", options: dict[str, Any] | None = None
+    ckpt: str,
+    folder: str,
+    *,
+    format: str = "zoo",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    options: dict[str, Any] | None = None,
 ) -> None:
     """Writes a checkpoint's averaged weights for others to use.
 
@@ -183,6 +190,8 @@ def export(
         folder: Folder to write; made if it is not there.
         format: zoo (model.safetensors and config.json), or one of the model's own, such as
             diffusers.
+        dtype: Numbers of the file, of format zoo: half as long in float16, and float32 again where
+            it is loaded.
         options: What a format can do, such as --options.drop_variance true of diffusers.
     """
     model = load(ckpt)
@@ -190,7 +199,10 @@ def export(
     if format == "zoo":
         if options:
             raise ValueError(f"format zoo has no option {next(iter(options))!r}")
-        save_pretrained(model, folder)
+        config = read_checkpoint(find_checkpoint(ckpt)).get("zoo_config")
+        save_pretrained(model, folder, dtype=dtype, config=config)
+    elif dtype != "float32":
+        raise ValueError(f"--dtype {dtype} is of format zoo: leave it out with {format}")
     else:
         name = zoo_name(model)
         formats = _exchange(name, "EXPORTERS")

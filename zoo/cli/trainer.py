@@ -236,6 +236,9 @@ class ZooCLI(LightningCLI):
         self.prepared.weights = {}
         if file is not None and file.is_dir():
             self.model.load_state_dict(weights)
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, RunRecord):
+                    callback.source = self.prepared.source
         elif file is not None:
             check_weights(self.model, weights, self.changed, str(file))
 
