@@ -124,8 +124,7 @@ def _of_floats(image: "Image") -> NDArray[np.uint8]:
         )
     if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
         values = 1 - values
-    levels: NDArray[np.uint8] = np.rint(values * 255).astype(np.uint8)
-    return levels
+    return np.rint(values * 255).astype(np.uint8)
 
 
 def _unread(file: IO[bytes]) -> str:

@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -13,10 +14,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from zoo.data.loader import Batches, EpochLoader, EpochSampler, larger_than
 from zoo.data.sentences.files import Labelled, Reading, SentenceFile, read_file
 from zoo.data.sentences.labels import check_labels
-from zoo.data.sentences.noise import segmenter
 from zoo.data.sentences.sets import LabelledSet, TextSampler
 from zoo.data.sentences.sources import EMBEDDED, Source, embedded, named, scanned
 from zoo.data.sentences.tokenizer import Tokenizer, pad_tokens, read_tokens, train_tokens
+from zoo.ranges import Count, Finite, Range, Seed, Workers, check_ranges
 
 Split = Literal["train", "val", "test"]
 Item = TypeVar("Item")
@@ -58,21 +59,30 @@ class SentenceData(LightningDataModule, ABC):
     items, so that the numbers are of unseen sentences.
 
     Args:
+        files: Files in `root`, or one; all that can be read there if not given, those named after a
+            split of that split. Without a root, the embedded pairs (PAWS-X of Google LLC).
+        columns: Names, or numbers from 1, of the columns of both sentences and of the label, where
+            they are not known names; of the sentences alone if all pairs are similar.
+        labels: What the labels 0 and 1, or 0, 1 and 2, mean: [no, yes], or NLI's names in order.
+        scale: Lowest and highest grade of graded pairs, which are turned to 0 to 5; pairs from four
+            fifths on are similar.
         root: Folder of the files, or a file.
-        files: Names of the files; all that can be read in `root` if not given.
-        reading: What the user says of their columns and labels.
         evaluate: Files of labelled pairs to judge the cosine by, under short names: 30 % of
             their pairs, by a fixed hash of the first sentence, are val and the others test.
-        batch_size: Training items (pairs, sentences) a step and process.
-        val_batch_size: Items a step and process in evaluation; `batch_size` if not given.
-        max_length: Most tokens of a sentence, [CLS] and [SEP] included; the model's own, or 64, if
-            not given.
+        batch_size: Pairs, or single sentences, a step and process; a pair of a group gives two
+            rows.
+        val_batch_size: Pairs or sentences a step and process in evaluation; `batch_size` if not
+            given.
+        max_length: Most tokens of a sentence, [CLS] and [SEP] included, of which a row of a group
+            has two; kept with the model, which cuts there from then on. Its own, or 64, if not
+            given.
         vocab: A vocab.txt for a model without a vocabulary; characters of the training items if
             not given.
         lower: Lower-case, and drop accents, in a new vocabulary.
         seed: Seed of the order, the choices and the noise.
         num_workers: Processes that make batches.
-        limit: Train on the first so many items of each file only, for short runs.
+        limit: Train on the first so many groups, pairs or sentences of each file only, for short
+            runs.
 
     Raises:
         ValueError: A count is not positive.
@@ -86,29 +96,34 @@ class SentenceData(LightningDataModule, ABC):
     def __init__(
         self,
         *,
-        root: str | None,
-        files: list[str] | str | None,
-        reading: Reading,
-        evaluate: dict[str, str] | None,
-        batch_size: int,
-        val_batch_size: int | None,
-        max_length: int | None,
-        vocab: str | None,
-        lower: bool,
-        seed: int,
-        num_workers: int,
-        limit: int | None,
+        files: list[str] | str | None = None,
+        columns: list[str] | None = None,
+        labels: list[str] | None = None,
+        scale: list[Finite] | None = None,
+        root: str | None = None,
+        evaluate: dict[str, str] | None = None,
+        batch_size: Count = 64,
+        val_batch_size: Count | None = None,
+        max_length: Annotated[int, Range(4)] | None = None,
+        vocab: str | None = None,
+        lower: bool = True,
+        seed: Seed = 0,
+        num_workers: Workers = 0,
+        limit: Count | None = None,
     ) -> None:
         super().__init__()
         if max_length is not None and max_length < 4:
             raise ValueError(f"--data.max_length={max_length}: [CLS] and [SEP] leave no room")
-        if reading.columns is not None and len(reading.columns) not in (2, 3):
+        if columns is not None and len(columns) not in (2, 3):
             raise ValueError(
-                f"--data.columns={list(reading.columns)}: name the columns of both sentences, and "
+                f"--data.columns={list(columns)}: name the columns of both sentences, and "
                 "of the label"
             )
-        check_labels(reading.labels, reading.scale)
-        self.root, self.evaluate, self.reading = root, evaluate or {}, reading
+        check_labels(labels, scale)
+        self.save_hyperparameters(logger=False)
+        check_ranges(type(self), self.hparams, "--data.")
+        self.root, self.evaluate = root, evaluate or {}
+        self.reading = Reading(columns, labels, scale)
         self.files = [files] if isinstance(files, str) else files
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.max_length, self.vocab, self.lower = max_length, vocab, lower
@@ -120,11 +135,7 @@ class SentenceData(LightningDataModule, ABC):
         self._labelled: dict[Split, dict[str, list[Labelled]]] | None = None
 
     def path(self, name: str) -> Path:
-        """The file of this name in `root`; `pawsx-zh-dev` is embedded.
-
-        Raises:
-            FileNotFoundError: There is none.
-        """
+        """The file of this name in `root`; `pawsx-zh-dev` is embedded."""
         return embedded() if name == EMBEDDED else named(self.root, name)
 
     def sources(self) -> list[Source]:
@@ -147,7 +158,9 @@ class SentenceData(LightningDataModule, ABC):
         Of a folder, files of val or test without labels are left out where those of train have
         some, as the test files of a benchmark are whose labels are kept back.
         """
-        files = [(source, self._read(source)) for source in self.sources()]
+        read = partial(read_file, reading=self.reading, single=self.single)
+        # Those of a split may have labels that are kept back.
+        files = [(s, read(s.path, unlabelled=s.split is not None)) for s in self.sources()]
         labelled = any(file.has_labels for source, file in files if source.split is None)
         kept = []
         for source, file in files:
@@ -174,10 +187,6 @@ class SentenceData(LightningDataModule, ABC):
         self._limited |= self.limit is not None and self.limit < len(items)
         return items[: self.limit]
 
-    def _read(self, source: Source) -> SentenceFile:
-        kept_back = source.split is not None  # perhaps
-        return read_file(source.path, self.reading, single=self.single, unlabelled=kept_back)
-
     @property
     def length(self) -> int:
         """Tokens at which sentences are cut: `max_length`, or what the model was trained with."""
@@ -194,15 +203,12 @@ class SentenceData(LightningDataModule, ABC):
             where = f"sentences of {self.root or ', '.join(self.files or ())}"
         shown = self.told[:_SHOWN]
         more = [f"and {len(self.told) - _SHOWN} files more"] if len(self.told) > _SHOWN else []
-        return [where, *shown, *more, *self.counts(), *self._counts_of_labelled()]
-
-    def _counts_of_labelled(self) -> list[str]:
-        sizes = {
-            f"{split} pairs of {name}": len(pairs)
+        labelled = [
+            f"{split} pairs of {name}: {len(pairs):,}"
             for split, sets in (self._labelled or {}).items()
             for name, pairs in sets.items()
-        }
-        return [f"{name}: {size:,}" for name, size in sizes.items()]
+        ]
+        return [where, *shown, *more, *self.counts(), *labelled]
 
     @abstractmethod
     def read(self) -> None:
@@ -268,10 +274,8 @@ class SentenceData(LightningDataModule, ABC):
 
     def _ranks(self) -> dict[str, int]:
         trainer = self.trainer
-        return {
-            "rank": trainer.global_rank if trainer else 0,
-            "world_size": trainer.world_size if trainer else 1,
-        }
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return {"rank": rank, "world_size": world_size}
 
     def _options(self) -> dict[str, Any]:
         trainer = self.trainer
@@ -285,10 +289,8 @@ class SentenceData(LightningDataModule, ABC):
     def train_loader(self, dataset: Any, parts: Sequence[int]) -> EpochLoader:
         """Training batches of this rank; the parts of the data set alternate.
 
-        The length at which they are cut is the model's from then on, and is told.
-
-        Raises:
-            ValueError: A batch is larger than an epoch.
+        The length at which they are cut is the model's from then on, and is told. A batch that is
+        larger than an epoch is refused.
         """
         self._agree_on_length()
         ranks = self._ranks()
@@ -296,9 +298,8 @@ class SentenceData(LightningDataModule, ABC):
         sampler = TextSampler(dataset.lengths, parts, batch, seed=self.seed, **ranks)
         if batch > sampler.size:
             limit = self.limit if self._limited else None
-            raise ValueError(
-                larger_than(sampler.size, self.batch_size, ranks["world_size"], limit=limit)
-            )
+            many = larger_than(sampler.size, self.batch_size, ranks["world_size"], limit=limit)
+            raise ValueError(many)
         return EpochLoader(dataset, sampler, self.batch_size, **self._options())
 
     def _agree_on_length(self) -> None:
@@ -333,11 +334,7 @@ class SentenceData(LightningDataModule, ABC):
         return [*self.held_out_loaders("val"), *self.labelled_loaders("val")]
 
     def test_dataloader(self) -> list[EpochLoader]:
-        """Every test item once, over all ranks.
-
-        Raises:
-            ValueError: There is none.
-        """
+        """Every test item once, over all ranks; ValueError if there is none."""
         loaders = [*self.held_out_loaders("test"), *self.labelled_loaders("test")]
         if not loaders:
             raise ValueError(
@@ -353,7 +350,3 @@ class SentenceData(LightningDataModule, ABC):
     def held_out_loaders(self, split: Split) -> list[EpochLoader]:
         """Loaders of held-out training items, where there are such."""
         return []
-
-    def segmenter(self, name: str | None) -> Any:
-        """The function that cuts texts into words."""
-        return segmenter(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.data.sentences.batches import TASKS
-from zoo.data.sentences.labels import NLI, SIMILAR_GRADE, Kind, kind_of
+from zoo.data.sentences.labels import SIMILAR_GRADE, Kind, kind_of
 from zoo.data.sentences.rows import Problems
 from zoo.data.sentences.tables import (
     ACCEPTED,
@@ -22,17 +22,6 @@ from zoo.data.sentences.tables import (
 )
 from zoo.reading import numbered_lines, parsed
 
-__all__ = [
-    "NLI",
-    "SIMILAR_GRADE",
-    "Labelled",
-    "Reading",
-    "SentenceFile",
-    "read_file",
-    "read_groups",
-    "read_labelled",
-    "read_sentences",
-]
 _NO_TEXT = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".zip", ".docx", ".pdf")
 _GROUP = 'no JSON of {"text": ..., "synonyms": [...]} or of a pair'
 
@@ -80,23 +69,13 @@ class SentenceFile:
         self.problems = Problems(self.path)
         self._kinds: dict[bool, Kind] = {}
 
-    def without_hidden(self) -> "SentenceFile":
-        """The file, without its labels if all are kept back."""
-        if self.has_labels and is_hidden([label or "" for *_, label in self.pairs]):
-            self.pairs = [(number, a, b, None) for number, a, b, _ in self.pairs]
-        return self
-
     @property
     def has_labels(self) -> bool:
         """Whether there are labels."""
         return any(label is not None for *_, label in self.pairs)
 
     def kind(self, ranked: bool = False) -> Kind:
-        """What the labels are; with `ranked` only the order of grades counts.
-
-        Raises:
-            ValueError: It cannot be told.
-        """
+        """What the labels are, if that can be told; with `ranked` only grades' order counts."""
         if ranked not in self._kinds:
             labels = [label for *_, label in self.pairs if label is not None]
             names, scale = self.reading.labels, self.reading.scale
@@ -136,11 +115,7 @@ class SentenceFile:
         return [*self.groups, *([a, b] for _, a, b, _ in self.pairs)]
 
     def sentences(self) -> list[str]:
-        """All sentences, each once.
-
-        Raises:
-            ValueError: There is none.
-        """
+        """All sentences, each once; ValueError if there is none."""
         texts = [text for group in self.groups for text in group]
         texts += [text for _, a, b, _ in self.pairs for text in (a, b)]
         texts += self.lone
@@ -185,14 +160,16 @@ def read_file(
     json_lines = is_jsonl(path)
     if not json_lines and is_table(path):
         found = _of_table(table_of(path), reading, single, unlabelled)
-        return found.without_hidden() if unlabelled else found
-    if json_lines or _begins_as_json(path):
+    elif json_lines or _begins_as_json(path):
         found = _of_jsonl(path, reading, single)
-        return found.without_hidden() if unlabelled else found
-    if not single:
+    elif single:
+        lines = [text for _, line in numbered_lines(path) if (text := _clean(line))]
+        found = SentenceFile(path, reading, "a sentence a line", lone=lines)
+    else:
         raise ValueError(f"{path} holds single lines, and no pairs: {ACCEPTED}")
-    lines = [text for _, line in numbered_lines(path) if (text := _clean(line))]
-    return SentenceFile(path, reading, "a sentence a line", lone=lines)
+    if unlabelled and found.has_labels and is_hidden(label or "" for *_, label in found.pairs):
+        found.pairs = [(number, a, b, None) for number, a, b, _ in found.pairs]
+    return found
 
 
 def _begins_as_json(path: Path) -> bool:
@@ -272,18 +249,12 @@ def _json_row(
 
 
 def _json_pair(
-    found: SentenceFile,
-    number: int,
-    row: Mapping[str, Any],
-    single: bool,
-    told: dict[str, None],
+    found: SentenceFile, number: int, row: Mapping[str, Any], single: bool, told: dict[str, None]
 ) -> str | None:
     """Adds a pair whose cells are the values of an object."""
-    names = list(row)
     try:
-        columns = columns_of(
-            Table(found.path, "", [(number, names)]), found.reading.columns, single=single
-        )
+        table = Table(found.path, "", [(number, list(row))])
+        columns = columns_of(table, found.reading.columns, single=single)
     except ValueError as error:
         if number == 1:  # the file is of another kind: said with all that is taken
             raise ValueError(f"{_GROUP}: {error}") from error
@@ -314,18 +285,3 @@ def is_similar(pair: Labelled) -> bool:
     return (kind == "yes/no" and pair.label == 1) or (
         kind == "graded" and pair.label >= SIMILAR_GRADE - 1e-9
     )
-
-
-def read_groups(path: Path, reading: Reading = _NOTHING_SAID) -> list[list[str]]:
-    """Groups of similar sentences of a file; see `SentenceFile.similar`."""
-    return read_file(path, reading).similar()
-
-
-def read_labelled(path: Path, reading: Reading = _NOTHING_SAID) -> list[Labelled]:
-    """Labelled pairs of a file; see `SentenceFile.labelled`."""
-    return read_file(path, reading).labelled()
-
-
-def read_sentences(path: Path, reading: Reading = _NOTHING_SAID) -> list[str]:
-    """Sentences of a file: its lines, or all sentences of JSONL or of a table, each once."""
-    return read_file(path, reading, single=True).sentences()

@@ -98,9 +98,6 @@ def kind_of(
         names: What 0 and 1, or 0, 1 and 2, mean, if the user said it.
         scale: The lowest and the highest grade, if the user said it.
         ranked: Only the order of grades counts, so that their scale may be that of the file.
-
-    Raises:
-        ValueError: It cannot be told.
     """
     words = Counter(map(_word, labels))
     if names is not None and words.keys() & {"0", "1", "2"}:

@@ -29,8 +29,7 @@ def segmenter(name: str | None) -> Segmenter | None:
     except ModuleNotFoundError as error:
         raise ValueError("segmenter=jieba: pip install jieba, or leave it out") from error
     jieba.setLogLevel(60)
-    cut: Segmenter = jieba.lcut
-    return cut
+    return jieba.lcut
 
 
 def words_of(

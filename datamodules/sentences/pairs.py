@@ -1,14 +1,15 @@
 """Sentences to train sentence models on: groups of similar ones, labelled pairs, single ones."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 from zoo.data.loader import EpochLoader
 from zoo.data.sentences.base import SentenceData, Split, families, fraction
 from zoo.data.sentences.batches import TASKS
-from zoo.data.sentences.files import Labelled, Reading, read_file
+from zoo.data.sentences.files import Labelled, read_file
+from zoo.data.sentences.noise import segmenter as words_by
 from zoo.data.sentences.sets import GroupSet, LabelledSet, SentenceSet
-from zoo.ranges import BelowOne, Count, Finite, Range, Seed, Share, Workers, check_ranges
+from zoo.ranges import BelowOne, Count, Share
 
 Held = Literal["val", "test"] | None
 
@@ -37,30 +38,12 @@ class SimilarGroups(SentenceData):
     evaluated.
 
     Args:
-        files: Files in `root`, or one; all that can be read there if not given, those named after a
-            split of that split. Without a root, the embedded pairs (PAWS-X of Google LLC).
-        columns: Names, or numbers from 1, of the columns of both sentences and of the label, where
-            they are not known names; of the sentences alone if all pairs are similar.
-        labels: What the labels 0 and 1, or 0, 1 and 2, mean: [no, yes], or NLI's names in order.
-        scale: Lowest and highest grade of graded pairs; pairs from four fifths on are similar.
         general: More such files, of which every second item comes, as in kexue.fm/archives/8454.
         noise: Probability that a source is noised as in BART; 0.5 in RoFormer-Sim.
         segmenter: jieba for noise on whole words; spans of characters if not given.
         val_share: Share of the groups that validation has.
         test_share: Share of the groups that the test has.
-        root: Folder of the files, or a file.
-        evaluate: Files of labelled pairs to judge the cosine by, under short names: 30 % of
-            their pairs, by a fixed hash of the first sentence, are val and the others test.
-        batch_size: Pairs a step and process; each gives two rows.
-        val_batch_size: Pairs a step and process in evaluation; `batch_size` if not given.
-        max_length: Most tokens of a sentence, [CLS] and [SEP] included, of which a row has two;
-            kept with the model, which cuts there from then on. Its own, or 64, if not given.
-        vocab: A vocab.txt for a model without a vocabulary; characters of the training items if
-            not given.
-        lower: Lower-case, and drop accents, in a new vocabulary.
-        seed: Seed of the order, the choices and the noise.
-        num_workers: Processes that make batches.
-        limit: Train on the first so many groups of each file only, for short runs.
+        **files: What all data of sentences have, see `SentenceData`.
     """
 
     purpose = "similar"
@@ -68,47 +51,17 @@ class SimilarGroups(SentenceData):
     def __init__(
         self,
         *,
-        files: list[str] | str | None = None,
-        columns: list[str] | None = None,
-        labels: list[str] | None = None,
-        scale: list[Finite] | None = None,
         general: list[str] = [],  # noqa: B006  # never changed; a list, as YAML has it
         noise: Share = 0.0,
         segmenter: str | None = None,
         val_share: BelowOne = 0.1,
         test_share: BelowOne = 0.1,
-        root: str | None = None,
-        evaluate: dict[str, str] | None = None,
-        batch_size: Count = 64,
-        val_batch_size: Count | None = None,
-        max_length: Annotated[int, Range(4)] | None = None,
-        vocab: str | None = None,
-        lower: bool = True,
-        seed: Seed = 0,
-        num_workers: Workers = 0,
-        limit: Count | None = None,
+        **files: Any,
     ) -> None:
-        super().__init__(
-            root=root,
-            files=files,
-            reading=Reading(columns, labels, scale),
-            evaluate=evaluate,
-            batch_size=batch_size,
-            val_batch_size=val_batch_size,
-            max_length=max_length,
-            vocab=vocab,
-            lower=lower,
-            seed=seed,
-            num_workers=num_workers,
-            limit=limit,
-        )
-        self.save_hyperparameters(logger=False)
-        check_ranges(type(self), self.hparams, "--data.")
-        if not 0 <= noise <= 1:
-            raise ValueError(f"--data.noise must be a probability, got {noise}")
+        super().__init__(**files)
         _check_shares(val_share, test_share)
         self.general, self.noise = general, noise
-        self.cut = self.segmenter(segmenter)
+        self.cut = words_by(segmenter)
         self.shares = (val_share, test_share)
         self._groups: dict[Split, list[list[str]]] = {"train": [], "val": [], "test": []}
         self._family: dict[Split, list[int]] = {"train": [], "val": [], "test": []}
@@ -209,27 +162,10 @@ class LabelledPairs(SentenceData):
     hash, pairs that share a sentence together; these are evaluated beside those of `evaluate`.
 
     Args:
-        files: Files in `root`, or one; all that can be read there if not given, those named after a
-            split of that split. Without a root, the embedded pairs (PAWS-X of Google LLC).
-        columns: Names, or numbers from 1, of the columns of both sentences and of the label, where
-            they are not known names.
-        labels: What the labels 0 and 1, or 0, 1 and 2, mean: [no, yes], or NLI's names in order.
-        scale: Lowest and highest grade of graded pairs, which are turned to 0 to 5.
         val_share: Share of the pairs that validation has.
         test_share: Share of the pairs that the test has.
-        root: Folder of the files, or a file.
-        evaluate: Files of labelled pairs to judge the cosine by, under short names: 30 % of
-            their pairs, by a fixed hash of the first sentence, are val and the others test.
         batch_size: Pairs a step and process.
-        val_batch_size: Pairs a step and process in evaluation; `batch_size` if not given.
-        max_length: Most tokens of a sentence, [CLS] and [SEP] included;
-            kept with the model, which cuts there from then on. Its own, or 64, if not given.
-        vocab: A vocab.txt for a model without a vocabulary; characters of the training items if
-            not given.
-        lower: Lower-case, and drop accents, in a new vocabulary.
-        seed: Seed of the order.
-        num_workers: Processes that make batches.
-        limit: Train on the first so many pairs of each file only, for short runs.
+        **files: What all data of sentences have, see `SentenceData`.
     """
 
     purpose = "labelled"
@@ -237,39 +173,12 @@ class LabelledPairs(SentenceData):
     def __init__(
         self,
         *,
-        files: list[str] | str | None = None,
-        columns: list[str] | None = None,
-        labels: list[str] | None = None,
-        scale: list[Finite] | None = None,
         val_share: BelowOne = 0.0,
         test_share: BelowOne = 0.0,
-        root: str | None = None,
-        evaluate: dict[str, str] | None = None,
         batch_size: Count = 96,
-        val_batch_size: Count | None = None,
-        max_length: Annotated[int, Range(4)] | None = None,
-        vocab: str | None = None,
-        lower: bool = True,
-        seed: Seed = 0,
-        num_workers: Workers = 0,
-        limit: Count | None = None,
+        **files: Any,
     ) -> None:
-        super().__init__(
-            root=root,
-            files=files,
-            reading=Reading(columns, labels, scale),
-            evaluate=evaluate,
-            batch_size=batch_size,
-            val_batch_size=val_batch_size,
-            max_length=max_length,
-            vocab=vocab,
-            lower=lower,
-            seed=seed,
-            num_workers=num_workers,
-            limit=limit,
-        )
-        self.save_hyperparameters(logger=False)
-        check_ranges(type(self), self.hparams, "--data.")
+        super().__init__(batch_size=batch_size, **files)
         _check_shares(val_share, test_share)
         self.shares = (val_share, test_share)
         self._pairs: list[Labelled] = []
@@ -329,28 +238,10 @@ class Sentences(SentenceData):
     the sentences, by a fixed hash, are validation's.
 
     Args:
-        files: Files in `root`, or one; all that can be read there if not given, those named after a
-            split of that split. Without a root, the embedded pairs (PAWS-X of Google LLC).
-        columns: Names, or numbers from 1, of the columns of both sentences, where they are not
-            known names.
-        labels: Of the evaluation files, what 0 and 1, or 0, 1 and 2, mean: [no, yes], or NLI's.
-        scale: Of the evaluation files, the lowest and the highest grade.
         purpose: mlm masks words to predict; simcse gives each sentence twice.
         segmenter: jieba to mask whole words; spans of characters if not given.
         val_share: Share of the sentences that validation has.
-        root: Folder of the files, or a file.
-        evaluate: Files of labelled pairs to judge the cosine by, under short names: 30 % of
-            their pairs, by a fixed hash of the first sentence, are val and the others test.
-        batch_size: Sentences a step and process.
-        val_batch_size: Sentences a step and process in evaluation; `batch_size` if not given.
-        max_length: Most tokens of a sentence, [CLS] and [SEP] included;
-            kept with the model, which cuts there from then on. Its own, or 64, if not given.
-        vocab: A vocab.txt for a model without a vocabulary; characters of the training items if
-            not given.
-        lower: Lower-case, and drop accents, in a new vocabulary.
-        seed: Seed of the order and the noise.
-        num_workers: Processes that make batches.
-        limit: Train on the first so many sentences of each file only, for short runs.
+        **files: What all data of sentences have, see `SentenceData`.
     """
 
     single = True
@@ -358,43 +249,15 @@ class Sentences(SentenceData):
     def __init__(
         self,
         *,
-        files: list[str] | str | None = None,
-        columns: list[str] | None = None,
-        labels: list[str] | None = None,
-        scale: list[Finite] | None = None,
         purpose: Literal["mlm", "simcse"] = "mlm",
         segmenter: str | None = None,
         val_share: BelowOne = 0.01,
-        root: str | None = None,
-        evaluate: dict[str, str] | None = None,
-        batch_size: Count = 64,
-        val_batch_size: Count | None = None,
-        max_length: Annotated[int, Range(4)] | None = None,
-        vocab: str | None = None,
-        lower: bool = True,
-        seed: Seed = 0,
-        num_workers: Workers = 0,
-        limit: Count | None = None,
+        **files: Any,
     ) -> None:
-        super().__init__(
-            root=root,
-            files=files,
-            reading=Reading(columns, labels, scale),
-            evaluate=evaluate,
-            batch_size=batch_size,
-            val_batch_size=val_batch_size,
-            max_length=max_length,
-            vocab=vocab,
-            lower=lower,
-            seed=seed,
-            num_workers=num_workers,
-            limit=limit,
-        )
-        self.save_hyperparameters(logger=False)
-        check_ranges(type(self), self.hparams, "--data.")
+        super().__init__(**files)
         _check_shares(val_share, 0)
         self.purpose, self.val_share = purpose, val_share
-        self.cut = self.segmenter(segmenter)
+        self.cut = words_by(segmenter)
         self._texts: dict[Split, list[str]] = {"train": [], "val": [], "test": []}
 
     def read(self) -> None:

@@ -23,14 +23,7 @@ class Problems:
         self.rows.append(f"{self.path}, line {line}: {reason}")
 
     def tell(self, good: int) -> None:
-        """Warns of the bad rows.
-
-        Args:
-            good: Rows that could be read.
-
-        Raises:
-            ValueError: There are none.
-        """
+        """Warns of the bad rows; raises ValueError if there is no good one."""
         if not good:
             first = self.rows[0] if self.rows else f"{self.path} is empty"
             raise ValueError(f"{self.path} has no row that can be read: {first}")

@@ -1,7 +1,9 @@
 """Map-style data sets of sentences, and their order: mixed parts, batches of like lengths."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,23 +38,14 @@ class TextSampler(EpochSampler):
         parts: Sizes of the parts, one after another, that alternate item by item; the smaller ones
             are gone through more than once.
         batch: Items of all processes in a batch.
-        seed: Seed of the order.
-        rank: This process.
-        world_size: Number of processes.
+        **options: seed, rank and world_size of an `EpochSampler`.
     """
 
     def __init__(
-        self,
-        lengths: Sequence[int],
-        parts: Sequence[int],
-        batch: int,
-        *,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        self, lengths: Sequence[int], parts: Sequence[int], batch: int, **options: Any
     ) -> None:
         assert sum(parts) == len(lengths)
-        super().__init__(len(parts) * max(parts), seed=seed, rank=rank, world_size=world_size)
+        super().__init__(len(parts) * max(parts), **options)
         self.lengths = torch.tensor(lengths)
         self.parts, self.batch = list(parts), batch
 
@@ -97,36 +90,27 @@ class TextSampler(EpochSampler):
         return column[torch.cat(windows)]
 
 
+@dataclass
 class GroupSet:
-    """Groups of similar sentences; an item is two of them, each once as the source.
+    """Groups of similar sentences; an item is two of them, each once as the source."""
 
-    Args:
-        groups: The sentences of each group, two or more.
-        family: For each group a number that groups with a sentence in common share.
-        tokenizer: Of the model.
-        max_length: Tokens of a source, [CLS] and [SEP] included.
-        noise: Probability that a source is noised.
-        cut: Segmenter for whole-word noise.
-        seed: Of the choice and the noise.
-        shuffle: Take two of the group at random, anew every epoch; else the first two.
-    """
+    groups: Sequence[Sequence[str]]
+    """The sentences of each group, two or more."""
+    family: Sequence[int]
+    """For each group a number that groups with a sentence in common share."""
+    tokenizer: Tokenizer
+    _: KW_ONLY
+    max_length: int
+    """Tokens of a source, [CLS] and [SEP] included."""
+    noise: float = 0.0
+    """Probability that a source is noised."""
+    cut: Segmenter | None = None
+    seed: int = 0
+    shuffle: bool = False
+    """Take two of the group at random, anew every epoch; else the first two."""
 
-    def __init__(
-        self,
-        groups: Sequence[Sequence[str]],
-        family: Sequence[int],
-        tokenizer: Tokenizer,
-        *,
-        max_length: int,
-        noise: float = 0.0,
-        cut: Segmenter | None = None,
-        seed: int = 0,
-        shuffle: bool = False,
-    ) -> None:
-        self.groups, self.family, self.tokenizer = groups, family, tokenizer
-        self.max_length, self.noise, self.cut = max_length, noise, cut
-        self.seed, self.shuffle = seed, shuffle
-        self.lengths = [max(map(len, group)) for group in groups]
+    def __post_init__(self) -> None:
+        self.lengths = [max(map(len, group)) for group in self.groups]
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -156,31 +140,22 @@ class GroupSet:
         return [tokenizer.cls, *ids[: self.max_length - 2], tokenizer.sep]
 
 
+@dataclass
 class SentenceSet:
-    """Sentences alone.
+    """Sentences alone."""
 
-    Args:
-        texts: The sentences.
-        tokenizer: Of the model.
-        max_length: Tokens of a row.
-        twice: Each sentence in two rows without noise (SimCSE), instead of one with masked words.
-        cut: Segmenter for whole-word noise.
-        seed: Of the noise.
-    """
+    texts: Sequence[str]
+    tokenizer: Tokenizer
+    _: KW_ONLY
+    max_length: int
+    """Tokens of a row."""
+    twice: bool = False
+    """Each sentence in two rows without noise (SimCSE), instead of one with masked words."""
+    cut: Segmenter | None = None
+    seed: int = 0
 
-    def __init__(
-        self,
-        texts: Sequence[str],
-        tokenizer: Tokenizer,
-        *,
-        max_length: int,
-        twice: bool = False,
-        cut: Segmenter | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.texts, self.tokenizer, self.max_length = texts, tokenizer, max_length
-        self.twice, self.cut, self.seed = twice, cut, seed
-        self.lengths = [len(text) for text in texts]
+    def __post_init__(self) -> None:
+        self.lengths = [len(text) for text in self.texts]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -205,27 +180,20 @@ class SentenceSet:
         return masked_batch(rows, predicted, pad=tokenizer.pad, texts=texts, index=index)
 
 
+@dataclass
 class LabelledSet:
-    """Labelled pairs.
+    """Labelled pairs."""
 
-    Args:
-        pairs: The pairs.
-        source: Number of the file of each pair.
-        tokenizer: Of the model.
-        max_length: Tokens of a row.
-    """
+    pairs: Sequence[Labelled]
+    source: Sequence[int]
+    """Number of the file of each pair."""
+    tokenizer: Tokenizer
+    _: KW_ONLY
+    max_length: int
+    """Tokens of a row."""
 
-    def __init__(
-        self,
-        pairs: Sequence[Labelled],
-        source: Sequence[int],
-        tokenizer: Tokenizer,
-        *,
-        max_length: int,
-    ) -> None:
-        self.pairs, self.source = pairs, source
-        self.tokenizer, self.max_length = tokenizer, max_length
-        self.lengths = [max(len(pair.a), len(pair.b)) for pair in pairs]
+    def __post_init__(self) -> None:
+        self.lengths = [max(len(pair.a), len(pair.b)) for pair in self.pairs]
 
     def __len__(self) -> int:
         return len(self.pairs)

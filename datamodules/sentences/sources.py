@@ -30,11 +30,7 @@ def embedded() -> Path:
 
 
 def named(root: str | None, name: str) -> Path:
-    """The file of this name in a folder, or at this path.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
+    """The file of this name in a folder, or at this path."""
     first = Path(root or "data") / name
     for path in (first, Path(name)):
         if path.is_file():
@@ -60,9 +56,9 @@ def scanned(root: Path, *, single: bool) -> tuple[list[Source], list[str]]:
         raise FileNotFoundError(f"no such file or folder: {root} (set --data.root)")
     found, other = [], []
     for path in sorted(root.iterdir()):
-        if path.name.startswith(".") or not path.is_file():
-            other += [] if path.name.startswith(".") else [path.name]
-        elif _is_taken(path, single):
+        if path.name.startswith("."):
+            continue
+        if path.is_file() and _is_taken(path, single):
             found.append(source_of(path))
         else:
             other.append(path.name)

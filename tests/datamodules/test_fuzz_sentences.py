@@ -15,8 +15,14 @@ NAMES = ["a.tsv", "a.csv", "a.txt", "a.jsonl", "a.tsv.gz", "a.gz"]
 
 @pytest.mark.slow
 def test_readers_name_the_file_or_read_it(tmp_path):
-    from zoo.data.sentences.files import read_groups, read_labelled, read_sentences
+    from zoo.data.sentences.files import SentenceFile, read_file
     from zoo.reading import decoded, read_bytes
+
+    kinds = (SentenceFile.similar, SentenceFile.labelled, SentenceFile.sentences)
+    readers = [
+        lambda path, kind=kind: kind(read_file(path, single=kind is SentenceFile.sentences))
+        for kind in kinds
+    ]
 
     @hypothesis.settings(max_examples=100, deadline=None, database=None, derandomize=True)
     @hypothesis.given(
@@ -27,7 +33,7 @@ def test_readers_name_the_file_or_read_it(tmp_path):
         packed = gzip.compress(content) if name.endswith(".gz") else content
         damaged = data.draw(st.booleans()) and name.endswith(".gz")
         path.write_bytes(packed[: len(packed) // 2] if damaged else packed)
-        for read in (read_groups, read_labelled, read_sentences, read_bytes):
+        for read in (*readers, read_bytes):
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")

@@ -7,13 +7,22 @@ import torch
 
 from zoo.data import LabelledPairs, Sentences, SimilarGroups
 from zoo.data.sentences.base import families
-from zoo.data.sentences.files import NLI, read_groups, read_labelled
+from zoo.data.sentences.files import read_file
+from zoo.data.sentences.labels import NLI
 from zoo.data.sentences.sets import TextSampler
 
 
 def write(path, *lines):
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def read_groups(path):
+    return read_file(path).similar()
+
+
+def read_labelled(path):
+    return read_file(path).labelled()
 
 
 def jsonl(path, groups):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from zoo.data import LabelledPairs, Sentences, SimilarGroups
-from zoo.data.sentences.files import Reading, read_file, read_groups, read_labelled
+from zoo.data.sentences.files import Reading, read_file
 from zoo.data.sentences.labels import kind_of
 from zoo.data.sentences.tables import table_of
 
@@ -15,6 +15,14 @@ from zoo.data.sentences.tables import table_of
 def write(path, *lines):
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def read_groups(path, reading=Reading()):  # noqa: B008
+    return read_file(path, reading).similar()
+
+
+def read_labelled(path):
+    return read_file(path).labelled()
 
 
 GLUE = {

@@ -14,7 +14,7 @@ import zoo
 from tests.simbert.models import TINY, TOKENS, texts, tiny
 from zoo.data import Digits, LabelledPairs, Sentences, SimilarGroups, TextLines
 from zoo.data.sentences.batches import seq2seq_batch
-from zoo.data.sentences.files import NLI
+from zoo.data.sentences.labels import NLI
 from zoo.simbert.base import PURPOSES
 from zoo.simbert.encoder import unilm_mask
 from zoo.simbert.gradcache import in_chunks

@@ -44,6 +44,7 @@ def test_early_stopping(zoo_cli, mistake, tiny):
     stopping = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor"]
     line = mistake("fit", "-c", tiny, *stopping, "val/los", "--run_dir", "a")
     assert "no metric 'val/los' is logged: did you mean val/loss? (logged: train/loss, " in line
+    assert saved("a")["global_step"] == 10  # the steps before that validation are kept
     more = ["--trainer.callbacks.stopping_threshold", 1000, "--run_dir", "b"]
     code, _, err = zoo_cli("fit", "-c", tiny, *stopping, "val/loss", *more)
     assert code == 0, err

@@ -271,5 +271,4 @@ def _exchange(model: str, table: str) -> dict[str, Any]:
     if module is None:
         return {}
     found: dict[str, Any] = getattr(importlib.import_module(module), table)
-    formats: dict[str, Any] = found.get(model, found)
-    return formats
+    return found.get(model, found)

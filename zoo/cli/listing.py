@@ -93,5 +93,4 @@ def needs(name: str) -> str:
 def _hours() -> dict[str, float]:
     """Core hours of the recipes, as benchmarks/hours.py measured them."""
     path = config_root() / "hours.json"
-    found: dict[str, float] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return found
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}

@@ -22,8 +22,7 @@ class TimestepEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Linear, silu, linear."""
-        out: Tensor = self.linear_2(F.silu(self.linear_1(x)))
-        return out
+        return self.linear_2(F.silu(self.linear_1(x)))
 
 
 class ResBlock(nn.Module):
@@ -46,8 +45,7 @@ class ResBlock(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.time_emb_proj(emb_BE)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        out: Tensor = h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
-        return out
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
 class Attention(nn.Module):
@@ -84,8 +82,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H/2, W/2)."""
-        out: Tensor = self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))
-        return out
+        return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
@@ -97,8 +94,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, 2H, 2W)."""
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return out
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class _Level(nn.Module):
@@ -123,8 +119,7 @@ class _Level(nn.Module):
         """Pair i."""
         pair: Callable[..., Any] = self._pair
         if self.checkpointing and torch.is_grad_enabled():
-            out: Tensor = checkpoint(pair, i, x, emb_BE, use_reentrant=False)
-            return out
+            return checkpoint(pair, i, x, emb_BE, use_reentrant=False)
         return self._pair(i, x, emb_BE)
 
 

@@ -22,8 +22,7 @@ def normal_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) 
 
 def _cdf(z: Tensor, cdf: CDF) -> Tensor:
     if cdf == "erf":
-        exact: Tensor = torch.special.ndtr(z)
-        return exact
+        return torch.special.ndtr(z)
     # (1 + tanh(y)) / 2 = sigmoid(2 y), which keeps its digits in the lower tail.
     return torch.sigmoid(2 * math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))
 

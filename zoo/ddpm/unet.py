@@ -190,8 +190,7 @@ class UNet(nn.Module):
         h = self.mid_block(skips[-1], emb)
         for level in self.up_blocks:
             h = level(h, emb, skips)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
-        return out
+        return self.conv_out(F.silu(self.conv_norm_out(h)))
 
     @torch.no_grad()
     def init_ho(self) -> None:

@@ -166,8 +166,7 @@ class GatedAttentionUnit(nn.Module):
             )
         else:
             y = quadratic.step(q, k, v[:, 0], state, score=self.score, bias=self.position_bias)
-        out: Tensor = self.to_out(u[:, 0] * y)
-        return out
+        return self.to_out(u[:, 0] * y)
 
 
 class CrossGatedAttentionUnit(nn.Module):
@@ -212,5 +211,4 @@ class CrossGatedAttentionUnit(nn.Module):
         q, k = (copy * g + b for copy, g, b in zip((q, k), self.gamma, self.beta, strict=True))
         mask = None if context_mask is None else context_mask[:, None]
         y = attend(q.to(v.dtype), k.to(v.dtype), v, score=self.score, mask=mask)
-        out: Tensor = self.to_out(u * y)
-        return out
+        return self.to_out(u * y)

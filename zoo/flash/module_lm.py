@@ -52,8 +52,7 @@ class FlashLM(Generation):
 
     def forward(self, tokens: Tensor, doc_ids: Tensor | None = None) -> Tensor:
         """Logits (B, n, V) of what follows each of the tokens (B, n), int64."""
-        logits: Tensor = self.net(tokens, doc_ids=doc_ids)
-        return logits
+        return self.net(tokens, doc_ids=doc_ids)
 
     def predictions(self, batch: StreamBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, n, V), targets (B, n), and which of them count (B, n)."""

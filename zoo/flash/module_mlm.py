@@ -93,16 +93,14 @@ class FlashMLM(FlashModule):
             segments: Type of each token, shape (B, n).
         """
         if self.classifier is None:
-            logits: Tensor = self.net(tokens, key_mask, segments=segments)
-            return logits
+            return self.net(tokens, key_mask, segments=segments)
         features = self.net.features(tokens, key_mask, segments=segments)
         if key_mask is None:
             mean = features.mean(1)
         else:
             kept = features.masked_fill(~key_mask[..., None], 0.0)
             mean = kept.sum(1) / key_mask.sum(1, keepdim=True).clamp(min=1)
-        classes: Tensor = self.classifier(mean)
-        return classes
+        return self.classifier(mean)
 
     def losses(self, batch: MaskedBatch, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, targets and which of them count: (B, n, V) or (B, 1, C), and (B, n) or (B, 1).

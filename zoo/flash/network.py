@@ -27,8 +27,7 @@ class DecodeState:
     @property
     def lengths(self) -> list[int]:
         """Tokens each row has seen."""
-        lengths: list[int] = self.layers[0].lengths
-        return lengths
+        return self.layers[0].lengths
 
     def nbytes(self) -> int:
         """Memory of all tensors."""
@@ -165,8 +164,7 @@ class Network(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Logits (..., vocabulary) of features (..., d)."""
         if self.head is not None:
-            out: Tensor = self.head(x)
-            return out
+            return self.head(x)
         return F.linear(x, self.embedding.weight, self.head_bias)
 
     def forward(

@@ -163,7 +163,6 @@ def attend(
     # A compiler sees through the plain form, and itself chooses what to keep.
     if score.name.startswith("relu2") and not torch.compiler.is_compiling():
         hidden = None if mask is None else ~mask
-        y: Tensor = _SquaredReLUAttention.apply(q, k, v, bias, hidden)
-        return y
+        return _SquaredReLUAttention.apply(q, k, v, bias, hidden)
     x = torch.bmm(q, k.mT) if bias is None else torch.baddbmm(bias, q, k.mT)
     return torch.bmm(score.activate(x, mask).to(v.dtype), v)

@@ -94,8 +94,7 @@ class Attention(nn.Module):
         keys, values, mask = state.append(k[:, :, 0], v[:, :, 0])
         mask = None if mask is None else mask[:, None, None]
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-        out: Tensor = self.to_out(y.reshape(x.shape))
-        return out
+        return self.to_out(y.reshape(x.shape))
 
 
 class TransformerBlock(nn.Module):
@@ -118,8 +117,7 @@ class TransformerBlock(nn.Module):
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         gate, value = self.to_hidden(self.ffn_norm(x)).chunk(2, -1)
-        out: Tensor = x + self.dropout(self.to_out(F.silu(gate) * value))
-        return out
+        return x + self.dropout(self.to_out(F.silu(gate) * value))
 
     def forward(
         self,

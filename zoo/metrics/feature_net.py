@@ -33,8 +33,8 @@ class FeatureNet(nn.Module):
 
     def features(self, x_BCHW: Tensor) -> Tensor:
         """Images in [-1, 1] to their features (B, widths[-1])."""
-        return self.trunk(x_BCHW).mean((2, 3))  # type: ignore[no-any-return]
+        return self.trunk(x_BCHW).mean((2, 3))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Images in [-1, 1] to logits (B, num_classes)."""
-        return self.head(self.features(x_BCHW))  # type: ignore[no-any-return]
+        return self.head(self.features(x_BCHW))

@@ -96,8 +96,7 @@ def _triangle(rows_ND: Tensor) -> Tensor:
     """At most d rows with the same product F'F."""
     if len(rows_ND) <= rows_ND.shape[1]:
         return rows_ND
-    triangle: Tensor = torch.linalg.qr(rows_ND, mode="r").R
-    return triangle
+    return torch.linalg.qr(rows_ND, mode="r").R
 
 
 def _root(covariance: Tensor) -> Tensor:
@@ -109,8 +108,7 @@ def _root(covariance: Tensor) -> Tensor:
     precision = torch.finfo(covariance.dtype).eps
     values, vectors = torch.linalg.eigh(covariance.double())
     values = values.where(values > len(values) * precision * values[-1], 0).clamp(min=0)
-    root: Tensor = (vectors * values.sqrt()).T
-    return root
+    return (vectors * values.sqrt()).T
 
 
 def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> Tensor:
@@ -159,5 +157,4 @@ def _distance(mean_1: Tensor, root_1: Tensor, mean_2: Tensor, root_2: Tensor) ->
     cross = torch.linalg.svdvals(root_1 @ root_2.T).sum()
     traces = root_1.square().sum() + root_2.square().sum()
     distance = (mean_1.double() - mean_2.double()).square().sum() + traces - 2 * cross
-    clamped: Tensor = distance.clamp(min=0)
-    return clamped
+    return distance.clamp(min=0)

@@ -145,5 +145,4 @@ def _converter() -> Callable[[str], str]:
         raise ValueError(
             "traditional catalogues: pip install opencc-python-reimplemented, or give zh_CN alone"
         ) from error
-    convert: Callable[[str], str] = opencc.OpenCC("t2s").convert
-    return convert
+    return opencc.OpenCC("t2s").convert

@@ -128,8 +128,7 @@ class Layer(nn.Module):
         a = self.attention_out(a.transpose(1, 2).reshape(x.shape))
         x = self.attention_norm(x + F.dropout(a, self.dropout, self.training))
         y = self.down(F.gelu(self.up(x)))
-        normed: Tensor = self.norm(x + F.dropout(y, self.dropout, self.training))
-        return normed
+        return self.norm(x + F.dropout(y, self.dropout, self.training))
 
 
 def _attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -144,8 +143,7 @@ def _attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor
     s = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
         s = s.masked_fill(~mask, -torch.inf)
-    attended: Tensor = s.softmax(-1) @ v
-    return attended
+    return s.softmax(-1) @ v
 
 
 class Encoder(nn.Module):
@@ -301,8 +299,7 @@ class Encoder(nn.Module):
             valid = padding_mask(lengths, hidden.shape[1])[:, 0, 0, :, None]
             return (hidden * valid).sum(1) / lengths[:, None]
         first = hidden[:, 0]
-        pooled: Tensor = first if self.pooler is None else self.pooler(first)
-        return pooled
+        return first if self.pooler is None else self.pooler(first)
 
     def logits(self, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
         """Scores (..., vocab_size) of hidden states (..., H), by the tied embedding.

@@ -89,8 +89,7 @@ class RoFormerSim(SimBERT):
     def _teach(self, texts: list[str]) -> Tensor:
         """The teacher's vectors (n, H') of clean texts."""
         teacher = self._teacher[0]
-        vectors: Tensor = teacher.rows_vectors(teacher.tokenizer.encode(texts, teacher.length()))
-        return vectors
+        return teacher.rows_vectors(teacher.tokenizer.encode(texts, teacher.length()))
 
     def vector_losses(self, vectors: Tensor, batch: TextBatch) -> dict[str, Tensor]:
         """The contrastive loss, or the distillation from a teacher."""

@@ -52,12 +52,11 @@ class Encoding(SentenceModel):
         tokens, lengths = padded(rows, self.tokenizer.pad)
         ragged = len({len(row) for row in rows}) > 1
         device = self.device
-        vectors: Tensor = self.net.vectors(
+        return self.net.vectors(
             tokens.to(device, non_blocking=True),
             # No mask where none is needed.
             lengths.to(device, non_blocking=True) if ragged else None,
         )
-        return vectors
 
     def predict_step(
         self, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0

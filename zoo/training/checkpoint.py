@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.files import replacing
@@ -77,6 +78,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         self.keep_every_n_train_steps = keep_every_n_train_steps
         self.monitor, self.mode = monitor, mode
         self.best: float | None = None
+        self._strict: list[str] = []  # what EarlyStopping must find at a validation
         self._saved_step = self._seen_step = -1
         self._stop = StopRequest()
 
@@ -119,6 +121,11 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         """Listens for Ctrl-C and SIGTERM from here on."""
         self._saved_step = self._seen_step = trainer.global_step
         self._stop.install()
+        watchers = [c for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping)]
+        for watcher in watchers:
+            if watcher.strict and not watcher._check_on_train_epoch_end:
+                watcher.strict = False  # it would end the run before last.ckpt is written
+                self._strict.append(watcher.monitor)
 
     def after_step(self, trainer: Trainer) -> None:
         """Saves when due, or saves and stops when asked."""
@@ -136,7 +143,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
 
     def after_validation(self, trainer: Trainer) -> None:
         """Keeps the best, and stops if that was asked for meanwhile."""
-        self._check_monitor(trainer)
+        self._check_monitors(trainer)
         best = ["best.ckpt"] if self.monitor and self._is_best(trainer, self.monitor) else []
         asked = self._stop.agreed(trainer, now=True)
         if best or asked or _ends_here(trainer):
@@ -187,16 +194,20 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         trainer.strategy.barrier()
         self._saved_step = trainer.global_step
 
-    def _check_monitor(self, trainer: Trainer) -> None:
+    def _check_monitors(self, trainer: Trainer) -> None:
         known = sorted(map(str, trainer.callback_metrics))
-        if self.monitor is None or self.monitor in known:
+        asked = {name: f"EarlyStopping: no metric {name!r} is logged" for name in self._strict}
+        if self.monitor:
+            asked[self.monitor] = f"--checkpoint.monitor={self.monitor} is not logged"
+        missing = next((name for name in asked if name not in known), None)
+        if missing is None:
             return
         self.save_last(trainer)  # the run can go on with another
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         protocols: list[dict[str, str]] = [getattr(c, "protocol", dict)() for c in callbacks]
         left_out = [p["left out of val"] for p in protocols if "left out of val" in p]
         raise ValueError(
-            f"--checkpoint.monitor={self.monitor} is not logged: {nearest(self.monitor, known)} "
+            f"{asked[missing]}: {nearest(missing, known)} "
             f"(logged: {', '.join(known)}{'; left out: ' if left_out else ''}{'; '.join(left_out)})"
         )
 

@@ -42,8 +42,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
     """
     if processes() == 1:
         return x
-    gathered: Tensor = _Gather.apply(x)
-    return gathered
+    return _Gather.apply(x)
 
 
 def token_mean(total: Tensor, count: int | Tensor) -> Tensor:

@@ -63,8 +63,7 @@ class RunRecord(SaveConfigCallback):
 
     def _primitives(self) -> dict[str, Any]:
         dumped = self.parser.dump(self.config, skip_none=False, format="json")
-        config: dict[str, Any] = json.loads(dumped)
-        return config
+        return json.loads(dumped)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

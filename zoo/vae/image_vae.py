@@ -199,8 +199,7 @@ class ImageVAE(Module):
         """q(z|x) of images (B, C, H, W) in [-1, 1] that went through `prepare`."""
         if isinstance(self.likelihood, Bernoulli):
             x = 0.5 * x + 0.5  # binary images are 0 and 1 to a network, as in the papers' code
-        posterior: Posterior = self.head(self.encoder(x))
-        return posterior
+        return self.head(self.encoder(x))
 
     def decode(self, z: Tensor) -> Tensor:
         """The decoder's output (..., C', H, W) for codes (..., d)."""

@@ -62,8 +62,7 @@ class MLPEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, features)."""
-        features: Tensor = self.layers(x.flatten(1))
-        return features
+        return self.layers(x.flatten(1))
 
 
 class MLPDecoder(nn.Module):
@@ -194,8 +193,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, features)."""
-        features: Tensor = self.act(self.out(self.layers(x).flatten(1)))
-        return features
+        return self.act(self.out(self.layers(x).flatten(1)))
 
 
 class ConvDecoder(nn.Module):
@@ -224,8 +222,7 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, d) to (N, C', H, W)."""
-        output: Tensor = self.out(self.layers(self.inner(z).unflatten(1, self.coarse)))
-        return output
+        return self.out(self.layers(self.inner(z).unflatten(1, self.coarse)))
 
 
 def make_networks(

@@ -114,8 +114,7 @@ class VonMisesFisher(Distribution):
         Returns:
             Unit vectors, shape (*sample_shape, *batch_shape, d), dtype of the mean direction.
         """
-        z: Tensor = Draw.apply(self.mean_direction, self.concentration, noise)[0]
-        return z
+        return Draw.apply(self.mean_direction, self.concentration, noise)[0]
 
     def draw_from(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """`rsample_from` with log q(z) - log uniform(z) of each draw.
@@ -313,5 +312,4 @@ def _shape_of_pair(p: Law, q: Law) -> torch.Size:
 
 
 def _broadcast(*shapes: torch.Size) -> torch.Size:
-    shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
-    return shape
+    return torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]

@@ -292,8 +292,7 @@ class WGAN(Evaluation):
         if not (k := self.dequantize_levels):
             return x
         v = (x + 1) * ((k - 1) / 2)
-        noisy: Tensor = (v + torch.rand_like(x)) * (2 / k) - 1
-        return noisy
+        return (v + torch.rand_like(x)) * (2 / k) - 1
 
     def configure_optimizers(self) -> Any:
         """One optimiser for each network, the generator's first, and their schedules."""

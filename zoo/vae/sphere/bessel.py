@@ -168,8 +168,7 @@ def coefficients(dim: int) -> "np.ndarray":
     kl, mean, variance, shortfall = (v.reshape(k.shape) for v in quadrature(dim, k.ravel()))
     lead = (dim - 1) / 4 * np.log1p((k / c) ** 2)
     smooth = [(kl - lead) / t**2, mean / t, variance * (k + c) ** 2, shortfall * (k + c)]
-    powers: np.ndarray = np.linalg.inv(np.vander(x, increasing=True)) @ np.stack(smooth, -1)
-    return powers
+    return np.linalg.inv(np.vander(x, increasing=True)) @ np.stack(smooth, -1)
 
 
 _rows = table_rows("bessel_rows", coefficients, (_TERMS, 4))

@@ -19,8 +19,7 @@ class _Sphere(constraints.Constraint):
         value = floating(value)
         tolerance = max(1e-3, 4 * torch.finfo(value.dtype).eps)
         wide_value = value.to(torch.promote_types(value.dtype, torch.float32))
-        good: Tensor = (torch.linalg.vector_norm(wide_value, dim=-1) - 1).abs() <= tolerance
-        return good
+        return (torch.linalg.vector_norm(wide_value, dim=-1) - 1).abs() <= tolerance
 
 
 class _Concentration(constraints.Constraint):

@@ -181,8 +181,7 @@ def _delta(dim: int, t: "np.ndarray", x: "np.ndarray") -> "np.ndarray":
         # 1 + h = (1 - w*) / 2 + (1 + w*) / 2 e^{2 sigma y} without the cancellation
         whole = one_minus.reshape(shape) / 2 + (1 + m) / 2 * np.exp(2 * s * y)
         rise = drop.reshape(shape) * h / whole
-        relative: np.ndarray = rise - n * (np.log(whole) - s * y)
-        return relative
+        return rise - n * (np.log(whole) - s * y)
 
     # Ends where the density is e^{-50} of its maximum, by bisection for all rows at once.
     ends = []
@@ -199,8 +198,7 @@ def _delta(dim: int, t: "np.ndarray", x: "np.ndarray") -> "np.ndarray":
     def integral(start: "np.ndarray", stop: "np.ndarray") -> "np.ndarray":
         half = (stop - start) / 2
         places = start[..., None] + half[..., None] * (1 + nodes)
-        total: np.ndarray = half * (np.exp(log_density(places)) @ weights)
-        return total
+        return half * (np.exp(log_density(places)) @ weights)
 
     mass = integral(edges[:, :-1], edges[:, 1:])
     below = np.pad(np.cumsum(mass, -1), ((0, 0), (1, 0)))

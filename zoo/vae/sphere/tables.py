@@ -84,8 +84,7 @@ def table_rows(name: str, build: Build, shape: tuple[int, ...]) -> Callable[[int
     def rows(dim: int, cells: Tensor) -> Tensor:
         # Uncompiled, calling it as an operation would cost more than looking up.
         chosen = operation if torch.compiler.is_compiling() else lookup
-        found: Tensor = chosen(dim, cells)
-        return found
+        return chosen(dim, cells)
 
     return rows
 
@@ -109,5 +108,4 @@ class WithSlope(torch.autograd.Function):
 
 def with_slope(parameter: Tensor, value: Tensor, slope: Tensor) -> Tensor:
     """`value` as a function of `parameter` with derivative `slope`; shapes equal."""
-    result: Tensor = WithSlope.apply(floating(parameter), value, slope)
-    return result
+    return WithSlope.apply(floating(parameter), value, slope)

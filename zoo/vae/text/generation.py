@@ -20,8 +20,7 @@ class Generation(TextModel):
         """Codes z of the prior, (n, d), each a function of (seed, its number)."""
         if not self.latent_dim:
             return torch.zeros(len(index), 0, device=index.device)
-        z: Tensor = self.head.prior(normal(seed, index, _CODE, (self.latent_dim,)))
-        return z
+        return self.head.prior(normal(seed, index, _CODE, (self.latent_dim,)))
 
     def decode_text(
         self, z: Tensor, *, seed: int, index: Tensor, temperature: float, max_length: int

@@ -34,7 +34,7 @@ class TextEncoder(nn.Module):
         """
         states, _ = self.lstm(self.embedding(tokens))
         last = (lengths - 1)[:, None, None].expand(-1, 1, states.shape[2])
-        return states.gather(1, last)[:, 0]  # type: ignore[no-any-return]
+        return states.gather(1, last)[:, 0]
 
 
 class TextDecoder(nn.Module):

@@ -53,5 +53,4 @@ def norm_of_each(gradient: Tensor) -> Tensor:
     Returns:
         (B,).
     """
-    norms: Tensor = torch.linalg.vector_norm(at_least_float32(gradient).flatten(1), dim=1)
-    return norms
+    return torch.linalg.vector_norm(at_least_float32(gradient).flatten(1), dim=1)

@@ -78,8 +78,7 @@ class DRAGAN(GradientPenalty):
     def noise(self, real: Tensor) -> Tensor:
         """The displacements, of the shape of real; std is that of the batch of all processes."""
         alpha, std = super().noise(real), gather_with_grad(real).std()
-        noise: Tensor = alpha * 0.5 * std * torch.rand_like(real)
-        return noise
+        return alpha * 0.5 * std * torch.rand_like(real)
 
     def points(self, real: Tensor, fake: Tensor, noise: Tensor) -> Tensor:
         """Where the gradient is taken."""

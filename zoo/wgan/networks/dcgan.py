@@ -89,5 +89,4 @@ class DCGANCritic(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) to (B,)."""
-        out: Tensor = self.head(self.layers(x).flatten(1), labels)
-        return out
+        return self.head(self.layers(x).flatten(1), labels)

@@ -51,7 +51,7 @@ class _WeightGradient(torch.autograd.Function):
         _, out, _ = torch.ops.aten.convolution_backward(
             grad, x, weight, None, stride, padding, (1, 1), False, (0, 0), 1, mask
         )
-        return out  # type: ignore[no-any-return]
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -113,8 +113,7 @@ def _input_gradient(
         (grad.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[2 + i] for i in (0, 1)
     ]
     extra = (shape[2] - size[0], shape[3] - size[1])
-    out: Tensor = _Transposed.apply(grad, weight, stride, padding, extra)
-    return out
+    return _Transposed.apply(grad, weight, stride, padding, extra)
 
 
 def conv2d(

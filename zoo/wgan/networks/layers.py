@@ -80,8 +80,7 @@ class ConditionalBatchNorm2d(nn.Module):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """(B, C, H, W) and (B,) to (B, C, H, W)."""
         gain, bias = (e(labels)[:, :, None, None] for e in (self.gain, self.bias))
-        out: Tensor = self.norm(x) * (1 + gain) + bias
-        return out
+        return self.norm(x) * (1 + gain) + bias
 
 
 class Blocks(nn.Sequential):

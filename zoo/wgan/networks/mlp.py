@@ -24,8 +24,7 @@ class MLPGenerator(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, latent_dim) to (B, dim)."""
-        out: Tensor = self.output(self.layers(z))
-        return out
+        return self.output(self.layers(z))
 
 
 class MLPCritic(nn.Module):
@@ -46,8 +45,7 @@ class MLPCritic(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, dim) to (B,)."""
-        out: Tensor = self.linear(self.layers(x)).squeeze(1)
-        return out
+        return self.linear(self.layers(x)).squeeze(1)
 
 
 def _layers(widths: list[int], activation: Activation) -> list[torch.nn.Module]:

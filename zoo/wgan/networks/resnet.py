@@ -34,8 +34,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) to (B, C', 2 H, 2 W)."""
-        out: Tensor = self.residual(x, labels) + self.shortcut(x)
-        return out
+        return self.residual(x, labels) + self.shortcut(x)
 
 
 class ResNetGenerator(nn.Module):
@@ -88,8 +87,7 @@ class FirstBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / 2, W / 2)."""
-        out: Tensor = self.residual(x) + self.shortcut(x)
-        return out
+        return self.residual(x) + self.shortcut(x)
 
 
 class DownBlock(nn.Module):
@@ -116,8 +114,7 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H, W), or half of it."""
-        out: Tensor = self.residual(x) + self.shortcut(x)
-        return out
+        return self.residual(x) + self.shortcut(x)
 
 
 class ResNetCritic(nn.Module):
@@ -155,5 +152,4 @@ class ResNetCritic(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) to (B,)."""
-        out: Tensor = self.head(pool(self.model(x), self.pooling), labels)
-        return out
+        return self.head(pool(self.model(x), self.pooling), labels)
