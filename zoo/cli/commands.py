@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from tqdm.auto import tqdm
 
+from zoo.data.protocols import HasSampler
 from zoo.files import replacing, replacing_folder
 from zoo.loading import (
     build,
@@ -37,6 +38,7 @@ def sample(
     out: str | None = None,
     steps: Count | None = None,
     sampler: str | None = None,
+    spacing: str | None = None,
     eta: Share | None = None,
     labels: list[Whole] | None = None,
     guidance: Finite | None = None,
@@ -62,8 +64,10 @@ def sample(
             given the sentences are printed.
         steps: Sampling steps; the model's own number by default. Of interpolation and traversals:
             images on a path; of a manifold: its side.
-        sampler: ancestral or ddim; the model's own by default.
-        eta: Noise of DDIM, 0 (none) to 1.
+        sampler: dpmpp, ancestral or ddim; the model's own by default. What a paper's numbers were
+            drawn with is --sampler ancestral, which takes all steps.
+        spacing: Which steps: leading, trailing, linspace, quadratic or logsnr.
+        eta: Noise of ddim and dpmpp, 0 (none) to 1.
         labels: Classes to draw, repeated to n images, for a class-conditional model.
         guidance: Classifier-free guidance scale; 1 is none.
         temperature: Of a text model's words; 0 takes the likeliest.
@@ -105,6 +109,7 @@ def sample(
     asked = {
         "steps": steps,
         "sampler": sampler,
+        "spacing": spacing,
         "eta": eta,
         "guidance": guidance,
         "temperature": temperature,
@@ -126,7 +131,11 @@ def sample(
     if grid.shape[1:] == (2,):
         print(f"{n} points in {make_grid_png(picture_of_points(grid), file)}")
         return
-    print(f"{n} images in {make_grid_png(grid, file, columns=columns)}")
+    how = ""
+    if isinstance(model, HasSampler):
+        told = {key: value for key, value in options.items() if key != "labels"}
+        how = f" ({model.sampler_protocol(**told)})"
+    print(f"{n} images in {make_grid_png(grid, file, columns=columns)}{how}")
 
 
 def _draw(
