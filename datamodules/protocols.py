@@ -152,6 +152,22 @@ class HasSampler(Protocol):
 
 
 @runtime_checkable
+class WritesLines(Protocol):
+    """A module that draws sentences."""
+
+    def generate_text(self, n: int, /, *, seed: int = 0, first: int = 0) -> list[str]:
+        """Lines first, first + 1, ..., each a function of (seed, its number)."""
+
+
+@runtime_checkable
+class HasPictures(Protocol):
+    """A module that shows more than samples: reconstructions, paths, its manifold."""
+
+    def pictures(self, kind: str, /, **options: Any) -> tuple[Tensor, int]:
+        """The images (N, C, H, W) of a kind, and how many make a row."""
+
+
+@runtime_checkable
 class HasProtocol(Protocol):
     """A module or callback that can say how its numbers were made."""
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.ddpm.networks import difference, loaded, network, randomise
-from zoo.ddpm.interchange import EXPORTERS, IMPORTERS, from_diffusers, to_diffusers
+from zoo.ddpm.interchange import EXPORTERS, IMPORTERS
+from zoo.ddpm.interchange_diffusers import from_diffusers, to_diffusers
 from zoo.ddpm.unet import UNet
 
 HPARAMS: dict[str, Any] = {
@@ -473,17 +474,17 @@ def test_broken_files_are_one_clear_error(tmp_path: Path, capsys: Any) -> None:
         from_diffusers(tmp_path / "nowhere")
     for name in ("pesser", "openai"):
         with pytest.raises(FileNotFoundError, match="no such file"):
-            IMPORTERS[name](tmp_path / "nowhere.pt", image_size=16)
+            IMPORTERS["DDPM"][name](tmp_path / "nowhere.pt", image_size=16)
         checkpoint.write_bytes(whole_checkpoint)
         with pytest.raises(ValueError, match="not of this format"):
-            IMPORTERS[name](checkpoint, image_size=16)
+            IMPORTERS["DDPM"][name](checkpoint, image_size=16)
     assert "code of the file" not in capsys.readouterr().out
 
 
 def test_unknown_and_missing_tensors_are_refused(tmp_path: Path) -> None:
     state = network(HPARAMS).state_dict()
     with pytest.raises(ValueError, match=r"unknown tensor extra\.weight"):
-        EXPORTERS["diffusers"](HPARAMS, state | {"extra.weight": torch.zeros(1)}, tmp_path)
+        EXPORTERS["DDPM"]["diffusers"](HPARAMS, state | {"extra.weight": torch.zeros(1)}, tmp_path)
     less = {k: v for k, v in state.items() if k not in ("conv_in.bias", "conv_out.bias")}
     with pytest.raises(ValueError, match=r"lacks tensor conv_in\.bias and 1 more"):
         to_diffusers(HPARAMS, less, tmp_path)

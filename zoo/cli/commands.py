@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from tqdm.auto import tqdm
 
-from zoo.data.protocols import HasSampler
+from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
 from zoo.files import replacing, replacing_folder
 from zoo.loading import (
     build,
@@ -86,26 +86,25 @@ def sample(
     """
     where = device_of(device)
     model = load(ckpt).to(where)
-    writes = getattr(model, "generate_text", None)
+    writes = model.generate_text if isinstance(model, WritesLines) else None
     file = Path(out or "samples.png")
     if not writes and file.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file, not {out!r}")
     if kind not in (None, "prior"):
-        pictures = getattr(model, "pictures", None)
-        if pictures is None:
+        if not isinstance(model, HasPictures):
             raise ValueError(f"{type(model).__name__} has no --kind {kind}")
         _check_grid(model, n * (steps or 1), f"--n={n} --steps={steps or 1}")
         real = None
         if kind == "reconstructions" or data or root:
             source = open_source(model, ckpt, data, root, "test")
             real = next(source.batches(n, n, where)).images
-        images, width = pictures(kind, n=n, steps=steps, seed=seed, images=real)
+        images, width = model.pictures(kind, n=n, steps=steps, seed=seed, images=real)
         path = make_grid_png(images.float().cpu(), file, columns=columns or width)
         print(f"{kind} in {path}")
         return
-    draw = writes or getattr(model, "sample", None)
-    if draw is None:
+    if not writes and not isinstance(model, HasSamples):
         raise ValueError(f"{type(model).__name__} does not make images")
+    draw: Any = writes or model.sample
     asked = {
         "steps": steps,
         "sampler": sampler,
@@ -114,16 +113,15 @@ def sample(
         "guidance": guidance,
         "temperature": temperature,
         "pixels": pixels,
+        "labels": labels or None,
     }
     options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    if labels:
-        options["labels"] = labels
     for name in options:
         if name not in inspect.signature(draw).parameters:
             raise ValueError(f"{type(model).__name__} has no --{name}")
     if not writes:
         _check_grid(model, n, f"--n={n}")
-    batches = _draw(model, draw, n, batch_size, seed, labels, options, precision)
+    batches = _draw(model.device, draw, n, batch_size, seed, options, precision)
     if writes:
         _write_lines(batches, out)
         return
@@ -139,25 +137,25 @@ def sample(
 
 
 def _draw(
-    model: LightningModule,
+    device: torch.device,
     draw: Callable[..., Any],
     n: int,
     batch_size: int,
     seed: int,
-    labels: list[int] | None,
     options: dict[str, Any],
     precision: str,
 ) -> Iterator[Any]:
     """The samples, a batch at a time."""
+    labels = options.get("labels")
     firsts = range(0, n, batch_size)
     for first in tqdm(firsts, "sample", unit="batch", disable=len(firsts) == 1):
         size = min(batch_size, n - first)
         if labels:
             chosen = [labels[i % len(labels)] for i in range(first, first + size)]
-            options["labels"] = torch.tensor(chosen, device=model.device)
+            options["labels"] = torch.tensor(chosen, device=device)
         if len(firsts) == 1 and "progress" in inspect.signature(draw).parameters:
             options["progress"] = True
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             drawn = draw(size, seed=seed, first=first, **options)
         yield drawn
 
@@ -275,9 +273,6 @@ def _options_of(format: str) -> Iterator[None]:
 
 
 def _exchange(model: str, table: str) -> dict[str, Any]:
-    """Functions by format, of tables that have them so or for each model of a family."""
+    """Functions by format, of the tables of a family."""
     module = MODELS[model].exchange
-    if module is None:
-        return {}
-    found: dict[str, Any] = getattr(importlib.import_module(module), table)
-    return found.get(model, found)
+    return getattr(importlib.import_module(module), table)[model] if module else {}

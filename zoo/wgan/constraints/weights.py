@@ -17,7 +17,6 @@ from zoo.layers.precision import at_least_float32
 from zoo.wgan.constraints.gradient import Critic, norm_of_each, value_and_gradient
 from zoo.wgan.constraints.piecewise_linear import check_no_batch_statistics
 
-
 Noise = Tensor | None  # what a constraint draws, if it does
 
 
