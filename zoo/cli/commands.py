@@ -146,7 +146,7 @@ def _draw(
     precision: str,
 ) -> Iterator[Any]:
     """The samples, a batch at a time."""
-    labels = options.get("labels")
+    labels, options = options.get("labels"), {**options}
     firsts = range(0, n, batch_size)
     for first in tqdm(firsts, "sample", unit="batch", disable=len(firsts) == 1):
         size = min(batch_size, n - first)
