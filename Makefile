@@ -4,7 +4,7 @@ BIN := .venv/bin
 export WANDB_MODE ?= offline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-slow test-long test-all test-numerics test-lowest docs tutorials demo bench clean
+.PHONY: help setup lint format test test-slow test-long test-all test-numerics test-lowest docs tutorials demo bench zoo zoo-research clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -76,6 +76,15 @@ bench: setup  ## the benchmarks, ours and the peers in one run (needs the extra 
 	$(BIN)/python benchmarks/wgan.py
 	$(BIN)/python benchmarks/flash.py
 	$(BIN)/python benchmarks/simbert.py
+
+DATA ?= data
+RUNS ?= runs
+
+zoo: setup  ## train, test and export what ships, and write RESULTS.md (DATA=, RUNS=; a day of one core)
+	OMP_NUM_THREADS=1 $(BIN)/python -m trained --data $(DATA) --runs $(RUNS)
+
+zoo-research: setup  ## the same for the models whose data may not be passed on (another day)
+	OMP_NUM_THREADS=1 $(BIN)/python -m trained --research --data $(DATA) --runs $(RUNS)
 
 clean:  ## remove what the tools left behind (not runs/, not .venv)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .grimp_cache dist build site *.egg-info

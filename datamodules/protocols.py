@@ -143,6 +143,15 @@ class HasSamples(Protocol):
 
 
 @runtime_checkable
+class HasSampler(Protocol):
+    """A module that draws in one of several ways."""
+
+    def sampler_protocol(self, **asked: Any) -> str:
+        """The way, in words, where `sample` is given these of its arguments."""
+        ...
+
+
+@runtime_checkable
 class WritesLines(Protocol):
     """A module that draws sentences."""
 

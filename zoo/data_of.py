@@ -1,7 +1,6 @@
 """The data that a checkpoint was trained on, or that a name stands for."""
 
 import importlib
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,11 +10,9 @@ from zoo.recipes import list_configs, resolve_config
 from zoo.registry import DATA, nearest
 
 
-def recorded_data(ckpt: Path) -> dict[str, Any]:
+def recorded_data(ckpt: str) -> dict[str, Any]:
     """The data section of a checkpoint's config."""
     file = find_checkpoint(ckpt)
-    if file.is_dir():
-        raise ValueError(f"{file} is an export, which does not know its data: give --data")
     spec = data_spec(read_checkpoint(file))
     if not isinstance(spec, dict) or "class_path" not in spec:
         raise ValueError(f"{file} does not say what data it was trained on: give --data")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo.building import check_arguments, check_size, construct
 from zoo.files import replacing_folder
+from zoo.pretrained import locate
 from zoo.registry import MODELS, nearest
 from zoo.untrusted import (
     check_plain,
@@ -29,18 +30,21 @@ from zoo.untrusted import (
 from zoo.version import zoo_version
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+_KEPT = ("data", "quality")  # of a run's config: what a test of the exported weights needs
 
 
 def find_checkpoint(path: str | Path) -> Path:
     """The .ckpt file or exported folder that `path` stands for.
 
     Args:
-        path: A .ckpt file, a run directory (its `checkpoints/last.ckpt`), or an exported folder.
+        path: A .ckpt file, a run directory (its `checkpoints/last.ckpt`), an exported folder, or
+            the name of a model: one that ships (`ddpm/mnist`) or `hf://OWNER/REPO[@REVISION]`.
 
     Raises:
         FileNotFoundError: There is nothing to load at `path`.
+        ValueError: It is a repository that cannot be read.
     """
-    path = Path(path)
+    name, path = str(path), Path(path)
     if path.is_file() or (path / CONFIG).is_file():
         return path
     if path.is_dir():
@@ -50,20 +54,20 @@ def find_checkpoint(path: str | Path) -> Path:
         raise FileNotFoundError(
             f"no checkpoint in {path}: neither checkpoints/last.ckpt of a run nor {CONFIG}"
         )
-    raise FileNotFoundError(f"no such checkpoint: {path}")
+    return locate(name)
 
 
 def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
-    """The contents of a .ckpt file, tensors on the CPU.
+    """The contents of a .ckpt file, tensors on the CPU; or what an exported folder has of them.
 
     Args:
-        path: The file.
+        path: The file or folder.
         mmap: Map the tensors instead of reading them.
 
     Raises:
         ValueError: The file is damaged, is not a checkpoint, or holds pickled objects.
     """
-    checkpoint = read_torch(path, mmap=mmap)
+    checkpoint = _read_exported(path) if path.is_dir() else read_torch(path, mmap=mmap)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
     for key in ("hyper_parameters", "datamodule_hyper_parameters", "zoo_config"):
@@ -76,7 +80,8 @@ def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
         plain = {k: v for k, v in extra.items() if not isinstance(v, Tensor)}
         check_plain(plain, f"{path}: state_dict")
         weights = {k: v for k, v in weights.items() if k not in plain}
-    check_tensors(weights, f"{path}: state_dict", path.stat().st_size)
+    if path.is_file():
+        check_tensors(weights, f"{path}: state_dict", path.stat().st_size)
     return checkpoint
 
 
@@ -194,15 +199,13 @@ def load(path: str | Path) -> LightningModule:
     """A trained model in eval mode on the CPU, with its averaged weights.
 
     Args:
-        path: A .ckpt file, a run directory or an exported folder.
+        path: A .ckpt file, a run directory, an exported folder or a model's name.
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
         ValueError: What is there is damaged, untrusted or none of the zoo's models.
     """
     file = find_checkpoint(path)
-    if file.is_dir():
-        return build(*read_exported(file), file)
     checkpoint = read_checkpoint(file)
     name = checkpoint_class(checkpoint)
     if name is None:
@@ -212,44 +215,83 @@ def load(path: str | Path) -> LightningModule:
     return build(name, checkpoint.get("hyper_parameters", {}), checkpoint["state_dict"], file)
 
 
-def save_pretrained(model: LightningModule, folder: str | Path) -> Path:
+def save_pretrained(
+    model: LightningModule,
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    config: dict[str, Any] | None = None,
+) -> Path:
     """Writes `model.safetensors` and `config.json`, which `zoo.load` reads.
 
     Args:
         model: A model of the zoo, or of a package in `ZOO_TRUST`.
         folder: Made if it is not there.
+        dtype: float32, float16 or bfloat16 for numbers that are float32; they come back as float32.
+        config: Config of the run: what it says of data and quality is kept, so that `zoo test`
+            needs no other.
 
     Raises:
-        ValueError: The model is none of the zoo's.
+        ValueError: The model is none of the zoo's, or a number is too large for `dtype`.
     """
     path = class_path(model)
     if model_class(path) is not type(model):
         raise ValueError(f"{path} is not the class of this model: its module holds another")
     hparams = {key: value for key, value in model.hparams.items() if not key.startswith("_")}
-    return write_pretrained(path, hparams, model.state_dict(), folder)
+    weights = _in_dtype(model.state_dict(), dtype)
+    return write_pretrained(path, hparams, weights, folder, config=config)
+
+
+def _in_dtype(weights: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    kind: torch.dtype = getattr(torch, dtype)
+    small = {k: v.to(kind) if v.dtype is torch.float32 else v for k, v in weights.items()}
+    for key, value in small.items():
+        if not torch.equal(value.isfinite(), weights[key].isfinite()):
+            raise ValueError(
+                f"{key} holds {weights[key].abs().max():g}, too large for {dtype}: choose bfloat16 "
+                "or float32"
+            )
+    return small
 
 
 def write_pretrained(
-    path: str, hparams: dict[str, Any], state_dict: dict[str, Tensor], folder: str | Path
+    path: str,
+    hparams: dict[str, Any],
+    state_dict: dict[str, Tensor],
+    folder: str | Path,
+    *,
+    config: dict[str, Any] | None = None,
 ) -> Path:
     """Writes an exported folder from its parts, whole or not at all."""
     folder = Path(folder)
+    kept = {key: value for key, value in (config or {}).items() if key in _KEPT and value}
     with replacing_folder(folder) as temporary:
         weights = temporary / WEIGHTS
         save_file({key: value.contiguous() for key, value in state_dict.items()}, weights)
-        config = {
+        content = {
             "zoo_class": path,
             "zoo_version": zoo_version(),
             "sha256": {WEIGHTS: sha256(weights)},
-            "hyper_parameters": hparams,
+            "hyper_parameters": _anywhere(hparams),
+            **({"zoo_config": _anywhere(kept)} if kept else {}),
         }
-        text = json.dumps(config, indent=2) + "\n"
+        text = json.dumps(content, indent=2) + "\n"
         (temporary / CONFIG).write_text(text, encoding="utf-8")
     return folder
 
 
-def read_exported(folder: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """Class path, hyper-parameters and weights of an exported folder.
+def _anywhere(value: Any) -> Any:
+    """A config in which a path of this machine is its last name, which alone may be elsewhere."""
+    if isinstance(value, dict):
+        return {key: _anywhere(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_anywhere(inner) for inner in value]
+    absolute = isinstance(value, str) and value.startswith(os.sep)
+    return Path(value).name or value if absolute else value
+
+
+def _read_exported(folder: Path) -> dict[str, Any]:
+    """Class path, hyper-parameters, weights and config of an exported folder, named as in a .ckpt.
 
     The checksum of the weights is compared, where config.json has one.
 
@@ -263,7 +305,6 @@ def read_exported(folder: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]
     name, hparams = config["zoo_class"], config.get("hyper_parameters")
     if not isinstance(name, str) or not isinstance(hparams, dict):
         raise ValueError(f"{folder / CONFIG}: zoo_class must be text, hyper_parameters an object")
-    check_plain(hparams, f"{folder / CONFIG}: hyper_parameters")
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}")
     weights = read_safetensors(folder / WEIGHTS)
@@ -274,7 +315,10 @@ def read_exported(folder: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]
             f"{folder / WEIGHTS} is damaged: its checksum is not the one in {CONFIG} (whoever "
             "changed the weights on purpose removes sha256 there)"
         )
-    return name, hparams, weights
+    said = config.get("zoo_config", {})
+    kept = {k: v for k, v in said.items() if k in _KEPT} if isinstance(said, dict) else said
+    parts = {"zoo_class": name, "hyper_parameters": hparams, "zoo_config": kept}
+    return {**parts, "state_dict": weights}
 
 
 def device_of(name: str) -> torch.device:

@@ -59,7 +59,7 @@ def open_source(model: Any, ckpt: str, data: str | None, root: str | None, split
         if shape is None:
             raise ValueError(f"{type(model).__name__} is no model of images: name a DataModule")
         return _own_images(Path(data), shape, model.levels)
-    spec = recorded_data(Path(ckpt)) if data is None else named_data(data)
+    spec = recorded_data(ckpt) if data is None else named_data(data)
     name = str(spec["class_path"]).rpartition(".")[2]
     arguments = dict(spec.get("init_args") or {})
     if name == "ImageFolder" and data is not None and shape is not None:

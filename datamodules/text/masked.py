@@ -296,11 +296,9 @@ def _vocabulary_of(path: str, level: Level) -> Vocabulary:
     Raises:
         ValueError: It holds none, or those of another level.
     """
-    from zoo.loading import find_checkpoint, read_checkpoint, read_exported
+    from zoo.loading import find_checkpoint, read_checkpoint
 
-    file = find_checkpoint(path)
-    weights = read_exported(file)[2] if file.is_dir() else read_checkpoint(file)["state_dict"]
-    packed = weights.get("words.symbols")
+    packed = read_checkpoint(find_checkpoint(path))["state_dict"].get("words.symbols")
     if packed is None or not len(packed):
         raise ValueError(f"--data.vocabulary_of={path}: that model has no symbols")
     words = Vocabulary.unpack(bytes(packed.tolist()))

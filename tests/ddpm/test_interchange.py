@@ -104,6 +104,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "clip": False,
         "spacing": "trailing",
     },
+    "dpmpp": {"sampler": "dpmpp", "spacing": "logsnr", "eta": 0.0},
+    "dpmpp for the SDE, v": {
+        "sampler": "dpmpp",
+        "spacing": "trailing",
+        "eta": 1.0,
+        "objective": "v",
+        "clip": False,
+        "variance": "fixed_small",
+    },
+    "dpmpp, learned range": {
+        "sampler": "dpmpp",
+        "spacing": "logsnr",
+        "eta": 0.0,
+        "variance": "learned_range",
+    },
     "openai": {
         "freq_shift": 0,
         "cos_first": True,
@@ -123,6 +138,7 @@ def pipeline(folder: Path) -> Any:
     return pipe
 
 
+@pytest.mark.filterwarnings("ignore:__array__")  # numpy's, of DPMSolverMultistepScheduler
 @pytest.mark.parametrize("name", VARIANTS)
 def test_diffusers_loads_our_folder_and_computes_the_same(name: str, tmp_path: Path) -> None:
     hparams = HPARAMS | VARIANTS[name]
@@ -161,7 +177,7 @@ def test_diffusers_folder_comes_back_the_same(name: str, tmp_path: Path) -> None
         del expected["beta_start"]
     if hparams["schedule"] == "cosine":
         del expected["beta_end"]
-    assert back == expected | {"sampler": "ancestral"}
+    assert back == {"sampler": "ancestral"} | expected
     assert list(tensors) == list(state)
     assert all(torch.equal(tensors[k], state[k]) for k in state)
 
@@ -350,14 +366,37 @@ def test_a_network_that_ours_is_not_is_refused_by_field(
         ("steps_offset", 1),
         ("rescale_betas_zero_snr", True),
         ("trained_betas", [0.1, 0.5, 0.2]),
+        *(
+            (field, {"_class_name": "DPMSolverMultistepScheduler", field: value})
+            for field, value in {
+                "solver_order": 3,
+                "solver_type": "heun",
+                "algorithm_type": "dpmsolver",
+                "final_sigmas_type": "sigma_min",
+                "use_karras_sigmas": True,
+                "sample_max_value": 2.0,
+            }.items()
+        ),
     ],
 )
 def test_a_process_that_ours_is_not_is_refused_by_field(
     field: str, value: Any, tmp_path: Path
 ) -> None:
-    write_diffusers(tmp_path, CIFAR_CONFIG, CIFAR_SCHEDULER | {field: value})
+    changed = value if isinstance(value, dict) else {field: value}
+    write_diffusers(tmp_path, CIFAR_CONFIG, CIFAR_SCHEDULER | changed)
     with pytest.raises(ValueError, match=field):
         from_diffusers(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_lu_lambdas": True, "thresholding": True}])
+def test_a_multistep_scheduler_of_diffusers_is_read(options: Any, tmp_path: Path) -> None:
+    schedulers = pytest.importorskip("diffusers.schedulers")
+    to_diffusers(HPARAMS, network(HPARAMS).state_dict(), tmp_path)
+    schedulers.DPMSolverMultistepScheduler(**options).save_pretrained(tmp_path / "scheduler")
+    hparams, _ = from_diffusers(tmp_path)
+    assert (hparams["sampler"], hparams["eta"]) == ("dpmpp", 0)
+    assert hparams["clip"] == bool(options)
+    assert hparams["spacing"] == ("logsnr" if options else "linspace")
 
 
 def test_linear_trained_betas_are_the_posts_schedule(tmp_path: Path) -> None:
@@ -373,7 +412,12 @@ def test_linear_trained_betas_are_the_posts_schedule(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "says"),
-    [({"variance": "zero"}, "fixed_small"), ({"spacing": "quadratic"}, "leading")],
+    [
+        ({"variance": "zero"}, "fixed_small"),
+        ({"spacing": "quadratic"}, "leading"),
+        ({"spacing": "logsnr"}, "leading"),
+        ({"sampler": "dpmpp", "eta": 0.5}, "0"),
+    ],
 )
 def test_what_diffusers_does_not_have_is_replaced_with_a_warning(
     changed: dict[str, Any], says: str, tmp_path: Path

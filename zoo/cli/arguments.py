@@ -17,9 +17,10 @@ from torch import Tensor
 from zoo.cli.claim import Claim, InUseError, follow_rank_zero, rank
 from zoo.cli.config_files import read_config
 from zoo.cli.stored import check_model, check_state, stored_config
-from zoo.cli.trusted import check_config, check_stored_config
+from zoo.cli.trusted import check_config
 from zoo.data_of import own_arguments
-from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint, read_exported
+from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint
+from zoo.pretrained import pinned
 from zoo.recipes import config_root, resolve_config
 from zoo.training.checkpoint import UNSAVED
 
@@ -34,6 +35,7 @@ class Prepared:
         arguments: What the parser gets.
         run_dir: The run directory.
         checkpoint: The .ckpt file or exported folder, if any.
+        source: What it was asked for as, with the commit of a repository.
         model: Class path of the model in it.
         wandb_id: W&B run to go on with.
         hparams: Arguments that the checkpoint's model was made with.
@@ -48,6 +50,7 @@ class Prepared:
     arguments: list[str]
     run_dir: Path
     checkpoint: Path | None = None
+    source: str | None = None
     model: str | None = None
     wandb_id: str | None = None
     hparams: dict[str, Any] = field(default_factory=dict)
@@ -190,32 +193,34 @@ def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prep
         return _claimed(verb, Prepared([], tried[-1], afresh=afresh))
     if asked is not None:
         file = find_checkpoint(asked)
-        if file.is_dir() and verb == "fit":
-            raise ValueError(
-                f"{file} is an export without optimiser state: fit resumes a .ckpt file or a run"
-            )
         own = file.parent.parent if file.parent.name == "checkpoints" else None
-        if folder or own or verb != "fit":
-            return _claimed(verb, Prepared([], Path(folder or own or RUNS / stem), file))
-        return _in_new_folder(verb, stem, file)
+        source = pinned(asked)
+        if folder is None and own is None:
+            if verb == "fit":
+                return _in_new_folder(verb, stem, file, source)
+            stem = stem if Path(asked).exists() else "of-" + re.sub(r"[^\w.]+", "-", asked)
+        prepared = Prepared([], Path(folder or own or RUNS / stem), file, source)
+        return _claimed(verb, prepared, new=file.is_dir())  # weights alone begin a run
     if verb != "fit":
         raise ValueError(f"zoo {verb} needs --ckpt_path: a .ckpt file, a run directory, or last")
     if launched:
         return Prepared([], Path(launched))
     if folder is not None:
         return _claimed(verb, Prepared([], Path(folder)), new=True)
-    return _in_new_folder(verb, stem, None)
+    return _in_new_folder(verb, stem)
 
 
-def _in_new_folder(verb: str, stem: str, file: Path | None) -> Prepared:
+def _in_new_folder(
+    verb: str, stem: str, file: Path | None = None, source: str | None = None
+) -> Prepared:
     """The first run directory of this name that holds no run."""
     names = [stem, *(f"{stem}-{number}" for number in range(2, 10_000))]
     if rank() != 0:
-        return Prepared([], follow_rank_zero(RUNS / name for name in names[:100]), file)
+        return Prepared([], follow_rank_zero(RUNS / name for name in names[:100]), file, source)
     for name in names:
         if not _holds_run(RUNS / name):
             try:
-                return _claimed(verb, Prepared([], RUNS / name, file), new=True)
+                return _claimed(verb, Prepared([], RUNS / name, file, source), new=True)
             except (InUseError, _HoldsRunError):
                 continue
     raise ValueError(f"{RUNS / stem}-N are all taken: choose a --run_dir")
@@ -263,26 +268,21 @@ def _why_afresh(run_dir: Path) -> str:
 
 def _read(verb: str, prepared: Prepared, file: Path) -> None:
     """Puts the checkpoint's config before all others."""
-    if file.is_dir():
-        name, hparams, prepared.weights = read_exported(file)
-        hparams = own_arguments(hparams)
-        config: dict[str, Any] = {"model": {"class_path": name, "init_args": hparams}}
-        check_stored_config(config, str(file))
-        prepared.model, prepared.hparams = name, hparams
-    else:
-        checkpoint = read_checkpoint(file)
+    checkpoint = read_checkpoint(file)
+    if file.is_file():
         check_state(checkpoint, file)
-        prepared.weights = checkpoint["state_dict"]
-        prepared.hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
-        prepared.model = checkpoint_class(checkpoint)
-        if verb == "fit":
-            if isinstance(checkpoint.get("wandb_run_id"), str):
-                prepared.wandb_id = checkpoint["wandb_run_id"]
-            prepared.steps = checkpoint["global_step"]
-            with suppress(KeyError, TypeError):
-                epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
-                prepared.epochs = epochs if isinstance(epochs, int) else 0
-        config = stored_config(checkpoint, file, verb)
+    prepared.weights = checkpoint["state_dict"]
+    prepared.hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
+    prepared.model = checkpoint_class(checkpoint)
+    if verb == "fit":
+        if isinstance(checkpoint.get("wandb_run_id"), str):
+            prepared.wandb_id = checkpoint["wandb_run_id"]
+        prepared.steps = checkpoint.get("global_step", 0)
+        with suppress(KeyError, TypeError):
+            epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
+            prepared.epochs = epochs if isinstance(epochs, int) else 0
+    config = stored_config(checkpoint, file, verb)
+    if file.is_file():
         prepared.made_with = {**config, "model": {"init_args": prepared.hparams}}
     check_model(config, prepared.weights, file)
     prepared.arguments.insert(0, f"--config={json.dumps(config)}")

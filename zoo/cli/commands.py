@@ -12,9 +12,18 @@ import torch
 from lightning.pytorch import LightningModule
 from tqdm.auto import tqdm
 
-from zoo.data.protocols import HasPictures, HasSamples, WritesLines
+from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
 from zoo.files import replacing, replacing_folder
-from zoo.loading import build, device_of, load, save_pretrained, write_pretrained, zoo_name
+from zoo.loading import (
+    build,
+    device_of,
+    find_checkpoint,
+    load,
+    read_checkpoint,
+    save_pretrained,
+    write_pretrained,
+    zoo_name,
+)
 from zoo.memory import check_memory
 from zoo.ranges import Count, Finite, Seed, Share, Temperature, Whole
 from zoo.registry import MODELS, nearest
@@ -29,6 +38,7 @@ def sample(
     out: str | None = None,
     steps: Count | None = None,
     sampler: str | None = None,
+    spacing: str | None = None,
     eta: Share | None = None,
     labels: list[Whole] | None = None,
     guidance: Finite | None = None,
@@ -54,8 +64,10 @@ def sample(
             given the sentences are printed.
         steps: Sampling steps; the model's own number by default. Of interpolation and traversals:
             images on a path; of a manifold: its side.
-        sampler: ancestral or ddim; the model's own by default.
-        eta: Noise of DDIM, 0 (none) to 1.
+        sampler: dpmpp, ancestral or ddim; the model's own by default. What a paper's numbers were
+            drawn with is --sampler ancestral, which takes all steps.
+        spacing: Which steps: leading, trailing, linspace, quadratic or logsnr.
+        eta: Noise of ddim and dpmpp, 0 (none) to 1.
         labels: Classes to draw, repeated to n images, for a class-conditional model.
         guidance: Classifier-free guidance scale; 1 is none.
         temperature: Of a text model's words; 0 takes the likeliest.
@@ -96,6 +108,7 @@ def sample(
     asked = {
         "steps": steps,
         "sampler": sampler,
+        "spacing": spacing,
         "eta": eta,
         "guidance": guidance,
         "temperature": temperature,
@@ -116,7 +129,11 @@ def sample(
     if grid.shape[1:] == (2,):
         print(f"{n} points in {make_grid_png(picture_of_points(grid), file)}")
         return
-    print(f"{n} images in {make_grid_png(grid, file, columns=columns)}")
+    how = ""
+    if isinstance(model, HasSampler):
+        told = {key: value for key, value in options.items() if key != "labels"}
+        how = f" ({model.sampler_protocol(**told)})"
+    print(f"{n} images in {make_grid_png(grid, file, columns=columns)}{how}")
 
 
 def _draw(
@@ -129,7 +146,7 @@ def _draw(
     precision: str,
 ) -> Iterator[Any]:
     """The samples, a batch at a time."""
-    labels = options.get("labels")
+    labels, options = options.get("labels"), {**options}
     firsts = range(0, n, batch_size)
     for first in tqdm(firsts, "sample", unit="batch", disable=len(firsts) == 1):
         size = min(batch_size, n - first)
@@ -166,7 +183,12 @@ def _write_lines(batches: Iterable[list[str]], out: str | None) -> None:
 
 
 def export(
-    ckpt: str, folder: str, *, format: str = "zoo", options: dict[str, Any] | None = None
+    ckpt: str,
+    folder: str,
+    *,
+    format: str = "zoo",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    options: dict[str, Any] | None = None,
 ) -> None:
     """Writes a checkpoint's averaged weights for others to use.
 
@@ -175,6 +197,8 @@ def export(
         folder: Folder to write; made if it is not there.
         format: zoo (model.safetensors and config.json), or one of the model's own, such as
             diffusers.
+        dtype: Numbers of the file, of format zoo: half as long in float16, and float32 again where
+            it is loaded.
         options: What a format can do, such as --options.drop_variance true of diffusers.
     """
     model = load(ckpt)
@@ -182,7 +206,10 @@ def export(
     if format == "zoo":
         if options:
             raise ValueError(f"format zoo has no option {next(iter(options))!r}")
-        save_pretrained(model, folder)
+        config = read_checkpoint(find_checkpoint(ckpt)).get("zoo_config")
+        save_pretrained(model, folder, dtype=dtype, config=config)
+    elif dtype != "float32":
+        raise ValueError(f"--dtype {dtype} is of format zoo: leave it out with {format}")
     else:
         name = zoo_name(model)
         formats = _exchange(name, "EXPORTERS")

@@ -11,7 +11,7 @@ from zoo.cli.sizes import class_of, take
 from zoo.data.sentences.base import SentenceData
 from zoo.data.text.base import TextData
 from zoo.data.text.vocabulary import Vocabulary
-from zoo.loading import find_checkpoint, read_checkpoint, read_exported
+from zoo.loading import find_checkpoint, read_checkpoint
 
 _SYMBOLS = ("words.symbols", "symbols")  # where models of text keep their vocabulary
 
@@ -64,10 +64,8 @@ def settle_symbols(
 def _sentences(data: SentenceData, model: Any, fixed: bool, said: str) -> SentenceData:
     """The tokens of a sentence model: those of `init`, or as many as the data have, at most its."""
     if model.get("init"):
-        file = find_checkpoint(model["init"])
-        held = read_exported(file)[1] if file.is_dir() else read_checkpoint(file)
-        hparams = held if file.is_dir() else held.get("hyper_parameters", {})
-        size = hparams.get("vocab_size", model["vocab_size"])
+        held = read_checkpoint(find_checkpoint(model["init"]))
+        size = held.get("hyper_parameters", {}).get("vocab_size", model["vocab_size"])
         if fixed and model["vocab_size"] != size:
             raise ValueError(
                 f"{said}: --model.init={model['init']} has {size} tokens: leave it out"
@@ -89,9 +87,7 @@ def _weights(path: str | None) -> Mapping[str, Tensor]:
     """Those of a checkpoint; none of none."""
     if path is None:
         return {}
-    file = find_checkpoint(path)
-    found = read_exported(file)[2] if file.is_dir() else read_checkpoint(file)["state_dict"]
-    return cast(Mapping[str, Tensor], found)
+    return cast(Mapping[str, Tensor], read_checkpoint(find_checkpoint(path))["state_dict"])
 
 
 def packed_vocabulary(weights: Mapping[str, Tensor]) -> Vocabulary | None:

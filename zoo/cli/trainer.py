@@ -24,6 +24,7 @@ from zoo.cli.trusted import check_values, restrict_imports
 from zoo.cli.words import meant
 from zoo.files import replacing
 from zoo.metrics.quality import SampleQuality
+from zoo.pretrained import pinned
 from zoo.registry import MODELS
 from zoo.training import (
     EMA,
@@ -141,6 +142,8 @@ class ZooCLI(LightningCLI):
         if not config.get("data"):
             raise ValueError("which data? give -c CONFIG or --data NAME (such as Digits)")
         trainer, fit = config.trainer, self.subcommand == "fit"
+        for spec in (config.model, config.data):
+            _pin(spec)
         settle_sizes(config, self.prepared.arguments, self.prepared.hparams, fit=fit)
         self.changed = changed_options(self.prepared.made_with, config.as_dict())
         if fit:
@@ -197,7 +200,7 @@ class ZooCLI(LightningCLI):
         if settings.enable_progress_bar is not False:
             callbacks.append(StepProgressBar())
         own = _listed(settings.callbacks)
-        resumed = self.prepared.checkpoint is not None
+        resumed = self.prepared.checkpoint is not None and self.prepared.checkpoint.is_file()
         kwargs["callbacks"] = [*callbacks, *own, FoundRate(resumed), Changes(), Resume()]
         kwargs["logger"] = self._loggers(settings.logger) if fit else False
         plugins = _listed(settings.plugins)
@@ -228,6 +231,7 @@ class ZooCLI(LightningCLI):
         self.prepared.weights = {}
         if file is not None and file.is_dir():
             self.model.load_state_dict(weights)
+            self.config[self.subcommand].ckpt_path = self.prepared.source  # what the record says
         elif file is not None:
             check_weights(self.model, weights, self.changed, str(file))
 
@@ -241,6 +245,11 @@ class ZooCLI(LightningCLI):
         if self.prepared.afresh:
             rank_zero_info(self.prepared.afresh)
         file, last = self.prepared.checkpoint, self.prepared.run_dir / "checkpoints" / "last.ckpt"
+        if file is not None and file.is_dir():
+            rank_zero_info(
+                f"{self.prepared.source} is weights without the optimiser's state: a new run "
+                "begins with them"
+            )
         if file is not None and last.is_file() and not last.samefile(file):
             rank_zero_info(f"{last} will be replaced: the run goes on from {file}")
         rank_zero_info(f"run directory: {self.prepared.run_dir}")
@@ -284,6 +293,14 @@ class ZooCLI(LightningCLI):
 def _shards_weights(strategy: Any) -> bool:
     name = strategy if isinstance(strategy, str) else type(strategy).__name__
     return any(kind in name.lower() for kind in ("fsdp", "deepspeed", "parallelstrategy"))
+
+
+def _pin(spec: Any) -> None:
+    """Names of repositories among a class's arguments get the commit that they are at today."""
+    arguments = spec.get("init_args")
+    for key, value in (vars(arguments) if arguments else {}).items():
+        if isinstance(value, str):
+            arguments[key] = pinned(value)
 
 
 def _listed(given: Any) -> list[Any]:

@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from zoo.ddpm.diffusion import Diffusion, Variance, check_choice
 from zoo.ddpm.gaussian import CDF
 from zoo.ddpm.likelihood import Bound, variational_bound
-from zoo.ddpm.sampler import Plan, SamplerName, ancestral, ddim, initial_noise, run
+from zoo.ddpm.sampler import FEW_STEPS, Plan, SamplerName, ancestral, ddim, initial_noise, run
 from zoo.ddpm.schedule import Spacing, spaced_timesteps
 from zoo.layers.labels import Labels, labels_of
 from zoo.training.module import Module, evaluating
@@ -20,16 +21,48 @@ from zoo.training.module import Module, evaluating
 EVALUATION_SEED = 9119
 
 
+class Chosen(NamedTuple):
+    """How to sample, with nothing left open."""
+
+    sampler: SamplerName
+    steps: int
+    spacing: Spacing
+    eta: float
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a model samples unless it is told otherwise; the arguments are those of `zoo.DDPM`."""
 
     sampler: SamplerName
     steps: int | None
-    spacing: Spacing
+    spacing: Spacing | None
     eta: float
     clip: bool
     guidance: float
+
+    def asked(
+        self,
+        timesteps: int,
+        sampler: SamplerName | None = None,
+        steps: int | None = None,
+        spacing: Spacing | None = None,
+        eta: float | None = None,
+    ) -> Chosen:
+        """What is meant where some is told.
+
+        The steps, spacing and noise that are configured for dpmpp are not meant for the other
+        samplers, nor theirs for it.
+        """
+        own, sampler = self, sampler or self.sampler
+        check_choice("sampler", sampler, SamplerName)
+        few = sampler == "dpmpp"
+        if few != (own.sampler == "dpmpp"):
+            own = replace(own, steps=None, spacing=None, eta=0.0)
+        if steps is None:
+            steps = own.steps or (min(FEW_STEPS, timesteps) if few else timesteps)
+        spacing = spacing or own.spacing or ("logsnr" if few else "trailing")
+        return Chosen(sampler, steps, spacing, own.eta if eta is None else eta)
 
 
 class Generation(Module):
@@ -62,33 +95,52 @@ class Generation(Module):
         """What a sampler will do; what is not given is as the model was configured.
 
         Args:
-            sampler: ancestral or ddim.
+            sampler: ancestral, ddim or dpmpp.
             steps: Steps to take.
-            spacing: leading, trailing, linspace or quadratic.
-            eta: Noise of ddim.
+            spacing: leading, trailing, linspace, quadratic or logsnr.
+            eta: Noise of ddim and dpmpp.
             variance: Of ancestral's reverse step.
             clip: Clip the predicted image to [-1, 1] at each step.
-            start: Begin at this step, and visit all below it.
+            start: Begin at this step, and visit all below it, or of them those that dpmpp takes.
 
         Raises:
             ValueError: A value is out of range, or has no effect beside the others.
         """
-        own = self.sampling
-        sampler = sampler or own.sampler
-        check_choice("sampler", sampler, SamplerName)
-        T = len(self.diffusion.chain)
-        steps = steps if steps is not None else own.steps or T
-        kept = spaced_timesteps(T, steps, spacing or own.spacing)
-        if start is not None:
-            kept = list(range(start, -1, -1))
+        own = self.sampling if start is None else replace(self.sampling, steps=None, spacing=None)
+        log_snr = self.diffusion.chain.snr.log()[: None if start is None else start + 1]
+        T = len(log_snr)
+        chosen = own.asked(T, sampler, steps, spacing, eta)
+        kept = spaced_timesteps(T, chosen.steps, chosen.spacing, log_snr)
         clip = own.clip if clip is None else clip
-        if sampler == "ddim":
+        if chosen.sampler != "ancestral":
             if variance is not None:
-                raise ValueError(f"variance={variance} has no effect on sampler=ddim: use eta")
-            return ddim(self.diffusion, kept, eta=own.eta if eta is None else eta, clip=clip)
+                told = f"variance={variance} has no effect on sampler={chosen.sampler}: use eta"
+                raise ValueError(told)
+            multistep = chosen.sampler == "dpmpp"
+            return ddim(self.diffusion, kept, eta=chosen.eta, clip=clip, multistep=multistep)
         if eta:
             raise ValueError(f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim")
         return ancestral(self.diffusion, kept, variance=variance, clip=clip)
+
+    def sampler_protocol(
+        self,
+        sampler: SamplerName | None = None,
+        steps: int | None = None,
+        spacing: Spacing | None = None,
+        eta: float | None = None,
+        guidance: float | None = None,
+    ) -> str:
+        """How `sample` draws, in words, when it is given these."""
+        T = len(self.diffusion.chain)
+        chosen = self.sampling.asked(T, sampler, steps, spacing, eta)
+        own = f"variance {self.diffusion.variance}"
+        noise = own if chosen.sampler == "ancestral" else f"eta {chosen.eta:g}"
+        strength = self.sampling.guidance if guidance is None else guidance
+        return (
+            f"{chosen.sampler}, {chosen.steps} of {T} steps, {chosen.spacing} spacing, {noise}, "
+            f"x0 {'clipped' if self.sampling.clip else 'not clipped'}"
+            + (f", guidance {strength:g}" if strength != 1 else "")
+        )
 
     def check_guidance(self, guidance: float) -> None:
         """Raises ValueError if the model was not trained for guidance."""
@@ -159,15 +211,15 @@ class Generation(Module):
         Args:
             n: How many.
             steps: Steps to take.
-            sampler: ancestral or ddim.
-            eta: Noise of ddim, from 0 (none) to 1.
+            sampler: ancestral, ddim or dpmpp.
+            eta: Noise of ddim and dpmpp, from 0 (none) to 1.
             seed: Of the noise.
             labels: Classes, one for all or one for each; num_classes means none. The classes in
                 turn if not given.
             guidance: Strength of classifier-free guidance; 1 is none.
             first: Number of the first sample.
             index: Numbers of the samples, int64, shape (n,), if they are not first, first + 1, ...
-            spacing: Which steps: leading, trailing, linspace or quadratic.
+            spacing: Which steps: leading, trailing, linspace, quadratic or logsnr.
             variance: Of ancestral's reverse step.
             clip: Clip the predicted image to [-1, 1] at each step.
             return_trajectory: Return the states before the first and after each step instead, which
@@ -254,7 +306,7 @@ class Generation(Module):
         weight = torch.as_tensor(lam, dtype=torch.float32, device=self.device).reshape(-1, 1, 1, 1)
         with evaluating(self):
             noise = initial_noise(seed, index, self.shape, self.diffusion)
-            step = torch.full_like(index, t)
+            step = chosen.timesteps[0].to(self.device).expand_as(index)
             noisy = [self.diffusion.q_sample(x, step, noise) for x in (x_a, x_b)]
             x = (1 - weight) * noisy[0] + weight * noisy[1]
             loop = self._states(chosen, x, index, seed=seed, labels=labels, guidance=guidance)

@@ -88,10 +88,11 @@ class DDPM(Generation):
         optimizer: adam (fused), or lamb (the post's author's).
         lr_schedule: Multiplier of lr at some steps, linear between them and constant after, from 0
             at step 0 unless given; {5000: 1} is Ho's warm-up. Constant if not given.
-        sampler: ancestral or ddim.
-        sample_steps: Steps of a sampler; all timesteps if not given.
-        spacing: Which steps those are: leading, trailing, linspace or quadratic.
-        eta: Noise of ddim, from 0 (none) to 1.
+        sampler: dpmpp, which is DPM-Solver++(2M); ancestral or ddim.
+        sample_steps: Steps of a sampler; if not given, 10 of dpmpp and all of the others.
+        spacing: Which steps those are: leading, trailing, linspace, quadratic or logsnr; if not
+            given, logsnr of dpmpp and trailing of the others.
+        eta: Noise of ddim and dpmpp, from 0 (none) to 1.
         clip: Clip the predicted image to [-1, 1] at each step, and in bits/dim.
         guidance: Strength of classifier-free guidance; 1 is none.
 
@@ -135,9 +136,9 @@ class DDPM(Generation):
         weight_decay: NonNegative = 0.0,
         optimizer: OptimizerName = "adam",
         lr_schedule: dict[int, NonNegative] | None = None,
-        sampler: SamplerName = "ancestral",
+        sampler: SamplerName = "dpmpp",
         sample_steps: Count | None = None,
-        spacing: Spacing = "trailing",
+        spacing: Spacing | None = None,
         eta: Share = 0.0,
         clip: bool = True,
         guidance: Finite = 1.0,
@@ -171,7 +172,8 @@ class DDPM(Generation):
             levels=levels,
         )
         self.sampling = Sampling(sampler, sample_steps, spacing, eta, clip, guidance)
-        self.plan()  # says what does not go together
+        if not self.diffusion.timesteps.is_meta:  # which have no values
+            self.plan()  # says what does not go together
         self.check_guidance(guidance)
         self.net = UNet(**unet_arguments(self.hparams))
         self.net.check_size(*self.shape[1:])

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 Schedule = Literal["linear", "post", "cosine"]
-Spacing = Literal["leading", "trailing", "linspace", "quadratic"]
+Spacing = Literal["leading", "trailing", "linspace", "quadratic", "logsnr"]
 
 BETA_START, BETA_END = 1e-4, 0.02
+# Log-SNR where logsnr begins at the latest; Ho's last step has -10.12. A noisier step, as cosine
+# schedules have at their end, sees noise alone, and is better spent elsewhere.
+NOISIEST = -10.2
 
 
 def make_betas(
@@ -66,7 +69,9 @@ def make_betas(
     raise ValueError(f"schedule={schedule!r}: choose one of {', '.join(get_args(Schedule))}")
 
 
-def spaced_timesteps(timesteps: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
+def spaced_timesteps(
+    timesteps: int, steps: int, spacing: Spacing = "trailing", log_snr: Tensor | None = None
+) -> list[int]:
     """The steps t that a sampler visits, from the noisiest down.
 
     leading: floor(i T / S), i = S-1 ... 0: ends at 0, but starts below T-1.
@@ -74,6 +79,14 @@ def spaced_timesteps(timesteps: int, steps: int, spacing: Spacing = "trailing") 
     linspace: both ends, S >= 2.
     quadratic: floor(linspace(0, sqrt(0.8 T), S)^2) (arXiv 2010.02502, appendix D.2): dense at the
     clean end, where steps that fall on one another are visited once, so there may be fewer than S.
+    logsnr: the steps nearest to S log-SNRs at equal distances, both ends (as arXiv 2206.00927),
+    each at least one noisier than the next.
+
+    Args:
+        timesteps: Number of steps T of the process.
+        steps: Number of steps S to visit.
+        spacing: How to choose them.
+        log_snr: Logarithm of the signal-to-noise ratio of each step, shape (T,), for logsnr.
 
     Raises:
         ValueError: `steps` is out of range, or the spacing is unknown.
@@ -93,6 +106,13 @@ def spaced_timesteps(timesteps: int, steps: int, spacing: Spacing = "trailing") 
     elif spacing == "quadratic":
         # (i / (S-1))^2 * 0.8 T, exactly.
         kept = [4 * T * i**2 // (5 * (S - 1) ** 2) for i in range(S)]
+    elif spacing == "logsnr":
+        assert log_snr is not None
+        noisiest = max(log_snr[-1].item(), NOISIEST)
+        levels = torch.linspace(noisiest, log_snr[0].item(), S, dtype=torch.float64).flip(0)
+        nearest = torch.bucketize(-levels, -(log_snr[1:] + log_snr[:-1]) / 2)
+        i = torch.arange(S)
+        kept = ((nearest - i).cummax(0).values.clamp(max=T - S) + i).tolist()
     else:
         raise ValueError(f"spacing={spacing!r}: choose one of {', '.join(get_args(Spacing))}")
     return sorted(set(kept), reverse=True)

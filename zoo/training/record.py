@@ -83,7 +83,7 @@ class RunRecord(SaveConfigCallback):
         metrics = {str(name): float(value) for name, value in trainer.callback_metrics.items()}
         protocol = gather_protocol(trainer, pl_module)
         result = {
-            "checkpoint": str(trainer.ckpt_path),
+            "checkpoint": str(trainer.ckpt_path or self.config.ckpt_path),
             "step": trainer.global_step if self._step is None else self._step,
             "metrics": metrics,
             "protocol": protocol,

@@ -1,0 +1,1 @@
+"""What the zoo trains to its end, ships and reports."""

@@ -1,0 +1,62 @@
+"""zoo push: a checkpoint to a repository of a hub, with its card."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo.loading import find_checkpoint, load, read_checkpoint, save_pretrained, zoo_name
+from zoo.pretrained.card import card
+from zoo.pretrained.hub import library, telling
+
+
+def push(
+    ckpt: str,
+    repo: str,
+    *,
+    private: bool = False,
+    licence: str | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> None:
+    """Uploads a checkpoint's averaged weights, which `hf://OWNER/REPO` then names.
+
+    The card has the numbers of the run's results.json; `zoo test` first makes them.
+
+    Args:
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
+        repo: OWNER/REPO; made if it is not there.
+        private: Make it a private one.
+        licence: Of the weights, by its identifier on the hub, such as apache-2.0.
+        dtype: Numbers of the file: half as long in float16, and float32 again where it is loaded.
+    """
+    repo = repo.removeprefix("hf://")
+    model, record = load(ckpt), _record(ckpt)
+    api = library().HfApi()
+    with tempfile.TemporaryDirectory() as folder:
+        config = read_checkpoint(find_checkpoint(ckpt)).get("zoo_config")
+        save_pretrained(model, folder, dtype=dtype, config=config)
+        text = card(f"hf://{repo}", zoo_name(model), record, licence)
+        Path(folder, "README.md").write_text(text, "utf-8")
+        if record:
+            Path(folder, "results.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+        with telling(f"hf://{repo}"):
+            api.create_repo(repo, private=private, exist_ok=True)
+            done = api.upload_folder(
+                repo_id=repo, folder_path=folder, commit_message="Weights, config and card"
+            )
+    if not record:
+        print(f"{ckpt} has no results.json: the card has no numbers (zoo test makes them)")
+    print(f"hf://{repo}@{done.oid}")
+
+
+def _record(ckpt: str) -> dict[str, Any]:
+    """What the last test of a run wrote, and the data's name; without paths of this machine."""
+    file = find_checkpoint(ckpt)
+    folder = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    path = (file if file.is_dir() else folder) / "results.json"
+    if not path.is_file():
+        return {}
+    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    record["checkpoint"] = Path(str(record.get("checkpoint"))).name
+    data = read_checkpoint(file).get("zoo_config", {}).get("data") or {}
+    return {"data": str(data.get("class_path", "unknown")).rpartition(".")[2], **record}
