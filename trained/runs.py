@@ -53,9 +53,11 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
     target = PRETRAINED / entry.name if entry.ships else None
     record_file = target / "results.json" if target else RESULTS / f"{entry.folder}.json"
     checkpoint = run / "checkpoints" / f"{entry.checkpoint}.ckpt"
-    zoo(run, "export", checkpoint, shipped, "--dtype", entry.dtype)
+    config = shipped / "config.json"
+    if not config.is_file() or config.stat().st_mtime < checkpoint.stat().st_mtime:
+        zoo(run, "export", checkpoint, shipped, "--dtype", entry.dtype)
     test = ["-c", entry.recipe, *entry.fit(data, runs)[2:], *entry.test]
-    weights = read(shipped / "config.json")["sha256"]
+    weights = read(config)["sha256"]
     found = read(record_file)
     if found.get("weights") != weights or found.get("test") != list(entry.test):
         zoo(run, "test", *test, "--ckpt_path", shipped, "--run_dir", tested)
@@ -70,7 +72,7 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
         from zoo.pretrained.card import card
 
         shutil.copytree(shipped, target, dirs_exist_ok=True)
-        kind = read(shipped / "config.json")["zoo_class"].rpartition(".")[2]
+        kind = read(config)["zoo_class"].rpartition(".")[2]
         (target / "README.md").write_text(card(entry.name, kind, record), "utf-8")
     write(record_file, record)
 

@@ -172,7 +172,7 @@ class DDPM(Generation):
             levels=levels,
         )
         self.sampling = Sampling(sampler, sample_steps, spacing, eta, clip, guidance)
-        if not self.diffusion.timesteps.is_meta:  # steps are chosen by values
+        if not self.diffusion.timesteps.is_meta:  # which have no values
             self.plan()  # says what does not go together
         self.check_guidance(guidance)
         self.net = UNet(**unet_arguments(self.hparams))
