@@ -65,6 +65,8 @@ def test_the_report_says_what_is_met_and_what_is_missed(tmp_path, monkeypatch):
         "flags": [],
         "test": [],
         "parameters": 5,
+        "data": "digits",
+        "licence": "free",
         "protocol": {"test/kl": "closed form"},
         "metrics": {"test/log_density": -99.0, "test/kl": 5.0},
         "curve": [[10, 3.5]],
@@ -81,26 +83,38 @@ def test_the_report_says_what_is_met_and_what_is_missed(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_model_is_trained_tested_and_shipped(tmp_path, monkeypatch):
+def test_a_model_is_trained_tested_and_shipped(tmp_path, monkeypatch, zoo_cli):
+    calls = []
+
+    def here(_, verb, *arguments):
+        calls.append(verb)
+        code, _, err = zoo_cli(verb, *arguments)
+        assert code == 0, err
+
+    monkeypatch.setattr(trained.runs, "zoo", here)
     monkeypatch.setattr(trained.runs, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(zoo.pretrained, "ROOT", tmp_path / "pretrained")
     entry = next(e for e in ENTRIES if e.name == "wgan/8gaussians-gp")
     few = ["--trainer.max_steps", "20", "--trainer.val_check_interval", "20"]
-    trained.runs.train(entry, Path("data"), tmp_path / "runs", few)
-    trained.runs.measure(entry, Path("data"), tmp_path / "runs")
+    for _ in range(2):  # the second time all is done
+        trained.runs.train(entry, Path("data"), tmp_path / "runs", few)
+        trained.runs.measure(entry, Path("data"), tmp_path / "runs")
+        assert calls == ["fit", "export", "test", "test", "test"]
     folder = tmp_path / "pretrained" / entry.name
     record = json.loads((folder / "results.json").read_text())
     assert record["step"] == 20
-    assert record["hours"] > 0
-    assert record["metrics"]["test/w1"] == pytest.approx(record["float32"]["test/w1"], rel=0.02)
+    assert record["hours"] >= 0
+    # Half precision moves points of size 1 by some 5e-4.
+    assert record["metrics"]["test/w1"] == pytest.approx(record["float32"]["test/w1"], abs=5e-3)
     assert record["part"]["value"] == pytest.approx(record["metrics"]["test/w1"])
     assert (folder / "README.md").read_text().startswith("---\n")
     (model,) = zoo.list_models(pretrained=True)
     assert model.headline == f"W1 {record['metrics']['test/w1']:.4g}"
-    log = (tmp_path / "runs" / "wgan-8gaussians-gp.log").read_text()
-    trained.runs.train(entry, Path("data"), tmp_path / "runs", few)
-    trained.runs.measure(entry, Path("data"), tmp_path / "runs")
-    assert (tmp_path / "runs" / "wgan-8gaussians-gp.log").read_text() == log  # all is done
+
+
+def test_what_fails_is_told_with_its_log(tmp_path):
+    with pytest.raises(RuntimeError, match=r"zoo fitt ended with 2: .*did you mean fit.*run\.log"):
+        trained.runs.zoo(tmp_path / "run", "fitt")
 
 
 def test_the_command_shows_the_list():
