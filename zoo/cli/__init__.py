@@ -22,6 +22,11 @@ _SYNONYMS = {
 }
 _USAGE = "usage: zoo VERB [options], zoo VERB --help, zoo list, zoo --version"
 
+_BEGIN = """\
+begin with: zoo fit -c ddpm/digits     CKPT is a .ckpt file, a run directory, an
+exported folder or a name (zoo list --weights, hf://OWNER/REPO) everywhere;
+--ckpt_path last is the newest of a run"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
@@ -70,17 +75,7 @@ def _help() -> str:
     }
     width = max(map(len, verbs)) + 2
     lines = [f"  {name:<{width}}{line}" for name, line in verbs.items()]
-    return "\n".join(
-        [
-            _USAGE,
-            "",
-            *lines,
-            "",
-            "begin with: zoo fit -c ddpm/digits     CKPT is a .ckpt file, a run directory, an",
-            "exported folder or a name (zoo list --weights, hf://OWNER/REPO) everywhere;",
-            "--ckpt_path last is the newest of a run",
-        ]
-    )
+    return "\n".join([_USAGE, "", *lines, "", _BEGIN])
 
 
 def _list(arguments: list[str]) -> int:

@@ -13,14 +13,7 @@ _UNITS = ((24 * 365.25, "years"), (24 * 30.4, "months"), (24, "days"), (1, "h"),
 
 
 def listing(pattern: str = "*") -> str:
-    """The table of all models and recipes that match.
-
-    Args:
-        pattern: A shell pattern, or a part of a name.
-
-    Raises:
-        ValueError: Nothing matches.
-    """
+    """The table of all models and recipes that match a shell pattern, or a part of a name."""
     pattern = pattern.lower()
     pattern = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
     models = [name for name in MODELS if fnmatch.fnmatch(name.lower(), pattern)]
