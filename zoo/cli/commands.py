@@ -58,7 +58,7 @@ def sample(
     A seed gives the same samples whatever the batch size.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         n: Number of samples.
         out: The PNG to write, samples.png if not given; of a text model the text file, and if not
             given the sentences are printed.
@@ -193,7 +193,7 @@ def export(
     """Writes a checkpoint's averaged weights for others to use.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         folder: Folder to write; made if it is not there.
         format: zoo (model.safetensors and config.json), or one of the model's own, such as
             diffusers.

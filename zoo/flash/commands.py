@@ -48,7 +48,7 @@ def generate(
     """Continues a text and writes it to the terminal as it comes.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         prompt: The text to continue, or @FILE to read it from.
         tokens: Symbols to write.
         temperature: Divides the logits; 0 takes the likeliest symbol.

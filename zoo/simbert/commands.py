@@ -60,7 +60,7 @@ def embed(
     """Sentence vectors of the lines of a file, as a float32 array of NumPy, a row a line.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         input: Text file of one sentence a line; - for standard input.
         output: The .npy to write.
         batch_size: Sentences at a time.
@@ -99,7 +99,7 @@ def similar(
     """The nearest sentences of a corpus to each query, with their cosines.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         query: A sentence, or a list of them.
         input: The corpus: a text file of one sentence a line; - for standard input.
         index: Folder of the corpus's vectors: written if input is given too, else read.
@@ -148,7 +148,7 @@ def paraphrase(
     """Sentences that say the same as TEXT, the nearest first, with their cosines.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         text: The sentence; [MASK] in it stands for a token to fill in.
         n: Sentences to generate.
         k: Sentences to show, at most.

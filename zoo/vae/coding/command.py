@@ -14,6 +14,7 @@ from zoo.data.images.arrays import read_images
 from zoo.data.protocols import Split
 from zoo.files import replacing, replacing_folder
 from zoo.loading import find_checkpoint, load, read_checkpoint
+from zoo.pretrained import pinned
 from zoo.ranges import Count, Range
 from zoo.sources import open_source
 from zoo.vae.coding.ans import Integers, Message
@@ -42,7 +43,7 @@ def compress(
     back. Shown beside the size: that of PNG and of zlib for the same images.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         images: A folder or .zip of images, an .npy of uint8 images, or a split of the data that the
             checkpoint was trained on: train, val or test.
         out: The file to write.
@@ -175,7 +176,7 @@ def _weights_name(ckpt: str) -> tuple[str, str]:
     """Where a model's weights are, and what to mind where they may change."""
     file = find_checkpoint(ckpt)
     if file.is_dir():
-        return str(file), ""
+        return (str(file) if Path(ckpt).exists() else pinned(ckpt)), ""
     step = read_checkpoint(file).get("global_step")
     changes = file.name in ("last.ckpt", "best.ckpt")
     kept = f"; training on overwrites {file}: zoo export {ckpt} DIR keeps them" if changes else ""

@@ -49,7 +49,7 @@ def density(
     function of (seed, the datum's number), whatever the batch size.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         data: A folder or .zip of images, an .npy of uint8 images, a config, or a DataModule such
             as MNIST; the data that the checkpoint was trained on if not given.
         root: Folder of the data, where it is not the one that the config names.
