@@ -131,7 +131,7 @@ def sample(
         return
     how = ""
     if isinstance(model, HasSampler):
-        told = {key: value for key, value in options.items() if key != "labels"}
+        told = {key: options[key] for key in asked if key in options}
         how = f" ({model.sampler_protocol(**told)})"
     print(f"{n} images in {make_grid_png(grid, file, columns=columns)}{how}")
 

@@ -155,7 +155,9 @@ class DDPM(Generation):
         piecewise_linear(self.lr_points)
         self.has_schedule = lr_schedule is not None
         if sampler == "ancestral" and eta != 0:
-            raise ValueError(f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim")
+            raise ValueError(
+                f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim or dpmpp"
+            )
         self._validation = Averages("val/loss")
         self._test = Averages(
             "test/bits_per_dim", "test/bits_prior", "test/bits_kl", "test/bits_decoder"
