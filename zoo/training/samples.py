@@ -8,12 +8,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from zoo.ranges import Seed, Whole, check_ranges
 from zoo.training.distributed import gather_with_grad
+from zoo.training.ema import averaged
 from zoo.training.grid import make_grid_png, picture_of_points
 from zoo.training.log import batches_that_stepped
 
 
 class SampleGrid(Callback):
     """Draws samples at every validation into run_dir/samples/step-N.png and to the loggers.
+
+    And at the end of the training, if no validation was there.
 
     The same seed every time, so that the pictures show one set of noises becoming images. Every
     rank draws a part of them.
@@ -26,12 +29,24 @@ class SampleGrid(Callback):
     def __init__(self, n: Whole = 0, seed: Seed = 0) -> None:
         check_ranges(SampleGrid, {"n": n, "seed": seed}, "--samples.")
         self.n, self.seed = n, seed
+        self._drawn = -1
 
-    @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws while the averaged weights are still in the module."""
-        if self.n == 0 or trainer.sanity_checking or trainer.state.fn != "fit":
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the last samples, whatever the interval of validations."""
+        if self._drawn != trainer.global_step:
+            with averaged(trainer):
+                self._draw(trainer, pl_module)
+
+    @torch.no_grad()
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.n == 0:
             return
+        self._drawn = trainer.global_step
         each = -(-self.n // trainer.world_size)
         with trainer.precision_plugin.forward_context():
             draw: Any = pl_module.sample
