@@ -133,7 +133,7 @@ def _field(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
             "hovertemplate": "%{z:.4g}<extra></extra>",
         }
     ]
-    for name, label, colour, size in (("real", "real", "@text", 3), ("fake", "generated", "@3", 4)):
+    for name, label, colour, size in (("real", "real", "@text", 3), ("fake", "generated", "@1", 4)):
         points = arrays[name]
         data.append(
             {
@@ -142,7 +142,7 @@ def _field(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
                 "name": label,
                 "x": _packed(points[:, 0]),
                 "y": _packed(points[:, 1]),
-                "marker": {"color": colour, "size": size, "opacity": 0.65},
+                "marker": {"color": colour, "size": size, "opacity": 0.7},
                 "hoverinfo": "skip",
             }
         )
@@ -150,7 +150,7 @@ def _field(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
     return {
         "data": data,
         "layout": {
-            "height": 460,
+            "square": True,
             "xaxis": {"range": ends["x"], "constrain": "domain"},
             "yaxis": {"range": ends["y"], "scaleanchor": "x", "constrain": "domain"},
         },
@@ -254,7 +254,7 @@ def _heatmap(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
     } | ({"text": texts} if texts else {})
     axis = {"showticklabels": False, "constrain": "domain", "showgrid": False, "ticks": ""}
     layout = {
-        "height": 440,
+        "square": True,
         "xaxis": axis | {"title": {"text": words.get("x", "")}},
         "yaxis": axis
         | {"autorange": "reversed", "scaleanchor": "x", "title": {"text": words.get("y", "")}},
@@ -315,7 +315,7 @@ def _points(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
         for i, name in enumerate(words["groups"])
     ]
     axis = {"showticklabels": False, "zeroline": False}
-    layout = {"height": 460, "hovermode": "closest", "xaxis": axis, "yaxis": axis}
+    layout = {"square": True, "hovermode": "closest", "xaxis": axis, "yaxis": axis}
     return {"data": data, "layout": layout}
 
 

@@ -28,7 +28,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 270, uirevision: "kept",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("text") },
       margin: { l: 46, r: 10, t: 8, b: 40 }, showlegend: true,
-      legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },
+      legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", itemsizing: "constant" },
       hoverlabel: { bgcolor: css("card"), bordercolor: css("line"), font: { color: css("text") } },
     };
     for (const name of ["xaxis", "yaxis", ...Object.keys(own).filter((key) => /axis\d$/.test(key))]) {
@@ -52,6 +52,8 @@
         return;
       }
       const shown = layout(inked(steps[at].layout));
+      if (shown.square) shown.height = Math.min(560, chart.clientWidth * 0.9);
+      delete shown.square;
       if (card.querySelector(".log:checked")) shown.yaxis.type = "log";
       Plotly.react(chart, inked(steps[at].data), shown, options);
     };

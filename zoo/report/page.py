@@ -170,6 +170,8 @@ def _machine(record: dict[str, Any]) -> dict[str, Any]:
         | {
             "time": duration(float(session["seconds"])),
             "pace": number((session["to"] - session["from"]) / max(session["seconds"], 1e-9)),
+            "begun": str(session.get("begun", ""))[:16],
+            "machine": str(session.get("machine", "")),
             "memory": f"{session['memory'] / 2**20:,.0f} MiB",
         }
         for session in record.get("sessions", [])

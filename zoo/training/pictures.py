@@ -92,7 +92,9 @@ class Pictures(Callback):
                 if isinstance(logger, MetricsCSV):
                     logger.log_metrics(self._last[1], self._last[0])
         with averaged(trainer):
-            self._write(trainer, pl_module, "end", only_new=self._seen == trainer.global_step)
+            if self._seen != trainer.global_step:
+                self._write(trainer, pl_module, "val")
+            self._write(trainer, pl_module, "end")
         self._record(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -100,9 +102,7 @@ class Pictures(Callback):
         self._write(trainer, pl_module, "test")
 
     @torch.no_grad()
-    def _write(
-        self, trainer: Trainer, module: LightningModule, moment: Moment, only_new: bool = False
-    ) -> None:
+    def _write(self, trainer: Trainer, module: LightningModule, moment: Moment) -> None:
         if not isinstance(module, HasFigures):
             return
         try:
@@ -115,9 +115,7 @@ class Pictures(Callback):
                 folder = _folder(trainer)
                 when = "test" if moment == "test" else f"step-{trainer.global_step:07d}"
                 for name, figure in figures.items():
-                    file = folder / f"{name}.{when}.npz"
-                    if not (only_new and file.exists()):
-                        write_figure(figure, file)
+                    write_figure(figure, folder / f"{name}.{when}.npz")
                     thin(folder, name)
         except Exception as error:
             if os.environ.get("ZOO_DEBUG"):

@@ -1,10 +1,12 @@
 """Pictures of what the model makes, while it trains."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from zoo.ranges import Seed, Whole, check_ranges
 from zoo.training.distributed import gather_with_grad
@@ -12,11 +14,13 @@ from zoo.training.ema import averaged
 from zoo.training.grid import make_grid_png, picture_of_points
 from zoo.training.log import batches_that_stepped
 
+_PREVIEW = 16  # samples of a last grid, of a model whose samples take long
+
 
 class SampleGrid(Callback):
     """Draws samples at every validation into run_dir/samples/step-N.png and to the loggers.
 
-    And at the end of the training, if no validation was there.
+    A training that no validation ends has a small last grid: a short run leaves one, too.
 
     The same seed every time, so that the pictures show one set of noises becoming images. Every
     rank draws a part of them.
@@ -34,24 +38,26 @@ class SampleGrid(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws while the averaged weights are still in the module."""
         if not trainer.sanity_checking and trainer.state.fn == "fit":
-            self._draw(trainer, pl_module)
+            draw: Any = pl_module.sample
+            self._draw(trainer, draw, self.n)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the last samples, whatever the interval of validations."""
-        if self._drawn != trainer.global_step:
+        if self.n and self._drawn != trainer.global_step:
+            quick: Any = getattr(pl_module, "preview", None)
+            draw: Any = quick or pl_module.sample
             with averaged(trainer):
-                self._draw(trainer, pl_module)
+                self._draw(trainer, draw, min(self.n, _PREVIEW) if quick else self.n)
 
     @torch.no_grad()
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.n == 0:
+    def _draw(self, trainer: Trainer, draw: Callable[..., Tensor], n: int) -> None:
+        if n == 0:
             return
         self._drawn = trainer.global_step
-        each = -(-self.n // trainer.world_size)
+        each = -(-n // trainer.world_size)
         with trainer.precision_plugin.forward_context():
-            draw: Any = pl_module.sample
             part = draw(each, seed=self.seed, first=trainer.global_rank * each)
-        images = gather_with_grad(part)[: self.n]
+        images = gather_with_grad(part)[:n]
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir) / "samples"
             if images.ndim == 2:
