@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 
 from zoo.report.run import Curve, Run
 
-_SPLITS = ("train", "val", "test", "baseline")
+_SPLITS = ("train", "val", "baseline", "test")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def charts(runs: list[Run], pattern: str = "*") -> dict[str, list[Line]]:
                 continue
             several = len(runs) > 1
             known = colours.setdefault(title, {})
-            colour = number if several else known.setdefault(label, len(known))
+            fixed = label in _SPLITS
+            own_colour = _SPLITS.index(label) if fixed else known.setdefault(label, len(known))
+            colour = number if several else own_colour
             shown = f"{run.name} · {label}" if several else label
             found.setdefault(title, []).append(Line(shown, own[name], colour, kind))
     return found

@@ -217,7 +217,7 @@ def _bars(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
         }
         for i, (name, row) in enumerate(zip(groups, values, strict=True))
     ]
-    layout = _axes(words, showlegend=len(data) > 1, barmode="group")
+    layout = _axes(words, showlegend=len(data) > 1, bargap=0.8 if values.shape[1] < 4 else 0.2)
     layout["xaxis"]["type"] = "category"
     return {"data": data, "layout": layout}
 

@@ -1,12 +1,10 @@
 """Pictures of what the model makes, while it trains."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from zoo.ranges import Seed, Whole, check_ranges
 from zoo.training.distributed import gather_with_grad
@@ -38,21 +36,20 @@ class SampleGrid(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws while the averaged weights are still in the module."""
         if not trainer.sanity_checking and trainer.state.fn == "fit":
-            draw: Any = pl_module.sample
-            self._draw(trainer, draw, self.n)
+            self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the last samples, whatever the interval of validations."""
-        if self.n and self._drawn != trainer.global_step:
-            quick: Any = getattr(pl_module, "preview", None)
-            draw: Any = quick or pl_module.sample
+        if self._drawn != trainer.global_step:
             with averaged(trainer):
-                self._draw(trainer, draw, min(self.n, _PREVIEW) if quick else self.n)
+                self._draw(trainer, pl_module, quick=hasattr(pl_module, "preview"))
 
     @torch.no_grad()
-    def _draw(self, trainer: Trainer, draw: Callable[..., Tensor], n: int) -> None:
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, quick: bool = False) -> None:
+        n = min(self.n, _PREVIEW) if quick else self.n
         if n == 0:
             return
+        draw: Any = pl_module.preview if quick else pl_module.sample
         self._drawn = trainer.global_step
         each = -(-n // trainer.world_size)
         with trainer.precision_plugin.forward_context():

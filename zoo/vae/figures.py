@@ -69,6 +69,6 @@ class Figures(Evaluation, Generation):
             f"{len(rows)} that change most",
             {
                 "rows": [f"z{row + 1}" for row in rows.tolist()],
-                "columns": [f"{place:.0f}°" if sphere else f"{place:.1f}" for place in places],
+                "columns": [f"{place:z.0f}°" if sphere else f"{place:z.1f}" for place in places],
             },
         )
