@@ -45,6 +45,7 @@ class FlashLM(Generation):
         self.words = Words(vocab_size)
         self.separate_documents = separate_documents
         self._tests: list[PredictionAverages] = []
+        self.test_losses: list[float] = []
         self._unit, self._tested = "symbol", 0
 
     def forward(self, tokens: Tensor, doc_ids: Tensor | None = None) -> Tensor:
@@ -84,8 +85,10 @@ class FlashLM(Generation):
 
     def on_test_epoch_end(self) -> None:
         """Logs bits, perplexity and accuracy of each length, beside counting symbols."""
+        self.test_losses = []
         for averages in self._tests:
             means, self._tested = averages.reduce(self)
+            self.test_losses.append(means[f"test/loss{averages.suffix}"])
             self.log_dict(means, sync_dist=True)
         if isinstance(self.data, Text):
             nats = self.data.unigram()
