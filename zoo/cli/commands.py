@@ -3,14 +3,13 @@
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from tqdm.auto import tqdm
 
 from zoo.files import replacing, replacing_folder
 from zoo.loading import (
@@ -27,7 +26,9 @@ from zoo.memory import check_memory
 from zoo.ranges import Count, Finite, Seed, Share, Temperature, Whole
 from zoo.registry import MODELS, nearest
 from zoo.sources import open_source
+from zoo.training.distributed import place
 from zoo.training.grid import make_grid_png, picture_of_points
+from zoo.training.parts import in_parts
 
 
 def sample(
@@ -53,7 +54,9 @@ def sample(
 ) -> None:
     """Draws images from a checkpoint into one PNG grid, or writes a text model's sentences.
 
-    A seed gives the same samples whatever the batch size.
+    A seed gives the same samples whatever the batch size. Several processes share the batches under
+    torchrun; those that are done are kept beside the output until all are, and a command that is
+    given again goes on from there.
 
     Args:
         ckpt: A .ckpt file, a run directory or an exported folder.
@@ -80,6 +83,7 @@ def sample(
         device: Where to compute; auto takes a GPU if there is one.
         precision: Precision of the network; the sampler's state is float32.
     """
+    given = {name: value for name, value in locals().items() if name not in ("out", "columns")}
     where = device_of(device)
     model = load(ckpt).to(where)
     writes = getattr(model, "generate_text", None)
@@ -87,6 +91,8 @@ def sample(
     if not writes and file.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file, not {out!r}")
     if kind not in (None, "prior"):
+        if place()[0]:
+            return  # the first process makes them
         pictures = getattr(model, "pictures", None)
         if pictures is None:
             raise ValueError(f"{type(model).__name__} has no --kind {kind}")
@@ -118,39 +124,29 @@ def sample(
             raise ValueError(f"{type(model).__name__} has no --{name}")
     if not writes:
         _check_grid(model, n, f"--n={n}")
-    batches = _draw(model, draw, n, batch_size, seed, labels, options, precision)
-    if writes:
-        _write_lines(batches, out)
-        return
-    grid = torch.cat([images.float().cpu() for images in batches])
-    if grid.shape[1:] == (2,):
-        print(f"{n} points in {make_grid_png(picture_of_points(grid), file)}")
-        return
-    print(f"{n} images in {make_grid_png(grid, file, columns=columns)}")
+    own_bar = n <= batch_size and "progress" in inspect.signature(draw).parameters
 
-
-def _draw(
-    model: LightningModule,
-    draw: Callable[..., Any],
-    n: int,
-    batch_size: int,
-    seed: int,
-    labels: list[int] | None,
-    options: dict[str, Any],
-    precision: str,
-) -> Iterator[Any]:
-    """The samples, a batch at a time."""
-    firsts = range(0, n, batch_size)
-    for first in tqdm(firsts, "sample", unit="batch", disable=len(firsts) == 1):
-        size = min(batch_size, n - first)
+    def make(first: int, stop: int) -> Any:
+        more: dict[str, Any] = {"progress": True} if own_bar else {}
         if labels:
-            chosen = [labels[i % len(labels)] for i in range(first, first + size)]
-            options["labels"] = torch.tensor(chosen, device=model.device)
-        if len(firsts) == 1 and "progress" in inspect.signature(draw).parameters:
-            options["progress"] = True
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            drawn = draw(size, seed=seed, first=first, **options)
-        yield drawn
+            chosen = [labels[i % len(labels)] for i in range(first, stop)]
+            more["labels"] = torch.tensor(chosen, device=where)
+        with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
+            drawn = draw(stop - first, seed=seed, first=first, **(options | more))
+        return drawn if writes else drawn.float().cpu()
+
+    target = out if writes else file
+    given["ckpt"] = find_checkpoint(ckpt)
+    with in_parts(target, make, n, batch_size, given) as batches:
+        if writes:
+            _write_lines(batches, out)
+            return
+        grid = torch.cat(list(batches))
+        points = grid.shape[1:] == (2,)
+        path = make_grid_png(
+            picture_of_points(grid) if points else grid, file, columns=None if points else columns
+        )
+    print(f"{n} {'points' if points else 'images'} in {path}")
 
 
 def _check_grid(model: LightningModule, n: int, flag: str) -> None:
