@@ -15,7 +15,6 @@ class Described(Protocol):
         The first is the format and the place ("JSONL in pairs/"); then "what: how many" each: the
         items of a split, classes or symbols, what was left out and why.
         """
-        ...
 
 
 def block(lines: list[str]) -> str:

@@ -4,13 +4,18 @@ Lightning stores a loader's `state_dict` in the checkpoint, so that a run that w
 resumed sees exactly the batches that an uninterrupted one would have seen.
 """
 
+import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from zoo.data.protocols import Split
 from zoo.layers.seeds import mix
 
 
@@ -19,11 +24,9 @@ class BatchDataset(Protocol):
 
     def __len__(self) -> int:
         """Number of items."""
-        ...
 
     def __getitems__(self, indices: list[int]) -> Any:
         """The batch of these items, collated."""
-        ...
 
 
 class EpochSampler(Sampler[int]):
@@ -172,12 +175,7 @@ def larger_than(
 ) -> str:
     """The mistake of a training batch that is larger than the items of an epoch, with its fix.
 
-    Args:
-        size: The items.
-        batch_size: Items a batch and process.
-        world_size: Number of processes.
-        advice: As for `epoch_loader`.
-        limit: As for `epoch_loader`.
+    The arguments are those of `epoch_loader`; `size` is the number of items.
     """
     on = f" on each of {world_size} processes" if world_size > 1 else ""
     most = size // world_size
@@ -229,3 +227,49 @@ def epoch_loader(
         raise ValueError(larger_than(size, batch_size, world_size, advice=advice, limit=limit))
     sampler = EpochSampler(size, seed=seed, rank=rank, world_size=world_size, train=train)
     return EpochLoader(dataset, sampler, batch_size, **kwargs)
+
+
+class SplitLoaders(LightningDataModule, ABC):
+    """A DataModule that has a loader for each split, and where it needs nothing set up."""
+
+    @abstractmethod
+    def loader(self, split: Split) -> Any:
+        """The items of a split on this rank; those to train on in an order of (seed, epoch)."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Silences the advice to use worker processes, which would only add a copy to a lookup."""
+        warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
+
+    def train_dataloader(self) -> Any:
+        """The items of this rank in an order that depends on (seed, epoch)."""
+        return self.loader("train")
+
+    def val_dataloader(self) -> Any:
+        """Every validation item once, over all ranks."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> Any:
+        """Every test item once, over all ranks."""
+        return self.loader("test")
+
+    def predict_dataloader(self) -> Any:
+        """The test items."""
+        loader = self.loader("test")
+        return Batches(loader) if isinstance(loader, EpochLoader) else loader
+
+
+def ranks(data: LightningDataModule) -> dict[str, Any]:
+    """Which process of how many this is, as samplers take it."""
+    trainer = data.trainer
+    rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    return {"rank": rank, "world_size": world_size}
+
+
+def worker_options(data: Any) -> dict[str, Any]:
+    """How a DataLoader is to fetch the batches of a DataModule that has `num_workers`."""
+    trainer = data.trainer
+    return {
+        "num_workers": data.num_workers,
+        "persistent_workers": data.num_workers > 0,
+        "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
+    }

@@ -26,11 +26,9 @@ class HasSplits(Protocol):
 
     def split(self, name: Split, /) -> Any:
         """The data set of a split, read when it is first needed."""
-        ...
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """What is left to do with a batch that has come to the device."""
-        ...
 
 
 @runtime_checkable
@@ -64,7 +62,6 @@ class HasReferenceImages(Protocol):
 
     def reference_images(self, split: Split, count: int | None = None) -> Tensor:
         """The first `count` images of a split, or all, never flipped; uint8 (N, C, H, W)."""
-        ...
 
 
 @runtime_checkable
@@ -84,7 +81,6 @@ class HasReferencePoints(Protocol):
 
     def reference_points(self, split: Split, count: int | None = None) -> Tensor:
         """The first `count` points of a split, or all, (N, 2)."""
-        ...
 
 
 @runtime_checkable
@@ -125,7 +121,6 @@ class HasGroups(Protocol):
 
     def groups(self, split: Split, /) -> list[list[str]]:
         """The groups of a split."""
-        ...
 
 
 @runtime_checkable
@@ -134,7 +129,6 @@ class HasLabelledPairs(Protocol):
 
     def labelled(self, split: Split, /) -> dict[str, list[Any]]:
         """The pairs of a split by the name of their set."""
-        ...
 
 
 # Modules and callbacks
@@ -146,7 +140,31 @@ class HasSamples(Protocol):
 
     def sample(self, n: int, /, *, seed: int = 0, first: int = 0) -> Tensor:
         """Samples first, first + 1, ..., each a function of (seed, its number)."""
+
+
+@runtime_checkable
+class HasSampler(Protocol):
+    """A module that draws in one of several ways."""
+
+    def sampler_protocol(self, **asked: Any) -> str:
+        """The way, in words, where `sample` is given these of its arguments."""
         ...
+
+
+@runtime_checkable
+class WritesLines(Protocol):
+    """A module that draws sentences."""
+
+    def generate_text(self, n: int, /, *, seed: int = 0, first: int = 0) -> list[str]:
+        """Lines first, first + 1, ..., each a function of (seed, its number)."""
+
+
+@runtime_checkable
+class HasPictures(Protocol):
+    """A module that shows more than samples: reconstructions, paths, its manifold."""
+
+    def pictures(self, kind: str, /, **options: Any) -> tuple[Tensor, int]:
+        """The images (N, C, H, W) of a kind, and how many make a row."""
 
 
 @runtime_checkable
@@ -155,7 +173,6 @@ class HasProtocol(Protocol):
 
     def protocol(self) -> dict[str, str]:
         """A line for each number, by the name that it is logged under."""
-        ...
 
 
 @runtime_checkable
@@ -164,4 +181,3 @@ class HasArrays(Protocol):
 
     def arrays(self) -> dict[str, list[float]]:
         """Spectra and histograms for results.json, by name."""
-        ...

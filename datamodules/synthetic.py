@@ -1,15 +1,13 @@
 """Synthetic tasks that ask a language model what it remembers; no file, no end of data."""
 
-import warnings
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from zoo.data.images.base import Split
-from zoo.data.loader import Batches, EpochLoader, epoch_loader
+from zoo.data.loader import EpochLoader, SplitLoaders, epoch_loader, ranks
+from zoo.data.protocols import Split
 from zoo.data.text.language import NO_TARGET, StreamBatch
 from zoo.layers.counter_rng import integers, uniform
 from zoo.ranges import Count, Seed, Whole, check_ranges
@@ -88,24 +86,17 @@ def recall_task(
     return whole, targets
 
 
+@dataclass
 class SyntheticSet:
-    """Items of a task, each a function of its number.
+    """`count` items of a task, each a function of its number; `pairs` and `gap` are recall's."""
 
-    Args:
-        task: Which.
-        seed: Chooses the family of items.
-        count: Number of items.
-        length: Of an item.
-        symbols: Number of symbols.
-        pairs: Of recall.
-        gap: Of recall.
-    """
-
-    def __init__(
-        self, task: Task, seed: int, count: int, length: int, symbols: int, pairs: int, gap: int
-    ) -> None:
-        self.task, self.seed, self.count = task, seed, count
-        self.length, self.symbols, self.pairs, self.gap = length, symbols, pairs, gap
+    task: Task
+    seed: int
+    count: int
+    length: int
+    symbols: int
+    pairs: int
+    gap: int
 
     def __len__(self) -> int:
         return self.count
@@ -113,16 +104,15 @@ class SyntheticSet:
     def __getitems__(self, indices: list[int]) -> StreamBatch:
         index = torch.tensor(indices)
         if self.task == "recall":
-            tokens, targets = recall_task(
-                self.seed, index, self.length, self.symbols, self.pairs, self.gap
-            )
+            of_recall = (self.length, self.symbols, self.pairs, self.gap)
+            tokens, targets = recall_task(self.seed, index, *of_recall)
         else:
             make = copy_task if self.task == "copy" else induction_task
             tokens, targets = make(self.seed, index, self.length, self.symbols)
         return StreamBatch(tokens, targets, torch.zeros_like(tokens), index)
 
 
-class Synthetic(LightningDataModule):
+class Synthetic(SplitLoaders):
     """Tasks of memory, as `StreamBatch`es; what counts is test/accuracy.
 
     copy repeats a text, induction says what followed a mark, and recall gives the values of keys
@@ -162,7 +152,11 @@ class Synthetic(LightningDataModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         check_ranges(type(self), self.hparams, "--data.")
-        self.symbols = symbols
+        self.task: Task = task
+        self.sequence_length, self.symbols = sequence_length, symbols
+        self.pairs, self.gap, self.seed = pairs, gap, seed
+        self.items, self.val_items = items, val_items
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         if task not in get_args(Task):
             raise ValueError(f"--data.task={task!r}: choose one of {', '.join(get_args(Task))}")
         needed = {"copy": 3, "induction": 4, "recall": 4 * pairs + gap}[task]
@@ -173,52 +167,26 @@ class Synthetic(LightningDataModule):
         if symbols < 3 or (task == "recall" and (symbols + 1) // 2 - 1 < pairs):
             raise ValueError(f"--data.symbols={symbols}: too few for {pairs} keys and values")
 
-    def setup(self, stage: str | None = None) -> None:
-        """Nothing to load."""
-        warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
-
     def describe(self) -> list[str]:
         """What the items are, and how many."""
-        own = self.hparams
         return [
-            f"{own['task']}, items of {own['sequence_length']} out of {self.symbols} symbols, made "
-            "as they are needed",
-            f"train: {own['items']:,} items",
-            f"val: {own['val_items']:,} items, test: as many",
+            f"{self.task}, items of {self.sequence_length} out of {self.symbols} symbols, made as "
+            "they are needed",
+            f"train: {self.items:,} items",
+            f"val: {self.val_items:,} items, test: as many",
         ]
 
-    def _loader(self, split: Split) -> EpochLoader:
-        own, trainer, train = self.hparams, self.trainer, split == "train"
+    def loader(self, split: Split) -> EpochLoader:
+        """The items of a split on this rank; those to train on in an order of (seed, epoch)."""
+        train = split == "train"
         data = SyntheticSet(
-            own["task"],
-            _SEEDS[split] + (10 * own["seed"] if train else 0),
-            own["items"] if train else own["val_items"],
-            own["sequence_length"],
-            own["symbols"],
-            own["pairs"],
-            own["gap"],
+            self.task,
+            _SEEDS[split] + (10 * self.seed if train else 0),
+            self.items if train else self.val_items,
+            self.sequence_length,
+            self.symbols,
+            self.pairs,
+            self.gap,
         )
-        return epoch_loader(
-            data,
-            own["batch_size"] if train else own["val_batch_size"] or own["batch_size"],
-            train=train,
-            seed=own["seed"],
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-        )
-
-    def train_dataloader(self) -> EpochLoader:
-        """Items of this rank in an order that depends on (seed, epoch)."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> EpochLoader:
-        """Every validation item once, over all ranks."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> EpochLoader:
-        """Every test item once, over all ranks."""
-        return self._loader("test")
-
-    def predict_dataloader(self) -> Batches:
-        """The test items."""
-        return Batches(self._loader("test"))
+        batch_size = self.batch_size if train else self.val_batch_size
+        return epoch_loader(data, batch_size, train=train, seed=self.seed, **ranks(self))

@@ -1,17 +1,14 @@
 """Distributions in the plane, with new points in every batch (arXiv 1704.00028, figure 3)."""
 
 import math
-import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from zoo.data.images.base import Split
-from zoo.data.loader import Batches, EpochLoader, EpochSampler
+from zoo.data.loader import EpochLoader, EpochSampler, SplitLoaders, ranks
+from zoo.data.protocols import Split
 from zoo.layers.counter_rng import integers, normal, uniform
 from zoo.ranges import Count, Seed, check_ranges
 
@@ -42,9 +39,6 @@ def mixture(name: ToyName) -> tuple[Tensor, float] | None:
 
     The constants are those of igul222/improved_wgan_training, 1.414 and 2.828 for √2 and 2√2
     included.
-
-    Raises:
-        ValueError: There is no such distribution.
     """
     if name == "8gaussians":
         angle = torch.arange(8) * (math.pi / 4)
@@ -67,9 +61,6 @@ def draw_points(name: ToyName, index: Tensor, *, seed: int, stream: int = 0) -> 
         index: Numbers of the points, int64, shape (B,).
         seed: Of the points.
         stream: First of the two streams that a point takes.
-
-    Raises:
-        ValueError: There is no such distribution.
     """
     modes = mixture(name)
     noise = normal(seed, index, stream + 1, (2,))
@@ -83,14 +74,7 @@ def draw_points(name: ToyName, index: Tensor, *, seed: int, stream: int = 0) -> 
 
 
 class _Points:
-    """Points 0, 1, 2, ... of a split, made a block at a time.
-
-    Args:
-        name: The distribution.
-        seed: Of the points.
-        split: Chooses the stream.
-        size: Points of a block; an epoch, in training.
-    """
+    """Points 0, 1, 2, ... of a split, made a block (in training an epoch) of `size` at a time."""
 
     def __init__(self, name: ToyName, seed: int, split: Split, size: int) -> None:
         self.name, self.seed, self.size = name, seed, size
@@ -124,7 +108,7 @@ class _FreshSampler(EpochSampler):
         return numbers[self.rank :: self.world_size][: len(self)][start:]
 
 
-class Toy2D(LightningDataModule):
+class Toy2D(SplitLoaders):
     """Points of a distribution in the plane; training never sees one twice.
 
     Point i of the training data is a function of (seed, i), and batches go through the numbers in
@@ -167,10 +151,6 @@ class Toy2D(LightningDataModule):
         self.val_batch_size = val_batch_size or batch_size
         self.val_size, self.epoch_size, self.seed = val_size, epoch_size, seed
 
-    def setup(self, stage: str | None = None) -> None:
-        """Nothing to load; silences the advice to use worker processes for a lookup."""
-        warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
-
     def describe(self) -> list[str]:
         """What the points are, and how many."""
         modes = f"{self.num_classes} modes" if self.num_classes else "no modes"
@@ -180,36 +160,20 @@ class Toy2D(LightningDataModule):
             f"val: {self.val_size:,} points, test: as many",
         ]
 
-    def _loader(self, split: Split) -> EpochLoader:
+    def loader(self, split: Split) -> EpochLoader:
+        """The points of a split on this rank; to train on, new ones in every batch."""
         train = split == "train"
         seed = self.seed if train else HELD_OUT_SEED
         size = self.epoch_size if train else self.val_size
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        if train and self.batch_size * world_size > size:
+        where = ranks(self)
+        if train and self.batch_size * where["world_size"] > size:
             raise ValueError(
                 f"--data.epoch_size={size} is less than a batch of {self.batch_size} on each of "
-                f"{world_size} processes"
+                f"{where['world_size']} processes"
             )
-        sampler = _FreshSampler(size, rank=rank, world_size=world_size, train=train)
+        sampler = _FreshSampler(size, train=train, **where)
         points = _Points(self.name, seed, split, size)
         return EpochLoader(points, sampler, self.batch_size if train else self.val_batch_size)
-
-    def train_dataloader(self) -> EpochLoader:
-        """New points in every batch."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> EpochLoader:
-        """Every validation point once, over all ranks."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> EpochLoader:
-        """Every test point once, over all ranks."""
-        return self._loader("test")
-
-    def predict_dataloader(self) -> Batches:
-        """The test points."""
-        return Batches(self._loader("test"))
 
     def reference_points(self, split: Split, count: int | None = None) -> Tensor:
         """The first points of a split, float32 (count, 2).

@@ -145,6 +145,7 @@ def test_a_file_that_is_not_whole_has_another_checksum(hub, files, zoo_cli):
     assert "checksum" in wrong(zoo_cli, "hf://someone/other")
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=")  # of the library's own
 def test_a_run_is_pushed_and_comes_back(hub, zoo_cli, tiny):
     fit = ("fit", "-c", tiny, "--run_dir", "run", "--trainer.max_steps", 2)
     assert zoo_cli(*fit, "--trainer.limit_val_batches", 0)[0] == 0

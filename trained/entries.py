@@ -51,6 +51,7 @@ class Entry:
     checkpoint: str = "best"
     dtype: str = "float16"
     ships: bool = True
+    twice: bool = True  # test the float32 checkpoint, too
     reason: str = ""
 
     @property

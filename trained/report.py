@@ -45,6 +45,8 @@ def _rows(entry: Entry, record: dict[str, Any]) -> list[str]:
         if verdict and goal.met_by(value):
             verdict = "met"
         shown = "not yet" if value is None else f"{value:.4g}"
+        if goal.metric in record.get("float32", {}):
+            shown += f" (float32 {record['float32'][goal.metric]:.4g})"
         first = f"`{entry.name}`" if i == 0 else ""
         rows.append(
             f"| {first} | {goal.name} | {shown} | {goal.bound} | {verdict} | {goal.published} |"

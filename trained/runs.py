@@ -44,9 +44,12 @@ def train(entry: Entry, data: Path, runs: Path, more: list[str]) -> None:
 
 
 def measure(entry: Entry, data: Path, runs: Path) -> None:
-    """Exports what ships, tests that very file, and puts both where they belong."""
+    """Exports what ships, tests that very file, and puts both where they belong.
+
+    Where the file is in half precision, the checkpoint is tested too, unless the list says no.
+    """
     run = runs / entry.folder
-    shipped, tested = run / "shipped", run / "tested"
+    shipped, tested, whole = run / "shipped", run / "tested", run / "tested-float32"
     target = PRETRAINED / entry.name if entry.ships else None
     record_file = target / "results.json" if target else RESULTS / f"{entry.folder}.json"
     checkpoint = run / "checkpoints" / f"{entry.checkpoint}.ckpt"
@@ -57,11 +60,18 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
     if found.get("weights") != weights or found.get("test") != list(entry.test):
         zoo(run, "test", *test, "--ckpt_path", shipped, "--run_dir", tested)
         found = read(tested / "results.json")
+        if entry.twice:
+            zoo(run, "test", *test, "--ckpt_path", checkpoint, "--run_dir", whole)
+            found["float32"] = read(whole / "results.json")["metrics"]
     record = {**_record(entry, run), "weights": weights, "test": list(entry.test)}
-    record |= {key: found[key] for key in ("metrics", "protocol")}
+    record |= {key: found[key] for key in ("metrics", "protocol", "float32") if key in found}
     record["metrics"] |= _of_validation(entry, run)
     if target:
+        from zoo.pretrained.card import card
+
         shutil.copytree(shipped, target, dirs_exist_ok=True)
+        kind = read(shipped / "config.json")["zoo_class"].rpartition(".")[2]
+        (target / "README.md").write_text(card(entry.name, kind, record), "utf-8")
     write(record_file, record)
 
 

@@ -1,13 +1,14 @@
 """A PyTorch Lightning zoo of the models in eight kexue.fm posts.
 
-`zoo.load(path)` returns a trained model, `zoo.save_pretrained(model, folder)` writes one, and
-`zoo.list_models(pattern)` names them. Classes are imported when first used.
+`zoo.load(path)` returns a trained model, by path or by name, `zoo.save_pretrained(model, folder)`
+writes one, and `zoo.list_models(pattern)` names them. Classes are imported when first used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from zoo.registry import MODELS, list_models
+from zoo.pretrained import list_models
+from zoo.registry import MODELS
 from zoo.version import zoo_version
 
 if TYPE_CHECKING:

@@ -13,15 +13,24 @@ from zoo.registry import DATA, nearest
 def recorded_data(ckpt: str) -> dict[str, Any]:
     """The data section of a checkpoint's config."""
     file = find_checkpoint(ckpt)
-    checkpoint = read_checkpoint(file)
-    spec = checkpoint.get("zoo_config", {}).get("data")
-    own = checkpoint.get("datamodule_hyper_parameters", {})
-    if not spec and "_class_path" in own:
-        arguments = {key: value for key, value in own.items() if not key.startswith("_")}
-        spec = {"class_path": own["_class_path"], "init_args": arguments}
+    spec = data_spec(read_checkpoint(file))
     if not isinstance(spec, dict) or "class_path" not in spec:
         raise ValueError(f"{file} does not say what data it was trained on: give --data")
-    return {**spec, "class_path": current_path(str(spec["class_path"]))}
+    return spec
+
+
+def data_spec(checkpoint: dict[str, Any]) -> Any:
+    """The data that a checkpoint says it was trained on, as a config's section, if it does."""
+    hparams = checkpoint.get("datamodule_hyper_parameters", {})
+    found = checkpoint.get("zoo_config", {}).get("data")
+    if not found and "_class_path" in hparams:
+        return {"class_path": hparams["_class_path"], "init_args": own_arguments(hparams)}
+    return found
+
+
+def own_arguments(hparams: dict[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters without Lightning's own keys."""
+    return {key: value for key, value in hparams.items() if not str(key).startswith("_")}
 
 
 def named_data(data: str) -> dict[str, Any]:
@@ -32,7 +41,7 @@ def named_data(data: str) -> dict[str, Any]:
     known = {name.lower(): name for name in DATA}
     is_class = "." in data and "/" not in data and not data.endswith((".yaml", ".yml"))
     if data.lower() in known or is_class:
-        return {"class_path": known.get(data.lower(), current_path(data))}
+        return {"class_path": known.get(data.lower(), data)}
     try:
         files, _ = resolve_config(data)
     except FileNotFoundError as error:

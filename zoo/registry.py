@@ -1,7 +1,6 @@
 """What the zoo holds: models, configs and verbs. Imports nothing heavy: `zoo list` is quick."""
 
 import difflib
-import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -220,15 +219,6 @@ COMMANDS = {
         "measure what a post says: tables and figures (wasserstein)",
     ),
 }
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of the models that match a shell pattern, ignoring case.
-
-    Args:
-        pattern: Such as `*vae*`.
-    """
-    return [name for name in MODELS if fnmatch.fnmatch(name.lower(), pattern.lower())]
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

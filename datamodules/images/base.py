@@ -1,17 +1,14 @@
 """What all image DataModules share: uint8 images, indexed by batch, finished on the device."""
 
-import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from zoo.data.images.pixels import coin_flips, to_float, to_uint8
-from zoo.data.loader import Batches, EpochLoader, epoch_loader
+from zoo.data.loader import EpochLoader, SplitLoaders, epoch_loader, ranks, worker_options
 from zoo.data.protocols import Split as Split
 from zoo.ranges import Count, Seed, Workers, check_ranges
 
@@ -48,24 +45,16 @@ class ImageSet(Protocol):
 
     def __len__(self) -> int:
         """Number of images."""
-        ...
 
     def __getitems__(self, indices: list[int]) -> ImageBatch:
         """The uint8 batch of these images."""
-        ...
 
     def first(self, count: int | None = None) -> Tensor:
         """The first `count` images, or all, uint8 (N, C, H, W)."""
-        ...
 
 
 class ResidentImages:
-    """Images in memory.
-
-    Args:
-        images: Grey levels, uint8 (N, C, H, W).
-        labels: Classes, int64 (N,).
-    """
+    """Images in memory: grey levels, uint8 (N, C, H, W), and classes, int64 (N,)."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         assert images.dtype == torch.uint8
@@ -78,16 +67,15 @@ class ResidentImages:
 
     def __getitems__(self, indices: list[int]) -> ImageBatch:
         index = torch.from_numpy(np.array(indices, np.int64))  # five times as fast as torch.tensor
-        return ImageBatch(
-            self.images.index_select(0, index), self.labels.index_select(0, index), index
-        )
+        images, labels = (t.index_select(0, index) for t in (self.images, self.labels))
+        return ImageBatch(images, labels, index)
 
     def first(self, count: int | None = None) -> Tensor:
         """The first `count` images, or all, uint8 (N, C, H, W)."""
         return self.images[:count]
 
 
-class ImageData(LightningDataModule, ABC):
+class ImageData(SplitLoaders):
     """Images of one size with fixed splits, as `ImageBatch`es in [-1, 1] on the device.
 
     Works with and without a Trainer: `setup()`, then loaders, then `on_after_batch_transfer` on
@@ -95,7 +83,8 @@ class ImageData(LightningDataModule, ABC):
     its splits; a split is loaded when it is first needed.
 
     Args:
-        root: Folder that holds the data.
+        root: Folder that holds the data: as torchvision lays it out for published sets, any folder
+            or .zip of images for ImageFolder. Digits comes with scikit-learn and needs none.
         batch_size: Training images a step and process.
         val_batch_size: Images a step and process in evaluation; `batch_size` if not given.
         flip: Mirror each training image left to right with probability 1/2, anew every epoch.
@@ -164,8 +153,7 @@ class ImageData(LightningDataModule, ABC):
         needed = _SPLITS_OF_STAGE[stage][0]
         if stage is not None and not len(self.split(needed)):
             raise ValueError(f"{self.place()} has no {needed} images{self.reason(needed)}")
-        # A batch is one index_select: workers would only add a copy, so the advice is wrong here.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
+        super().setup(stage)
 
     def split(self, name: Split) -> ImageSet:
         """One split's images."""
@@ -202,45 +190,23 @@ class ImageData(LightningDataModule, ABC):
         images = self.split(split).first(count)
         return images if self.levels == 256 else to_uint8(to_float(images, self.levels))
 
-    def _loader(self, split: Split, train: bool = False) -> EpochLoader | list[EpochLoader]:
-        dataset = self.split(split)
+    def loader(self, split: Split) -> EpochLoader | list[EpochLoader]:
+        """The images of a split on this rank; those to train on in an order of (seed, epoch)."""
+        dataset, train = self.split(split), split == "train"
         if len(dataset) == 0 and not train:
             return []  # the Trainer then skips this loop
-        trainer = self.trainer
         # A model whose steps take several batches knows which flag makes them smaller.
-        model = None if trainer is None else trainer.lightning_module
+        model = None if self.trainer is None else self.trainer.lightning_module
         return epoch_loader(
             dataset,
             self.batch_size if train else self.val_batch_size,
             train=train,
             seed=self.seed,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
             advice=getattr(model, "smaller_batch", None),
             limit=self.limit if len(dataset) == self.limit else None,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+            **ranks(self),
+            **worker_options(self),
         )
-
-    def train_dataloader(self) -> EpochLoader:
-        """Batches of this rank in an order that depends on (seed, epoch)."""
-        loader = self._loader("train", train=True)
-        assert isinstance(loader, EpochLoader)
-        return loader
-
-    def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
-        """Every validation image once, over all ranks."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> EpochLoader | list[EpochLoader]:
-        """Every test image once, over all ranks."""
-        return self._loader("test")
-
-    def predict_dataloader(self) -> Batches | list[EpochLoader]:
-        """The test images."""
-        loader = self._loader("test")
-        return Batches(loader) if isinstance(loader, EpochLoader) else loader
 
     def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int = 0) -> ImageBatch:
         """Flips the images of a training batch and makes them float in [-1, 1], on the device."""

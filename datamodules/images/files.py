@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -17,7 +18,6 @@ import torch
 from torch import Tensor
 
 from zoo.data.images.base import ImageBatch
-from zoo.data.images.decoding import decode
 from zoo.data.images.suffixes import (
     FORMAT_OF_SUFFIX,
     OTHER_PICTURES,
@@ -25,8 +25,6 @@ from zoo.data.images.suffixes import (
     begins_as_picture,
     why_not,
 )
-
-__all__ = ["ImageFiles", "LazyImages", "decode", "refusal"]
 
 _MOST_FOLDERS = 1_000_000
 _MOST_BYTES = 1 << 31
@@ -188,28 +186,20 @@ def _check_size(size: int) -> None:
         raise ValueError(f"its {size:,} bytes are more than the {_MOST_BYTES:,} that are read")
 
 
+@dataclass
 class LazyImages:
-    """Images that are decoded when a batch asks for them.
+    """Images that are decoded when a batch asks for them."""
 
-    Args:
-        names: The files.
-        labels: Their classes (N,).
-        read: Decodes one file to uint8 (C, H, W).
-        refuse: Whether a broken file is an error; else the next readable file takes its place.
-        shape: (C, H, W) of an image.
-    """
-
-    def __init__(
-        self,
-        names: list[str],
-        labels: Tensor,
-        read: Callable[[str], Any],
-        refuse: bool,
-        shape: tuple[int, int, int],
-    ) -> None:
-        self.names, self.labels, self.read, self.refuse = names, labels, read, refuse
-        self.shape = shape
-        self.broken: set[int] = set()
+    names: list[str]
+    labels: Tensor
+    """Their classes (N,)."""
+    read: Callable[[str], Any]
+    """Decodes one file to uint8 (C, H, W)."""
+    refuse: bool
+    """Whether a broken file is an error; else the next readable file takes its place."""
+    shape: tuple[int, int, int]
+    """(C, H, W) of an image."""
+    broken: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.names)

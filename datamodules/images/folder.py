@@ -6,26 +6,23 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from zoo.data.images.base import ImageData, ImageSet, ResidentImages, Split
-from zoo.data.images.files import ImageFiles, LazyImages, decode, refusal
+from zoo.data.images.decoding import decode
+from zoo.data.images.files import ImageFiles, LazyImages, refusal
 from zoo.data.images.layout import Folders, sort_files
-from zoo.ranges import Count, NonNegative, Seed, Workers
+from zoo.ranges import Count, NonNegative, Workers
 
 
 def _rank(name: str) -> int:
     """A fixed pseudo-random 63-bit number of a file name, the same on every machine."""
-    return (
-        int.from_bytes(
-            blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest(), "big"
-        )
-        >> 1
-    )
+    digest = blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 class ImageFolder(ImageData):
@@ -43,20 +40,15 @@ class ImageFolder(ImageData):
     `memory_limit_gb`, they are decoded in worker processes whenever a batch needs them.
 
     Args:
-        root: Folder or .zip that holds the images.
-        batch_size: Training images a step and process.
-        val_batch_size: Images a step and process in evaluation; `batch_size` if not given.
-        flip: Mirror each training image left to right with probability 1/2, anew every epoch.
-        seed: Seed of the order and the flips.
         num_workers: Processes that fetch batches; by default none for images in memory, else one
             for each CPU up to 8.
-        limit: Train on the first so many images only, for short runs.
         size: Side of a square, or [height, width].
         channels: 1 for grey, 3 for RGB.
         folders: Whether the first folders in `root` are splits or classes; auto tells them by their
             names.
         broken: What to do with a file that cannot be decoded: warn and skip it, or refuse to run.
         memory_limit_gb: Most memory (10^9 bytes) that the decoded images may take.
+        **loading: What all images have, see `ImageData`.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
@@ -67,28 +59,15 @@ class ImageFolder(ImageData):
     def __init__(
         self,
         *,
-        root: str = "data",
-        batch_size: Count = 128,
-        val_batch_size: Count | None = None,
-        flip: bool = False,
-        seed: Seed = 0,
         num_workers: Workers | None = None,
-        limit: Count | None = None,
         size: Count | list[Count] = 64,
         channels: Literal[1, 3] = 3,
         folders: Folders = "auto",
         broken: Literal["skip", "refuse"] = "skip",
         memory_limit_gb: NonNegative = 4.0,
+        **loading: Any,
     ) -> None:
-        super().__init__(
-            root=root,
-            batch_size=batch_size,
-            val_batch_size=val_batch_size,
-            flip=flip,
-            seed=seed,
-            num_workers=num_workers or 0,
-            limit=limit,
-        )
+        super().__init__(num_workers=num_workers or 0, **loading)
         sides = [size, size] if isinstance(size, int) else list(size)
         if len(sides) != 2 or min(sides) < 1:
             raise ValueError(f"--data.size must be a side or [height, width], got {size}")
@@ -100,7 +79,7 @@ class ImageFolder(ImageData):
         self.refuse = broken == "refuse"
         self.memory_limit = memory_limit_gb * 1e9
         self._workers_given = num_workers is not None
-        self._files = ImageFiles(Path(root))
+        self._files = ImageFiles(Path(self.root))
         self._names: dict[Split, list[str]] = {}
         self._classes: list[str] = []
         self._class_of: dict[str, str] = {}

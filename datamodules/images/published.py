@@ -1,36 +1,15 @@
 """Small image sets with fixed, documented splits, held in memory."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from zoo.data.images.base import (
-    ImageBatch,
-    ImageData,
-    ImageSet,
-    ResidentImages,
-    Split,
-)
-from zoo.data.images.folder import ImageFolder
+from zoo.data.images.base import ImageData, ImageSet, ResidentImages, Split
 from zoo.data.images.formats import find_idx, read_cifar_batch, read_idx, read_stl
-from zoo.data.images.pixels import to_float, to_uint8
 from zoo.layers.seeds import mix
-from zoo.ranges import Count, Seed, Whole, Workers
-
-__all__ = [
-    "CIFAR10",
-    "MNIST",
-    "STL10",
-    "Digits",
-    "FashionMNIST",
-    "ImageBatch",
-    "ImageData",
-    "ImageFolder",
-    "to_float",
-    "to_uint8",
-]
+from zoo.ranges import Whole
 
 
 class Digits(ImageData):
@@ -38,15 +17,6 @@ class Digits(ImageData):
 
     Splits: the images in a fixed order (sorted by `mix(9119, i)` of their number i, because
     neighbours are of one writer); the first 1,257 are train, the next 180 val, the last 360 test.
-
-    Args:
-        root: Not used; the images come with scikit-learn.
-        batch_size: Training images a step and process.
-        val_batch_size: Images a step and process in evaluation; `batch_size` if not given.
-        flip: Mirror each training image left to right with probability 1/2, anew every epoch.
-        seed: Seed of the order and the flips.
-        num_workers: Processes that fetch batches. Images in memory need none.
-        limit: Train on the first so many images only, for short runs.
     """
 
     channels = 1
@@ -69,11 +39,8 @@ class Digits(ImageData):
 
         digits = load_digits()
         order = torch.tensor(sorted(range(1797), key=lambda i: mix(9119, i)))
-        part = {
-            "train": order[:1257][: self.limit],
-            "val": order[1257:1437],
-            "test": order[1437:],
-        }[split]
+        parts = {"train": slice(1257), "val": slice(1257, 1437), "test": slice(1437, None)}
+        part = order[parts[split]][: self.limit if split == "train" else None]
         images = torch.from_numpy(digits.images).to(torch.uint8)[part, None]  # (N, 1, 8, 8)
         return ResidentImages(images, torch.from_numpy(digits.target)[part])
 
@@ -82,15 +49,9 @@ class _OnDisk(ImageData):
     """A published set in torchvision's on-disk format.
 
     Args:
-        root: Folder that holds the data as torchvision lays it out.
-        batch_size: Training images a step and process.
-        val_batch_size: Images a step and process in evaluation; `batch_size` if not given.
-        flip: Mirror each training image left to right with probability 1/2, anew every epoch.
-        seed: Seed of the order and the flips.
-        num_workers: Processes that fetch batches. Images in memory need none.
-        limit: Train on the first so many images only, for short runs.
         val_images: The last so many of the official training images are val; 0 trains on all.
         download: Fetch the files into `root` if they are not there.
+        **loading: What all images have, see `ImageData`.
 
     Raises:
         FileNotFoundError: The files are not there, or cannot be downloaded.
@@ -102,27 +63,9 @@ class _OnDisk(ImageData):
     _files: ClassVar[tuple[str, ...]]
 
     def __init__(
-        self,
-        *,
-        root: str = "data",
-        batch_size: Count = 128,
-        val_batch_size: Count | None = None,
-        flip: bool = False,
-        seed: Seed = 0,
-        num_workers: Workers = 0,
-        limit: Count | None = None,
-        val_images: Whole = 5_000,
-        download: bool = False,
+        self, *, val_images: Whole = 5_000, download: bool = False, **loading: Any
     ) -> None:
-        super().__init__(
-            root=root,
-            batch_size=batch_size,
-            val_batch_size=val_batch_size,
-            flip=flip,
-            seed=seed,
-            num_workers=num_workers,
-            limit=limit,
-        )
+        super().__init__(**loading)
         self.val_images = val_images
         self.download = download
 

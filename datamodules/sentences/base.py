@@ -11,7 +11,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from zoo.data.loader import Batches, EpochLoader, EpochSampler, larger_than
+from zoo.data.loader import (
+    Batches,
+    EpochLoader,
+    EpochSampler,
+    larger_than,
+    ranks,
+    worker_options,
+)
 from zoo.data.sentences.files import Labelled, Reading, SentenceFile, read_file
 from zoo.data.sentences.labels import check_labels
 from zoo.data.sentences.sets import LabelledSet, TextSampler
@@ -272,20 +279,6 @@ class SentenceData(LightningDataModule, ABC):
 
     # Loaders
 
-    def _ranks(self) -> dict[str, int]:
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return {"rank": rank, "world_size": world_size}
-
-    def _options(self) -> dict[str, Any]:
-        trainer = self.trainer
-        cuda = trainer is not None and trainer.strategy.root_device.type == "cuda"
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": cuda,
-        }
-
     def train_loader(self, dataset: Any, parts: Sequence[int]) -> EpochLoader:
         """Training batches of this rank; the parts of the data set alternate.
 
@@ -293,14 +286,14 @@ class SentenceData(LightningDataModule, ABC):
         larger than an epoch is refused.
         """
         self._agree_on_length()
-        ranks = self._ranks()
-        batch = self.batch_size * ranks["world_size"]
-        sampler = TextSampler(dataset.lengths, parts, batch, seed=self.seed, **ranks)
+        where = ranks(self)
+        batch = self.batch_size * where["world_size"]
+        sampler = TextSampler(dataset.lengths, parts, batch, seed=self.seed, **where)
         if batch > sampler.size:
             limit = self.limit if self._limited else None
-            many = larger_than(sampler.size, self.batch_size, ranks["world_size"], limit=limit)
+            many = larger_than(sampler.size, self.batch_size, where["world_size"], limit=limit)
             raise ValueError(many)
-        return EpochLoader(dataset, sampler, self.batch_size, **self._options())
+        return EpochLoader(dataset, sampler, self.batch_size, **worker_options(self))
 
     def _agree_on_length(self) -> None:
         words = self.words()
@@ -315,8 +308,8 @@ class SentenceData(LightningDataModule, ABC):
 
     def eval_loader(self, dataset: Any) -> EpochLoader:
         """Every item once, over all ranks, in order."""
-        sampler = EpochSampler(len(dataset), train=False, **self._ranks())
-        return EpochLoader(dataset, sampler, self.val_batch_size, **self._options())
+        sampler = EpochSampler(len(dataset), train=False, **ranks(self))
+        return EpochLoader(dataset, sampler, self.val_batch_size, **worker_options(self))
 
     def labelled_loaders(self, split: Split) -> list[EpochLoader]:
         """A loader of all evaluation pairs of a split, if there are any."""

@@ -115,7 +115,7 @@ def trained(objective, d, steps=250):
         x, y = torch.randn(2, 64, d)
         y[:, 0] += 1
         if objective == "gp":
-            seen = constraint.evaluate(critic, x, y, noise=constraint.noise(x))
+            seen = constraint.evaluate(critic, x, y, None, constraint.noise(x))
             loss = Wasserstein().critic_loss(seen.real, seen.fake) + seen.penalty
         else:
             loss = -dual_value(critic(x), pairwise_cost(x, y))

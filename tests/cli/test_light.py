@@ -6,8 +6,9 @@ import sys
 import pytest
 
 import zoo
+from zoo.pretrained import list_models
 from zoo.recipes import list_configs
-from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS, list_models
+from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["--version"], ["--help"], ["list", "*ddpm*"]])

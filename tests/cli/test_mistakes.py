@@ -219,8 +219,7 @@ def test_options_that_a_command_does_not_have(mistake, run_dir):
     assert "config.yaml" in line
 
 
-def test_an_export_cannot_be_resumed_but_tested(mistake, zoo_cli, run_dir, tiny):
+def test_an_export_can_be_tested(zoo_cli, run_dir, tiny):
     assert zoo_cli("export", run_dir, "export")[0] == 0
-    assert "optimiser state" in mistake("fit", "-c", tiny, "--ckpt_path", "export")
     code, _, err = zoo_cli("validate", "-c", tiny, "--ckpt_path", "export")
     assert code == 0, err

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.ddpm.networks import difference, loaded, network, randomise
-from zoo.ddpm.interchange import EXPORTERS, IMPORTERS, from_diffusers, to_diffusers
+from zoo.ddpm.interchange import EXPORTERS, IMPORTERS
+from zoo.ddpm.interchange_diffusers import from_diffusers, to_diffusers
 from zoo.ddpm.unet import UNet
 
 HPARAMS: dict[str, Any] = {
@@ -103,6 +104,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "clip": False,
         "spacing": "trailing",
     },
+    "dpmpp": {"sampler": "dpmpp", "spacing": "logsnr", "eta": 0.0},
+    "dpmpp for the SDE, v": {
+        "sampler": "dpmpp",
+        "spacing": "trailing",
+        "eta": 1.0,
+        "objective": "v",
+        "clip": False,
+        "variance": "fixed_small",
+    },
+    "dpmpp, learned range": {
+        "sampler": "dpmpp",
+        "spacing": "logsnr",
+        "eta": 0.0,
+        "variance": "learned_range",
+    },
     "openai": {
         "freq_shift": 0,
         "cos_first": True,
@@ -122,6 +138,7 @@ def pipeline(folder: Path) -> Any:
     return pipe
 
 
+@pytest.mark.filterwarnings("ignore:__array__")  # numpy's, of DPMSolverMultistepScheduler
 @pytest.mark.parametrize("name", VARIANTS)
 def test_diffusers_loads_our_folder_and_computes_the_same(name: str, tmp_path: Path) -> None:
     hparams = HPARAMS | VARIANTS[name]
@@ -160,7 +177,7 @@ def test_diffusers_folder_comes_back_the_same(name: str, tmp_path: Path) -> None
         del expected["beta_start"]
     if hparams["schedule"] == "cosine":
         del expected["beta_end"]
-    assert back == expected | {"sampler": "ancestral"}
+    assert back == {"sampler": "ancestral"} | expected
     assert list(tensors) == list(state)
     assert all(torch.equal(tensors[k], state[k]) for k in state)
 
@@ -349,14 +366,37 @@ def test_a_network_that_ours_is_not_is_refused_by_field(
         ("steps_offset", 1),
         ("rescale_betas_zero_snr", True),
         ("trained_betas", [0.1, 0.5, 0.2]),
+        *(
+            (field, {"_class_name": "DPMSolverMultistepScheduler", field: value})
+            for field, value in {
+                "solver_order": 3,
+                "solver_type": "heun",
+                "algorithm_type": "dpmsolver",
+                "final_sigmas_type": "sigma_min",
+                "use_karras_sigmas": True,
+                "sample_max_value": 2.0,
+            }.items()
+        ),
     ],
 )
 def test_a_process_that_ours_is_not_is_refused_by_field(
     field: str, value: Any, tmp_path: Path
 ) -> None:
-    write_diffusers(tmp_path, CIFAR_CONFIG, CIFAR_SCHEDULER | {field: value})
+    changed = value if isinstance(value, dict) else {field: value}
+    write_diffusers(tmp_path, CIFAR_CONFIG, CIFAR_SCHEDULER | changed)
     with pytest.raises(ValueError, match=field):
         from_diffusers(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_lu_lambdas": True, "thresholding": True}])
+def test_a_multistep_scheduler_of_diffusers_is_read(options: Any, tmp_path: Path) -> None:
+    schedulers = pytest.importorskip("diffusers.schedulers")
+    to_diffusers(HPARAMS, network(HPARAMS).state_dict(), tmp_path)
+    schedulers.DPMSolverMultistepScheduler(**options).save_pretrained(tmp_path / "scheduler")
+    hparams, _ = from_diffusers(tmp_path)
+    assert (hparams["sampler"], hparams["eta"]) == ("dpmpp", 0)
+    assert hparams["clip"] == bool(options)
+    assert hparams["spacing"] == ("logsnr" if options else "linspace")
 
 
 def test_linear_trained_betas_are_the_posts_schedule(tmp_path: Path) -> None:
@@ -372,7 +412,12 @@ def test_linear_trained_betas_are_the_posts_schedule(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "says"),
-    [({"variance": "zero"}, "fixed_small"), ({"spacing": "quadratic"}, "leading")],
+    [
+        ({"variance": "zero"}, "fixed_small"),
+        ({"spacing": "quadratic"}, "leading"),
+        ({"spacing": "logsnr"}, "leading"),
+        ({"sampler": "dpmpp", "eta": 0.5}, "0"),
+    ],
 )
 def test_what_diffusers_does_not_have_is_replaced_with_a_warning(
     changed: dict[str, Any], says: str, tmp_path: Path
@@ -429,17 +474,17 @@ def test_broken_files_are_one_clear_error(tmp_path: Path, capsys: Any) -> None:
         from_diffusers(tmp_path / "nowhere")
     for name in ("pesser", "openai"):
         with pytest.raises(FileNotFoundError, match="no such file"):
-            IMPORTERS[name](tmp_path / "nowhere.pt", image_size=16)
+            IMPORTERS["DDPM"][name](tmp_path / "nowhere.pt", image_size=16)
         checkpoint.write_bytes(whole_checkpoint)
         with pytest.raises(ValueError, match="not of this format"):
-            IMPORTERS[name](checkpoint, image_size=16)
+            IMPORTERS["DDPM"][name](checkpoint, image_size=16)
     assert "code of the file" not in capsys.readouterr().out
 
 
 def test_unknown_and_missing_tensors_are_refused(tmp_path: Path) -> None:
     state = network(HPARAMS).state_dict()
     with pytest.raises(ValueError, match=r"unknown tensor extra\.weight"):
-        EXPORTERS["diffusers"](HPARAMS, state | {"extra.weight": torch.zeros(1)}, tmp_path)
+        EXPORTERS["DDPM"]["diffusers"](HPARAMS, state | {"extra.weight": torch.zeros(1)}, tmp_path)
     less = {k: v for k, v in state.items() if k not in ("conv_in.bias", "conv_out.bias")}
     with pytest.raises(ValueError, match=r"lacks tensor conv_in\.bias and 1 more"):
         to_diffusers(HPARAMS, less, tmp_path)

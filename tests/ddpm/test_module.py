@@ -26,6 +26,7 @@ TINY = {
     "blocks": 1,
     "attention_levels": [1],
     "groups": 4,
+    "sampler": "ancestral",
 }
 
 

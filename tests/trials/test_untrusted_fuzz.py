@@ -193,12 +193,12 @@ def test_a_flipped_bit_of_an_exported_folder_is_told(model: Any, tmp_path: Path)
 def test_a_diffusers_folder(model: Any, tmp_path: Path) -> None:
     from zoo.ddpm.interchange import EXPORTERS
 
-    EXPORTERS["diffusers"](dict(model.hparams), model.state_dict(), tmp_path)
+    EXPORTERS["DDPM"]["diffusers"](dict(model.hparams), model.state_dict(), tmp_path)
     files = [tmp_path / "unet" / "config.json", tmp_path / "scheduler" / "scheduler_config.json"]
     contents = [json.loads(file.read_text()) for file in files]
 
     def read() -> None:
-        build("zoo.DDPM", *DDPM_IMPORTERS["diffusers"](tmp_path), tmp_path)
+        build("zoo.DDPM", *DDPM_IMPORTERS["DDPM"]["diffusers"](tmp_path), tmp_path)
 
     @FUZZ
     @given(st.integers(0, 1).flatmap(lambda i: st.tuples(st.just(i), mutations(contents[i]))))
@@ -236,7 +236,9 @@ def test_a_transformers_folder(tmp_path: Path) -> None:
 
 
 def importers() -> dict[str, tuple[Callable, dict[str, Any]]]:
-    found = {name: (DDPM_IMPORTERS[name], {"image_size": 8}) for name in ("openai", "pesser")}
+    found = {
+        name: (DDPM_IMPORTERS["DDPM"][name], {"image_size": 8}) for name in ("openai", "pesser")
+    }
     return found | {name: (importer, {}) for name, importer in FLASH_IMPORTERS["FlashMLM"].items()}
 
 

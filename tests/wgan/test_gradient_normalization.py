@@ -135,7 +135,7 @@ def test_closed_form_of_the_generator_step_equals_double_backward(critic, constr
 @pytest.mark.parametrize("constraint", CONSTRAINTS[:2], ids=str)
 def test_critic_step_is_autograd_s(constraint):
     critic, real, fake = image_critic(), points(5, 2, 8, 8), points(5, 2, 8, 8, seed=2)
-    out = constraint.evaluate(critic, real, fake)
+    out = constraint.evaluate(critic, real, fake, None, None)
     ours = torch.autograd.grad(Wasserstein().critic_loss(out.real, out.fake), critic.parameters())
     x = torch.cat([real, fake]).requires_grad_()
     f_hat = normalized(constraint, critic, x)
@@ -146,7 +146,7 @@ def test_critic_step_is_autograd_s(constraint):
 
 def test_hinge_is_the_wasserstein_loss_plus_two():
     critic, constraint = mlp_critic(), GradientNormalization()
-    out = constraint.evaluate(critic, points(9, 3), points(9, 3, seed=2))
+    out = constraint.evaluate(critic, points(9, 3), points(9, 3, seed=2), None, None)
     hinge = Hinge().critic_loss(out.real, out.fake)
     wasserstein = Wasserstein().critic_loss(out.real, out.fake)
     torch.testing.assert_close(hinge, 2 + wasserstein, rtol=0, atol=1e-14)
@@ -164,7 +164,7 @@ def test_scale_of_the_critic_changes_gn_nothing_and_gran_something():
     for constraint, same in [(GradientNormalization(), True), (GraN(), False)]:
         a, b = (constraint.look(c, x)[0] for c in (critic, larger))
         assert torch.allclose(a, b, rtol=0, atol=1e-14) == same
-    out = GradientNormalization().evaluate(critic, x, points(9, 3, seed=2))
+    out = GradientNormalization().evaluate(critic, x, points(9, 3, seed=2), None, None)
     last = [critic.linear.weight, critic.linear.bias]
     grads = torch.autograd.grad(Hinge().critic_loss(out.real, out.fake), last)
     radial = sum((g * p).sum() for g, p in zip(grads, last, strict=True))
@@ -204,7 +204,7 @@ def test_a_dead_critic_gives_zeros_not_nan(constraint):
         for p in critic.parameters():
             p.zero_()
         critic.layers[0].bias.fill_(-1)
-    out = constraint.evaluate(critic, points(4, 3), points(4, 3, seed=2))
+    out = constraint.evaluate(critic, points(4, 3), points(4, 3, seed=2), None, None)
     assert (out.real == 0).all()
     grads = torch.autograd.grad(
         Wasserstein().critic_loss(out.real, out.fake), critic.parameters(), allow_unused=True

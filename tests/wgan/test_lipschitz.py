@@ -176,7 +176,7 @@ def test_a_frozen_spectral_norm_does_not_move():
     for name, value in critic.state_dict().items():
         assert torch.equal(value, before[name]), name
     evaluate_points = points(4, 3), points(4, 3, seed=2)
-    constraint.evaluate(critic, *evaluate_points)
+    constraint.evaluate(critic, *evaluate_points, None, None)
     assert any(not torch.equal(v, before[k]) for k, v in critic.state_dict().items())
 
 
@@ -198,7 +198,7 @@ def test_one_power_iteration_a_critic_step(critic, shape):
         nn.functional.normalize(norm.original.detach().flatten(1) @ norm[0]._v, dim=0)
         for norm in norms
     ]
-    constraint.evaluate(critic, points(4, *shape), points(4, *shape, seed=2))
+    constraint.evaluate(critic, points(4, *shape), points(4, *shape, seed=2), None, None)
     for norm, u in zip(norms, expected, strict=True):
         torch.testing.assert_close(norm[0]._u, u, rtol=0, atol=1e-12)
 

@@ -22,6 +22,11 @@ _SYNONYMS = {
 }
 _USAGE = "usage: zoo VERB [options], zoo VERB --help, zoo list, zoo --version"
 
+_BEGIN = """\
+begin with: zoo fit -c ddpm/digits     CKPT is a .ckpt file, a run directory, an
+exported folder or a name (zoo list --weights, hf://OWNER/REPO) everywhere;
+--ckpt_path last is the newest of a run"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
@@ -65,31 +70,24 @@ def _fail(message: str) -> int:
 def _help() -> str:
     verbs = {
         **TRAINER_VERBS,
-        "list": "models and their configs",
+        "list": "models and their configs; --weights: trained models",
         **{name: command.line for name, command in COMMANDS.items()},
     }
     width = max(map(len, verbs)) + 2
     lines = [f"  {name:<{width}}{line}" for name, line in verbs.items()]
-    return "\n".join(
-        [
-            _USAGE,
-            "",
-            *lines,
-            "",
-            "begin with: zoo fit -c ddpm/digits     CKPT is a .ckpt file, a run directory or an",
-            "exported folder everywhere; --ckpt_path last is the newest of a run",
-        ]
-    )
+    return "\n".join([_USAGE, "", *lines, "", _BEGIN])
 
 
 def _list(arguments: list[str]) -> int:
-    from zoo.cli.listing import listing
+    from zoo.cli.listing import listing, weights
 
+    show = weights if "--weights" in arguments else listing
+    arguments = [argument for argument in arguments if argument != "--weights"]
     if any(argument.startswith("-") for argument in arguments) or len(arguments) > 1:
-        print("usage: zoo list [PATTERN]     such as zoo list '*mnist*'")
+        print("usage: zoo list [PATTERN] [--weights]     such as zoo list '*mnist*'")
         return 0 if arguments in (["-h"], ["--help"]) else 2
     try:
-        print(listing(*arguments), flush=True)
+        print(show(*arguments), flush=True)
     except ValueError as error:
         return _fail(str(error))
     except BrokenPipeError:  # zoo list | head

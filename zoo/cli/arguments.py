@@ -16,8 +16,9 @@ from torch import Tensor
 
 from zoo.cli.claim import Claim, InUseError, follow_rank_zero, rank
 from zoo.cli.config_files import read_config
-from zoo.cli.stored import check_model, check_state, own_arguments, stored_config
+from zoo.cli.stored import check_model, check_state, stored_config
 from zoo.cli.trusted import check_config
+from zoo.data_of import own_arguments
 from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint
 from zoo.pretrained import pinned
 from zoo.recipes import config_root, resolve_config
@@ -68,11 +69,10 @@ def prepare(verb: str, arguments: list[str]) -> Prepared:
         ValueError: The run directory already holds a run, or a checkpoint cannot be used.
         FileNotFoundError: A config or a checkpoint is not there.
     """
-    if any(
-        a in ("-h", "--help", "--print_config") or a.endswith(".help") for a in arguments
-    ) or any(a.startswith("--print_config=") for a in arguments):
-        return Prepared(_with_configs(arguments)[0], RUNS)
     rest, configs, stem = _with_configs(arguments)
+    shown = ("-h", "--help", "--print_config")
+    if any(a.partition("=")[0] in shown or a.endswith(".help") for a in arguments):
+        return Prepared(rest, RUNS)
     rest, asked = take(rest, "--ckpt_path")
     rest, folder = take(rest, "--run_dir")
     asked = asked if asked is not None else _peek(configs, "ckpt_path")
@@ -157,13 +157,10 @@ def _stem(names: list[str]) -> str:
 
 def _numbered(stem: str) -> list[Path]:
     """Run directories of this name that exist, in the order of their numbers."""
-    pattern = re.compile(rf"{re.escape(stem)}(?:-(\d+))?")
-    found = []
-    for path in RUNS.glob(f"{stem}*") if RUNS.is_dir() else []:
-        match = pattern.fullmatch(path.name)
-        if match and path.is_dir():
-            found.append((int(match[1] or 1), path))
-    return [path for _, path in sorted(found)]
+    name = re.compile(rf"{re.escape(stem)}(?:-(\d+))?")
+    found = [(m, path) for path in RUNS.glob(f"{stem}*") if (m := name.fullmatch(path.name))]
+    numbered = sorted((int(m[1] or 1), path) for m, path in found if path.is_dir())
+    return [path for _, path in numbered]
 
 
 def _holds_run(folder: Path) -> list[str]:
@@ -196,39 +193,34 @@ def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prep
         return _claimed(verb, Prepared([], tried[-1], afresh=afresh))
     if asked is not None:
         file = find_checkpoint(asked)
-        if file.is_dir() and verb == "fit":
-            raise ValueError(
-                f"{asked} is weights without the optimiser's state: fit resumes a .ckpt file or a "
-                f"run; --model.init {asked} begins a new run with these weights"
-            )
         own = file.parent.parent if file.parent.name == "checkpoints" else None
-        if folder or own or verb != "fit":
+        source = pinned(asked)
+        if folder is None and own is None:
+            if verb == "fit":
+                return _in_new_folder(verb, stem, file, source)
             stem = stem if Path(asked).exists() else "of-" + re.sub(r"[^\w.]+", "-", asked)
-            run_dir = Path(folder or own or RUNS / stem)
-            return _claimed(verb, Prepared([], run_dir, file, pinned(asked)))
-        return _in_new_folder(verb, stem, file)
+        prepared = Prepared([], Path(folder or own or RUNS / stem), file, source)
+        return _claimed(verb, prepared, new=file.is_dir())  # weights alone begin a run
     if verb != "fit":
         raise ValueError(f"zoo {verb} needs --ckpt_path: a .ckpt file, a run directory, or last")
     if launched:
         return Prepared([], Path(launched))
     if folder is not None:
         return _claimed(verb, Prepared([], Path(folder)), new=True)
-    return _in_new_folder(verb, stem, None)
+    return _in_new_folder(verb, stem)
 
 
-def _in_new_folder(verb: str, stem: str, file: Path | None) -> Prepared:
-    """The first run directory of this name that holds no run.
-
-    Raises:
-        ValueError: All hold one.
-    """
+def _in_new_folder(
+    verb: str, stem: str, file: Path | None = None, source: str | None = None
+) -> Prepared:
+    """The first run directory of this name that holds no run."""
     names = [stem, *(f"{stem}-{number}" for number in range(2, 10_000))]
     if rank() != 0:
-        return Prepared([], follow_rank_zero(RUNS / name for name in names[:100]), file)
+        return Prepared([], follow_rank_zero(RUNS / name for name in names[:100]), file, source)
     for name in names:
         if not _holds_run(RUNS / name):
             try:
-                return _claimed(verb, Prepared([], RUNS / name, file), new=True)
+                return _claimed(verb, Prepared([], RUNS / name, file, source), new=True)
             except (InUseError, _HoldsRunError):
                 continue
     raise ValueError(f"{RUNS / stem}-N are all taken: choose a --run_dir")
@@ -239,12 +231,7 @@ class _HoldsRunError(ValueError):
 
 
 def _claimed(verb: str, prepared: Prepared, new: bool = False) -> Prepared:
-    """Takes the run directory for a fit, on the process that writes.
-
-    Raises:
-        InUseError: Another process has it.
-        ValueError: It is to be new, but holds a run.
-    """
+    """Takes the run directory for a fit, on the process that writes; a `new` one holds no run."""
     if verb == "fit" and rank() == 0:
         prepared.claim = Claim(prepared.run_dir)
         if new and _holds_run(prepared.run_dir):
@@ -259,8 +246,7 @@ def _claimed(verb: str, prepared: Prepared, new: bool = False) -> Prepared:
 def _why_afresh(run_dir: Path) -> str:
     """Why a job that is always started with `last` may begin at the beginning.
 
-    Raises:
-        FileNotFoundError: There is a run, or a link to one, whose checkpoint is missing.
+    It may not, and FileNotFoundError says so, where a run or a link to one lacks its checkpoint.
     """
     file = run_dir / "checkpoints" / "last.ckpt"
     for path in (run_dir, file.parent, file):
@@ -291,17 +277,12 @@ def _read(verb: str, prepared: Prepared, file: Path) -> None:
     if verb == "fit":
         if isinstance(checkpoint.get("wandb_run_id"), str):
             prepared.wandb_id = checkpoint["wandb_run_id"]
-        prepared.steps, prepared.epochs = checkpoint["global_step"], _epochs(checkpoint)
+        prepared.steps = checkpoint.get("global_step", 0)
+        with suppress(KeyError, TypeError):
+            epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
+            prepared.epochs = epochs if isinstance(epochs, int) else 0
     config = stored_config(checkpoint, file, verb)
     if file.is_file():
         prepared.made_with = {**config, "model": {"init_args": prepared.hparams}}
     check_model(config, prepared.weights, file)
     prepared.arguments.insert(0, f"--config={json.dumps(config)}")
-
-
-def _epochs(checkpoint: dict[str, Any]) -> int:
-    """Epochs that a checkpoint has begun."""
-    epochs = 0
-    with suppress(KeyError, TypeError):
-        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
-    return epochs if isinstance(epochs, int) else 0

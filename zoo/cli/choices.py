@@ -13,11 +13,7 @@ _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
 
 def check_words(trainer: Mapping[str, Any]) -> None:
-    """Raises if a word of the Trainer's is none.
-
-    Raises:
-        ValueError: It is not; the message names its flag.
-    """
+    """Raises ValueError if a word of the Trainer's is none; the message names its flag."""
     choices: dict[str, list[str]] = {
         "accelerator": ["auto", "gpu", *AcceleratorRegistry.available_accelerators()],
         "strategy": ["auto", *StrategyRegistry.available_strategies()],

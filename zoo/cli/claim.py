@@ -28,11 +28,7 @@ def rank() -> int:
 class Claim:
     """A run directory that is this process's until it releases it or ends, however it ends.
 
-    Args:
-        folder: The run directory; made if it is not there.
-
-    Raises:
-        InUseError: It is another's.
+    The folder is made if it is not there; InUseError says that it is another's.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -108,11 +104,7 @@ def _launch() -> str:
 
 
 def follow_rank_zero(folders: Iterator[Path], timeout: float = 300.0) -> Path:
-    """The folder that rank 0 of this launch has claimed.
-
-    Raises:
-        TimeoutError: It has claimed none.
-    """
+    """The folder that rank 0 of this launch has claimed; TimeoutError if it claims none."""
     candidates = list(folders)
     end = time.monotonic() + timeout
     while time.monotonic() < end:

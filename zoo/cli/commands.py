@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 
+from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
 from zoo.files import replacing, replacing_folder
 from zoo.loading import (
     build,
@@ -38,6 +39,7 @@ def sample(
     out: str | None = None,
     steps: Count | None = None,
     sampler: str | None = None,
+    spacing: str | None = None,
     eta: Share | None = None,
     labels: list[Whole] | None = None,
     guidance: Finite | None = None,
@@ -65,8 +67,10 @@ def sample(
             given the sentences are printed.
         steps: Sampling steps; the model's own number by default. Of interpolation and traversals:
             images on a path; of a manifold: its side.
-        sampler: ancestral or ddim; the model's own by default.
-        eta: Noise of DDIM, 0 (none) to 1.
+        sampler: dpmpp, ancestral or ddim; the model's own by default. What a paper's numbers were
+            drawn with is --sampler ancestral, which takes all steps.
+        spacing: Which steps: leading, trailing, linspace, quadratic or logsnr.
+        eta: Noise of ddim and dpmpp, 0 (none) to 1.
         labels: Classes to draw, repeated to n images, for a class-conditional model.
         guidance: Classifier-free guidance scale; 1 is none.
         temperature: Of a text model's words; 0 takes the likeliest.
@@ -86,39 +90,38 @@ def sample(
     given = {name: value for name, value in locals().items() if name not in ("out", "columns")}
     where = device_of(device)
     model = load(ckpt).to(where)
-    writes = getattr(model, "generate_text", None)
+    writes = model.generate_text if isinstance(model, WritesLines) else None
     file = Path(out or "samples.png")
     if not writes and file.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file, not {out!r}")
     if kind not in (None, "prior"):
         if place()[0]:
             return  # the first process makes them
-        pictures = getattr(model, "pictures", None)
-        if pictures is None:
+        if not isinstance(model, HasPictures):
             raise ValueError(f"{type(model).__name__} has no --kind {kind}")
         _check_grid(model, n * (steps or 1), f"--n={n} --steps={steps or 1}")
         real = None
         if kind == "reconstructions" or data or root:
             source = open_source(model, ckpt, data, root, "test")
             real = next(source.batches(n, n, where)).images
-        images, width = pictures(kind, n=n, steps=steps, seed=seed, images=real)
+        images, width = model.pictures(kind, n=n, steps=steps, seed=seed, images=real)
         path = make_grid_png(images.float().cpu(), file, columns=columns or width)
         print(f"{kind} in {path}")
         return
-    draw = writes or getattr(model, "sample", None)
-    if draw is None:
+    if not writes and not isinstance(model, HasSamples):
         raise ValueError(f"{type(model).__name__} does not make images")
+    draw: Any = writes or model.sample
     asked = {
         "steps": steps,
         "sampler": sampler,
+        "spacing": spacing,
         "eta": eta,
         "guidance": guidance,
         "temperature": temperature,
         "pixels": pixels,
+        "labels": labels or None,
     }
     options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    if labels:
-        options["labels"] = labels
     for name in options:
         if name not in inspect.signature(draw).parameters:
             raise ValueError(f"{type(model).__name__} has no --{name}")
@@ -142,11 +145,14 @@ def sample(
             _write_lines(batches, out)
             return
         grid = torch.cat(list(batches))
-        points = grid.shape[1:] == (2,)
-        path = make_grid_png(
-            picture_of_points(grid) if points else grid, file, columns=None if points else columns
-        )
-    print(f"{n} {'points' if points else 'images'} in {path}")
+        if grid.shape[1:] == (2,):
+            print(f"{n} points in {make_grid_png(picture_of_points(grid), file)}")
+            return
+        how = ""
+        if isinstance(model, HasSampler):
+            told = {key: value for key, value in options.items() if key != "labels"}
+            how = f" ({model.sampler_protocol(**told)})"
+        print(f"{n} images in {make_grid_png(grid, file, columns=columns)}{how}")
 
 
 def _check_grid(model: LightningModule, n: int, flag: str) -> None:
@@ -262,9 +268,6 @@ def _options_of(format: str) -> Iterator[None]:
 
 
 def _exchange(model: str, table: str) -> dict[str, Any]:
-    """Functions by format, of tables that have them so or for each model of a family."""
+    """Functions by format, of the tables of a family."""
     module = MODELS[model].exchange
-    if module is None:
-        return {}
-    found: dict[str, Any] = getattr(importlib.import_module(module), table)
-    return found.get(model, found)
+    return getattr(importlib.import_module(module), table)[model] if module else {}

@@ -38,7 +38,7 @@ def read_config(path: Path) -> dict[str, Any]:
         if not isinstance(section, dict) and not by_name:
             found = "nothing" if section is None else f"a {type(section).__name__}"
             raise ValueError(f"{path}: {name} must hold keys, and holds {found}")
-    return {key: with_current_paths({key: value})[key] for key, value in content.items()}
+    return with_current_paths(content)
 
 
 def with_current_paths(value: Any) -> Any:
@@ -56,12 +56,7 @@ def with_current_paths(value: Any) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Raises if a YAML is nested deeply, refers to itself, or grows by its aliases.
-
-    Raises:
-        ValueError: It does.
-        yaml.YAMLError: It is no YAML.
-    """
+    """Raises ValueError if a YAML is nested deeply, refers to itself, or grows by its aliases."""
     sizes: dict[str, int] = {}
     open_: list[tuple[str | None, int]] = []  # anchor, and the count where it began
     count = 0

@@ -10,12 +10,8 @@ import yaml
 def typed(arguments: list[str]) -> dict[str, list[str]]:
     """The flags of a command line with the values that they were given.
 
-    Args:
-        arguments: After the verb.
-
-    Returns:
-        By name, without dashes and `init_args`, such as model.image_size; the keys inside of a
-        value that is YAML are flags too.
+    They are by name, without dashes and `init_args`, such as model.image_size; the keys inside of a
+    value that is YAML are flags too.
     """
     found: dict[str, list[str]] = {}
     for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 
+from zoo.pretrained import names, shipped
 from zoo.recipes import config_root, describe_config, list_configs
 from zoo.registry import MODELS, nearest
 
@@ -12,14 +13,7 @@ _UNITS = ((24 * 365.25, "years"), (24 * 30.4, "months"), (24, "days"), (1, "h"),
 
 
 def listing(pattern: str = "*") -> str:
-    """The table of all models and recipes that match.
-
-    Args:
-        pattern: A shell pattern, or a part of a name.
-
-    Raises:
-        ValueError: Nothing matches.
-    """
+    """The table of all models and recipes that match a shell pattern, or a part of a name."""
     pattern = pattern.lower()
     pattern = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
     models = [name for name in MODELS if fnmatch.fnmatch(name.lower(), pattern)]
@@ -30,20 +24,44 @@ def listing(pattern: str = "*") -> str:
     return "\n".join([*_models(models), *_recipes(recipes)])
 
 
-def _models(names: list[str]) -> Iterator[str]:
-    if names:
-        width = max(map(len, names)) + 2
+def weights(pattern: str = "*") -> str:
+    """The table of all trained models that ship and match.
+
+    Raises:
+        ValueError: Nothing matches.
+    """
+    pattern = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
+    found = shipped(pattern)
+    if not found:
+        raise ValueError(f"no trained model matches {pattern!r}: {nearest(pattern, names())}")
+    head = ("name", "parameters", "size", "headline", "trained on", "its licence")
+    rows = [
+        (m.name, f"{m.parameters:,}", f"{m.size / 2**20:.1f} MB", m.headline, m.data, m.licence)
+        for m in found
+    ]
+    widths = [max(map(len, column)) + 2 for column in zip(head, *rows, strict=True)]
+    lines = [
+        "".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]
+    how = [f"  {m.name}: {m.protocol}" for m in found if m.protocol]
+    return "\n".join([*lines, *(["", "measured"] if how else []), *how])
+
+
+def _models(chosen: list[str]) -> Iterator[str]:
+    if chosen:
+        width = max(map(len, chosen)) + 2
         yield "models (zoo fit --model NAME --data DATA; --model.help NAME)"
-        for name in names:
+        for name in chosen:
             model = MODELS[name]
             about = f"{model.line} (arXiv {model.paper}, kexue.fm/archives/{model.post})"
             yield f"  {name:<{width}}{about}"
 
 
-def _recipes(names: list[str]) -> Iterator[str]:
-    width = max(map(len, names), default=0) + 2
+def _recipes(chosen: list[str]) -> Iterator[str]:
+    width = max(map(len, chosen), default=0) + 2
     family = None
-    for name in names:
+    for name in chosen:
         if name.split("/")[0] != family:
             family = name.split("/")[0]
             laid = "laid over a recipe: zoo fit -c RECIPE -c NAME"

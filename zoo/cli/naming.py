@@ -28,12 +28,8 @@ _MAKING = ("__init__", "configure_optimizers")
 def with_flags(text: str, names: Iterable[str], prefix: str) -> str:
     """A message in which the options have their dashes, and their group if they have one.
 
-    An option is told from a word by what follows it, `name=value`, or by an underscore in it.
-
-    Args:
-        text: The message.
-        names: Of the options.
-        prefix: Before each, such as `--model.`.
+    An option is told from a word by what follows it, `name=value`, or by an underscore in it. The
+    prefix is such as `--model.`.
     """
     known = sorted(map(re.escape, names), key=len, reverse=True)
     if not known:

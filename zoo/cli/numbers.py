@@ -1,6 +1,5 @@
 """The numbers of a Trainer verb against their ranges, before anything is built."""
 
-import importlib
 import os
 import re
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 
 import torch
 
+from zoo.cli.sizes import class_of
 from zoo.ranges import (
     Count,
     NonNegative,
@@ -53,11 +53,7 @@ _PRECISIONS = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
-    """Checks the numbers of a parsed config: of the Trainer, the model, the data and the callbacks.
-
-    Raises:
-        ValueError: One is out of its range; the message names its flag.
-    """
+    """Raises ValueError if a number of the Trainer, model or data is out of its range."""
     trainer = config["trainer"]
     for name, hint in TRAINER.items():
         value = trainer.get(name)
@@ -70,9 +66,9 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     for group in ("model", "data"):
         spec = config.get(group)
         if spec:
-            package, _, name = spec["class_path"].rpartition(".")
-            cls = getattr(importlib.import_module(package), name)
-            check_ranges(cls, dict(spec.get("init_args") or {}), f"--{group}.")
+            check_ranges(
+                class_of(spec["class_path"]), dict(spec.get("init_args") or {}), f"--{group}."
+            )
     if config.get("model"):
         _check_precision(config["model"]["class_path"], trainer.get("precision"))
 

@@ -29,9 +29,6 @@ def place_outputs(trainer: Any, run_dir: Path, arguments: list[str]) -> None:
         trainer: The trainer's part of the config, which is changed.
         run_dir: The run directory.
         arguments: What the user typed, which may name any place.
-
-    Raises:
-        ValueError: A config names a place outside.
     """
     given = typed(arguments)
     for name, spec in _specs(trainer):

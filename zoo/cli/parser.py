@@ -16,11 +16,7 @@ class ZooParser(LightningArgumentParser):
     """LightningArgumentParser that raises its mistakes instead of printing the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises `message` in one line.
-
-        Raises:
-            argparse.ArgumentError: Always.
-        """
+        """Raises `message` in one line."""
         raise argparse.ArgumentError(None, explain(message, self)) from ex
 
     def format_help(self) -> str:
@@ -28,11 +24,7 @@ class ZooParser(LightningArgumentParser):
         return re.sub(r"Annotated\[(\w+),\s([^\]]*)\]", r"\1 (\2)", super().format_help())
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parses; values of a kind that the parser itself stumbles over are mistakes, too.
-
-        Raises:
-            argparse.ArgumentError: The arguments cannot be taken.
-        """
+        """Parses; values of a kind that the parser itself stumbles over are mistakes, too."""
         try:
             return super().parse_args(*args, **kwargs)
         except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:

@@ -5,8 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.cli.commands import export
-from zoo.loading import find_checkpoint, load, read_checkpoint, zoo_name
+from zoo.loading import find_checkpoint, load, read_checkpoint, save_pretrained, zoo_name
 from zoo.pretrained.card import card
 from zoo.pretrained.hub import library, telling
 
@@ -34,7 +33,8 @@ def push(
     model, record = load(ckpt), _record(ckpt)
     api = library().HfApi()
     with tempfile.TemporaryDirectory() as folder:
-        export(ckpt, folder, dtype=dtype)
+        config = read_checkpoint(find_checkpoint(ckpt)).get("zoo_config")
+        save_pretrained(model, folder, dtype=dtype, config=config)
         text = card(f"hf://{repo}", zoo_name(model), record, licence)
         Path(folder, "README.md").write_text(text, "utf-8")
         if record:

@@ -182,15 +182,9 @@ def run_function(verb: str, arguments: list[str]) -> None:
 
 
 def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """A verb's function, whose docstring is the help, and its arguments, typed and in range.
-
-    Raises:
-        argparse.ArgumentError: An argument is unknown or of another type.
-        ValueError: A number is out of its range.
-    """
+    """A verb's function, whose docstring is the help, and its arguments, typed and in range."""
     module, name = COMMANDS[verb].function.split(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-
+    function = getattr(importlib.import_module(module), name)
     parser = ZooParser(prog=f"zoo {verb}", description=COMMANDS[verb].line)
     parser.add_function_arguments(function, as_positional=True, fail_untyped=True)
     short = COMMANDS[verb].short

@@ -11,6 +11,7 @@ from torch import Tensor
 from zoo.building import TooLargeError, check_size
 from zoo.cli.config_files import with_current_paths
 from zoo.cli.trusted import check_stored_config
+from zoo.data_of import data_spec, own_arguments
 from zoo.loading import checkpoint_class, model_class
 from zoo.registry import MODELS
 from zoo.training.record import KEPT, KEPT_FOR_FIT, NOT_KEPT_TRAINER
@@ -59,25 +60,15 @@ def stored_config(checkpoint: dict[str, Any], path: Path, verb: str) -> dict[str
     if not config.get("model") and name is not None:
         arguments = own_arguments(checkpoint.get("hyper_parameters", {}))
         config["model"] = {"class_path": name, "init_args": arguments}
-    data = checkpoint.get("datamodule_hyper_parameters", {})
-    if not config.get("data") and "_class_path" in data:
-        config["data"] = {"class_path": data["_class_path"], "init_args": own_arguments(data)}
+    if data := data_spec(checkpoint):
+        config["data"] = data
     config = with_current_paths(config)
     check_stored_config(config, str(path))
     return {key: value for key, value in config.items() if value not in (None, {})}
 
 
-def own_arguments(hparams: dict[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters without Lightning's own keys."""
-    return {key: value for key, value in hparams.items() if not str(key).startswith("_")}
-
-
 def check_model(config: dict[str, Any], weights: dict[str, Tensor], path: Path) -> None:
-    """Raises if the model of a stored config is larger than its weights.
-
-    Raises:
-        ValueError: It is.
-    """
+    """Raises ValueError if the model of a stored config is larger than its weights."""
     spec = config.get("model") or {}
     if str(spec.get("class_path")).rsplit(".", 1)[-1] not in MODELS:
         return  # the user's own
@@ -90,11 +81,7 @@ def check_model(config: dict[str, Any], weights: dict[str, Tensor], path: Path) 
 
 
 def check_state(checkpoint: dict[str, Any], path: Path) -> None:
-    """Raises unless the Trainer's parts of a checkpoint are there, each of its type.
-
-    Raises:
-        ValueError: They are not.
-    """
+    """Raises ValueError unless the Trainer's parts of a checkpoint are there, of their types."""
     for key, kind in _STATE.items():
         if key not in checkpoint:
             raise ValueError(f"{path} is no checkpoint of a Trainer: it has no {key}")
@@ -206,11 +193,7 @@ def _check_progress(loops: dict[str, Any], what: str) -> None:
 
 @contextmanager
 def restoring(path: Path | None) -> Iterator[None]:
-    """Turns what fails while the Trainer takes a checkpoint apart into a line that names it.
-
-    Raises:
-        ValueError: It cannot be restored.
-    """
+    """Turns what fails while the Trainer takes a checkpoint apart into a line that names it."""
     try:
         yield
     except (ValueError, OSError):

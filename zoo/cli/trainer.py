@@ -24,6 +24,7 @@ from zoo.cli.trusted import check_values, restrict_imports
 from zoo.cli.words import meant
 from zoo.files import replacing
 from zoo.metrics.quality import SampleQuality
+from zoo.pretrained import pinned
 from zoo.registry import MODELS
 from zoo.training import (
     EMA,
@@ -141,14 +142,13 @@ class ZooCLI(LightningCLI):
         if not config.get("data"):
             raise ValueError("which data? give -c CONFIG or --data NAME (such as Digits)")
         trainer, fit = config.trainer, self.subcommand == "fit"
+        for spec in (config.model, config.data):
+            _pin(spec)
         settle_sizes(config, self.prepared.arguments, self.prepared.hparams, fit=fit)
         self.changed = changed_options(self.prepared.made_with, config.as_dict())
         if fit:
-            if (
-                trainer.max_steps == -1
-                and trainer.max_epochs in (None, -1)
-                and not trainer.max_time
-            ):
+            endless = trainer.max_steps == -1 and trainer.max_epochs in (None, -1)
+            if endless and not trainer.max_time:
                 raise ValueError(
                     "when does it end? give --trainer.max_steps N or --trainer.max_epochs N"
                 )
@@ -160,16 +160,14 @@ class ZooCLI(LightningCLI):
         # Set here, not parsed: the stock verb would look for "last" in places of its own.
         file = self.prepared.checkpoint
         config.ckpt_path = str(file) if file is not None and file.is_file() else None
-        for logger in _specs(trainer.logger):
+        for logger in _listed(trainer.logger):
             if str(logger.get("class_path", "")).endswith("WandbLogger"):
                 self._place_wandb(logger.init_args)
 
     def _check_end(self, trainer: Any) -> None:
         """Refuses to train up to a step or an epoch that is behind."""
-        for name, done in (
-            ("max_steps", self.prepared.steps),
-            ("max_epochs", self.prepared.epochs),
-        ):
+        done_before = {"max_steps": self.prepared.steps, "max_epochs": self.prepared.epochs}
+        for name, done in done_before.items():
             end = trainer[name]
             if end is not None and 0 <= end < done:
                 raise ValueError(
@@ -201,13 +199,11 @@ class ZooCLI(LightningCLI):
         callbacks: list[Callback] = [StepRNG(), FiniteLoss(), ToldData(), Pace()]
         if settings.enable_progress_bar is not False:
             callbacks.append(StepProgressBar())
-        own = settings.callbacks or []
-        own = own if isinstance(own, list) else [own]
-        resumed = self.prepared.checkpoint is not None
+        own = _listed(settings.callbacks)
+        resumed = self.prepared.checkpoint is not None and self.prepared.checkpoint.is_file()
         kwargs["callbacks"] = [*callbacks, *own, FoundRate(resumed), Changes(), Resume()]
         kwargs["logger"] = self._loggers(settings.logger) if fit else False
-        plugins = settings.plugins or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
+        plugins = _listed(settings.plugins)
         if not _shards_weights(settings.strategy):  # those bring files of their own
             plugins = [*plugins, AtomicCheckpointIO()]
         kwargs["plugins"] = plugins
@@ -218,9 +214,8 @@ class ZooCLI(LightningCLI):
     def _loggers(self, configured: Any) -> list[Logger] | bool:
         if configured is False:
             return False
-        more = configured if isinstance(configured, list) else [configured]
         csv = MetricsCSV(self.prepared.run_dir, resume=self.prepared.checkpoint is not None)
-        return [csv, *(logger for logger in more if isinstance(logger, Logger))]
+        return [csv, *(logger for logger in _listed(configured))]
 
     def instantiate_classes(self) -> None:
         """Makes all; the symbols of a text are counted before the model that reads them."""
@@ -236,9 +231,7 @@ class ZooCLI(LightningCLI):
         self.prepared.weights = {}
         if file is not None and file.is_dir():
             self.model.load_state_dict(weights)
-            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, RunRecord):
-                    callback.source = self.prepared.source
+            self.config[self.subcommand].ckpt_path = self.prepared.source  # what the record says
         elif file is not None:
             check_weights(self.model, weights, self.changed, str(file))
 
@@ -252,6 +245,11 @@ class ZooCLI(LightningCLI):
         if self.prepared.afresh:
             rank_zero_info(self.prepared.afresh)
         file, last = self.prepared.checkpoint, self.prepared.run_dir / "checkpoints" / "last.ckpt"
+        if file is not None and file.is_dir():
+            rank_zero_info(
+                f"{self.prepared.source} is weights without the optimiser's state: a new run "
+                "begins with them"
+            )
         if file is not None and last.is_file() and not last.samefile(file):
             rank_zero_info(f"{last} will be replaced: the run goes on from {file}")
         rank_zero_info(f"run directory: {self.prepared.run_dir}")
@@ -281,12 +279,11 @@ class ZooCLI(LightningCLI):
         """Writes what the model predicts to run_dir/predictions.pt, a file a rank."""
         kwargs["return_predictions"] = True
         predictions = self.trainer.predict(**kwargs)
-        name = "predictions.pt"
-        if self.trainer.world_size > 1:
-            name = f"predictions-{self.trainer.global_rank}.pt"
-        with replacing(self.prepared.run_dir / name) as file:
+        rank = f"-{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
+        path = self.prepared.run_dir / f"predictions{rank}.pt"
+        with replacing(path) as file:
             torch.save(predictions, file)
-        rank_zero_info(f"written to {self.prepared.run_dir / name}")
+        rank_zero_info(f"written to {path}")
 
     def test(self, **kwargs: Any) -> None:
         """Tests; RunRecord prints the numbers with their protocol."""
@@ -298,7 +295,16 @@ def _shards_weights(strategy: Any) -> bool:
     return any(kind in name.lower() for kind in ("fsdp", "deepspeed", "parallelstrategy"))
 
 
-def _specs(logger: Any) -> list[Any]:
-    if logger is None or isinstance(logger, bool):
-        return []
-    return logger if isinstance(logger, list) else [logger]
+def _pin(spec: Any) -> None:
+    """Names of repositories among a class's arguments get the commit that they are at today."""
+    arguments = spec.get("init_args")
+    for key, value in (vars(arguments) if arguments else {}).items():
+        if isinstance(value, str):
+            arguments[key] = pinned(value)
+
+
+def _listed(given: Any) -> list[Any]:
+    """What may be given as one or as a list, or not at all."""
+    if isinstance(given, list):
+        return given
+    return [given] if given and given is not True else []

@@ -87,12 +87,7 @@ def restrict_imports() -> None:
 
 
 def refused(path: str, given: str = "") -> str | None:
-    """Why a config may not name `path`; None if it may.
-
-    Args:
-        path: The class path.
-        given: What it was given, for the message.
-    """
+    """Why a config may not name a class `path`; None if it may. `given` goes into the message."""
     if path in allowed_paths() or path.split(".")[0] in trusted_packages():
         return None
     package = path.split(".")[0]
@@ -101,12 +96,9 @@ def refused(path: str, given: str = "") -> str | None:
 
 
 def check_config(config: Any, source: str) -> None:
-    """Raises if a config names a class that it may not, wherever it stands.
+    """Raises ValueError if a config names a class that it may not, wherever it stands.
 
     The parser itself refuses too, but knows neither the file nor what was given to the class.
-
-    Raises:
-        ValueError: It does.
     """
     for spec in _specs(config):
         path = spec["class_path"]
@@ -120,12 +112,9 @@ def check_config(config: Any, source: str) -> None:
 
 
 def check_stored_config(config: dict[str, Any], source: str) -> None:
-    """Raises if the config that came in a checkpoint names more than its model and its data.
+    """Raises ValueError if a checkpoint's config names more than its model and its data.
 
     Both must be the zoo's, or of a package that the user trusts.
-
-    Raises:
-        ValueError: It does.
     """
     for section, known in (("model", list(MODELS)), ("data", DATA)):
         spec = config.get(section)
@@ -153,12 +142,9 @@ def check_stored_config(config: dict[str, Any], source: str) -> None:
 
 
 def check_values(config: Any, key: str = "") -> None:
-    """Raises if a parsed config names a function of a trusted package: classes alone may be.
+    """Raises ValueError if a parsed config names a function of a trusted package, not a class.
 
     What a class has as its own default may be anything.
-
-    Raises:
-        ValueError: It does.
     """
     no_function = "is a function, and a config may name classes alone"
     own = vars(config) if isinstance(config, Namespace) else config
@@ -171,12 +157,11 @@ def check_values(config: Any, key: str = "") -> None:
         defaults = [default for base in cls.__mro__ for default in _defaults(base)]
         own = own.get("init_args") or {}
         own = vars(own) if isinstance(own, Namespace) else own
+    left: list[tuple[str, Any]] = []
     if isinstance(own, list | tuple):
         left = [(key, value) for value in own]
-    else:
-        left = (
-            [(f"{key}.{k}".strip("."), v) for k, v in own.items()] if isinstance(own, dict) else []
-        )
+    elif isinstance(own, dict):
+        left = [(f"{key}.{k}".strip("."), value) for k, value in own.items()]
     for name, value in left:
         if any(value is default for default in defaults):
             continue
@@ -186,10 +171,8 @@ def check_values(config: Any, key: str = "") -> None:
 
 
 def _defaults(cls: type) -> list[Any]:
-    constructor = vars(cls).get("__init__")
-    parameters = (
-        inspect.signature(constructor).parameters if inspect.isfunction(constructor) else {}
-    )
+    made = vars(cls).get("__init__")
+    parameters = inspect.signature(made).parameters if inspect.isfunction(made) else {}
     return [parameter.default for parameter in parameters.values()]
 
 

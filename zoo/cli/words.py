@@ -10,54 +10,42 @@ from zoo.loading import current_path
 from zoo.recipes import list_configs, resolve_config
 from zoo.registry import DATA, MODELS, TRAINER_VERBS, nearest
 
-# Other names of arguments, as other libraries have them, and what they are here.
-SYNONYMS = {
-    "learning_rate": ("lr", "lr_generator"),
-    "learningrate": ("lr", "lr_generator"),
-    "lr": ("lr_generator",),
-    "wd": ("weight_decay",),
-    "batch": ("batch_size", "critic_batch"),
-    "bs": ("batch_size",),
-    "bsz": ("batch_size",),
-    "batch_size": ("critic_batch",),
-    "epochs": ("max_epochs",),
-    "num_epochs": ("max_epochs",),
-    "steps": ("max_steps",),
-    "num_steps": ("max_steps",),
-    "iterations": ("max_steps",),
-    "gpus": ("devices",),
-    "num_gpus": ("devices",),
-    "path": ("root",),
-    "dir": ("root",),
-    "folder": ("root",),
-    "data_dir": ("root",),
-    "num_layers": ("layers", "depth", "blocks"),
-    "n_layers": ("layers", "depth", "blocks"),
-    "layers": ("depth", "blocks"),
-    "num_heads": ("heads",),
-    "n_heads": ("heads",),
-    "hidden_size": ("hidden", "dim", "width"),
-    "hidden_dim": ("hidden", "dim", "width"),
-    "z_dim": ("latent_dim",),
-    "latent_size": ("latent_dim",),
-    "num_timesteps": ("timesteps",),
-    "resolution": ("image_size", "size"),
-    "img_size": ("image_size", "size"),
-    "workers": ("num_workers",),
+# Arguments and what other libraries call them; what a class has of those here is meant.
+_ELSEWHERE = {
+    "lr": "learning_rate learningrate",
+    "lr_generator": "learning_rate learningrate lr",
+    "weight_decay": "wd",
+    "batch_size": "batch bs bsz",
+    "critic_batch": "batch batch_size",
+    "max_epochs": "epochs num_epochs",
+    "max_steps": "steps num_steps iterations",
+    "devices": "gpus num_gpus",
+    "root": "path dir folder data_dir",
+    "layers": "num_layers n_layers",
+    "depth": "num_layers n_layers layers",
+    "blocks": "num_layers n_layers layers",
+    "heads": "num_heads n_heads",
+    "hidden": "hidden_size hidden_dim",
+    "dim": "hidden_size hidden_dim",
+    "width": "hidden_size hidden_dim",
+    "latent_dim": "z_dim latent_size",
+    "timesteps": "num_timesteps",
+    "image_size": "resolution img_size",
+    "size": "resolution img_size",
+    "num_workers": "workers",
 }
 
 
 def synonym(name: str, known: Iterable[str]) -> str | None:
     """What an argument of this name is called here, if it is."""
-    names = set(known)
-    return next((n for n in SYNONYMS.get(name.lower(), ()) if n in names), None)
+    here = (n for n, others in _ELSEWHERE.items() if name.lower() in others.split())
+    known = set(known)
+    return next((n for n in here if n in known), None)
 
 
 def names_of(group: str) -> list[str]:
     """The classes that `--model` or `--data` takes by name."""
-    if group == "model":
-        return list(MODELS)
-    return list(DATA)
+    return list(MODELS if group == "model" else DATA)
 
 
 def meant(verb: str, arguments: list[str]) -> list[str]:

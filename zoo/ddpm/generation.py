@@ -12,15 +12,13 @@ from torch import Tensor
 from zoo.ddpm.diffusion import Diffusion, Variance, check_choice
 from zoo.ddpm.gaussian import CDF
 from zoo.ddpm.likelihood import Bound, variational_bound
-from zoo.ddpm.sampler import Plan, SamplerName, ancestral, ddim, initial_noise, run
+from zoo.ddpm.sampler import FEW_STEPS, Plan, SamplerName, ancestral, ddim, initial_noise, run
 from zoo.ddpm.schedule import Spacing, spaced_timesteps
 from zoo.layers.labels import Labels, labels_of
 from zoo.training.module import Module, evaluating
 
 # Of the noise and the steps of evaluation: an item meets the same ones in every epoch and run.
 EVALUATION_SEED = 9119
-# Of dpmpp, unless it is told otherwise: see docs/results/ddpm.md.
-FEW_STEPS = 10
 
 
 class Chosen(NamedTuple):
@@ -126,7 +124,6 @@ class Generation(Module):
 
     def sampler_protocol(
         self,
-        *,
         sampler: SamplerName | None = None,
         steps: int | None = None,
         spacing: Spacing | None = None,

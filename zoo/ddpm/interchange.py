@@ -38,12 +38,11 @@ def _importer(read: Importer) -> Importer:
     return load
 
 
-EXPORTERS: dict[str, Exporter] = {"diffusers": _exporter(to_diffusers)}
-
-IMPORTERS: dict[str, Importer] = {
-    "diffusers": _importer(from_diffusers),
-    "pesser": _importer(from_pesser),
-    "openai": _importer(from_openai),
+EXPORTERS = {"DDPM": {"diffusers": _exporter(to_diffusers)}}
+IMPORTERS = {
+    "DDPM": {
+        "diffusers": _importer(from_diffusers),
+        "pesser": _importer(from_pesser),
+        "openai": _importer(from_openai),
+    }
 }
-
-__all__ = ["EXPORTERS", "IMPORTERS", "from_diffusers", "from_openai", "from_pesser", "to_diffusers"]

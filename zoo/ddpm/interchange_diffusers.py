@@ -21,6 +21,7 @@ from zoo.ddpm.foreign_weights import (
     multiples,
     read_weights,
 )
+from zoo.ddpm.sampler import FEW_STEPS
 from zoo.ddpm.unet import UNet, unet_arguments
 from zoo.untrusted import read_json_object
 
@@ -30,6 +31,8 @@ _WEIGHTS = "diffusion_pytorch_model"
 _LARGEST = 10**6  # of any whole number in the folder
 
 _PREDICTION = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+_MULTISTEP = "DPMSolverMultistepScheduler"
+_SAMPLERS = {"DDPMScheduler": "ancestral", "DDIMScheduler": "ddim", _MULTISTEP: "dpmpp"}
 _SCHEDULE = {"linear": "linear", "post": "linear", "cosine": "squaredcos_cap_v2"}
 # Names of attention tensors before diffusers 0.12.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -51,19 +54,32 @@ _FIXED_FIELDS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 # The same of its schedulers.
 _FIXED_SCHEDULE: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "_class_name": ("DDPMScheduler", ("DDPMScheduler", "DDIMScheduler")),
+    "_class_name": ("DDPMScheduler", tuple(_SAMPLERS)),
     "beta_schedule": ("linear", ("linear", "squaredcos_cap_v2")),
     "prediction_type": ("epsilon", tuple(_PREDICTION.values())),
-    # fixed_small_log is fixed_small computed in another way.
-    "variance_type": (
-        "fixed_small",
-        ("fixed_small", "fixed_small_log", "fixed_large", "learned_range"),
-    ),
     "timestep_spacing": ("leading", ("leading", "trailing", "linspace")),
     "steps_offset": (0, (0,)),
-    "thresholding": (False, (False,)),
     "rescale_betas_zero_snr": (False, (False,)),
     "set_alpha_to_one": (True, (True,)),
+}
+# fixed_small_log is fixed_small computed in another way.
+_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "learned_range")
+# The same of those with one step alone, and of DPMSolverMultistepScheduler alone.
+_FIXED_SINGLE_STEP: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "variance_type": ("fixed_small", _VARIANCES),
+    "thresholding": (False, (False,)),
+}
+_FIXED_MULTISTEP: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "solver_order": (2, (2,)),
+    "solver_type": ("midpoint", ("midpoint",)),
+    "algorithm_type": ("dpmsolver++", ("dpmsolver++", "sde-dpmsolver++")),
+    "final_sigmas_type": ("zero", ("zero",)),
+    "variance_type": (None, (None, *_VARIANCES)),
+    "sample_max_value": (1.0, (1.0,)),
+    "use_karras_sigmas": (False, (False,)),
+    "use_exponential_sigmas": (False, (False,)),
+    "use_beta_sigmas": (False, (False,)),
+    "use_flow_sigmas": (False, (False,)),
 }
 
 
@@ -76,8 +92,10 @@ def to_diffusers(
 ) -> list[str]:
     """Writes a folder that `DDPMPipeline.from_pretrained` loads.
 
-    What diffusers does not have is replaced, with a warning: variance zero by fixed_small, and
-    quadratic spacing by leading. A class-conditional network loads as `UNet2DModel`, with
+    Of dpmpp its scheduler is DPMSolverMultistepScheduler, where that takes what the network puts
+    out, and else DDPMScheduler. What diffusers does not have is replaced, with a warning: variance
+    zero by fixed_small, quadratic spacing (and logsnr, but of dpmpp) by leading, and an eta of
+    dpmpp between 0 and 1 by 0. A class-conditional network loads as `UNet2DModel`, with
     `num_classes + 1` embeddings of which the last means "no label"; `DDPMPipeline` itself passes
     no labels to any network.
 
@@ -106,15 +124,16 @@ def to_diffusers(
         metadata={"format": "pt"},
     )
     _write_json(folder / "unet" / "config.json", _unet_config(hparams))
-    _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler_config(hparams))
+    scheduler = _scheduler_config(hparams)
+    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     index = {
         "_class_name": "DDPMPipeline",
         "_diffusers_version": _VERSION,
-        "scheduler": ["diffusers", "DDPMScheduler"],
+        "scheduler": ["diffusers", scheduler["_class_name"]],
         "unet": ["diffusers", "UNet2DModel"],
     }
     _write_json(folder / "model_index.json", index)
-    return _notes(hparams, folder)
+    return _notes(hparams, folder, scheduler["_class_name"] == _MULTISTEP)
 
 
 def _without_variance(
@@ -129,9 +148,12 @@ def _without_variance(
     return fixed, check_fit(fixed, {**tensors, **last}, "the exported model")
 
 
-def _notes(hparams: Mapping[str, Any], folder: Path) -> list[str]:
+def _notes(hparams: Mapping[str, Any], folder: Path, multistep: bool) -> list[str]:
     """How to call a network that `DDPMPipeline` loads and does not call rightly."""
     notes = []
+    steps = hparams.get("sample_steps") or min(FEW_STEPS, hparams.get("timesteps", 1000))
+    if multistep:
+        notes.append(f"its scheduler is {_MULTISTEP}: call it with num_inference_steps={steps}")
     if classes := hparams.get("num_classes"):
         size = hparams["image_size"]
         height, width = [size, size] if isinstance(size, int) else size
@@ -140,7 +162,8 @@ def _notes(hparams: Mapping[str, Any], folder: Path) -> list[str]:
             f'  pipe = diffusers.DDPMPipeline.from_pretrained("{folder}")\n'
             f"  labels = torch.arange({classes})  # {classes} is no label\n"
             f"  x = torch.randn({classes}, {hparams.get('channels', 3)}, {height}, {width})\n"
-            "  for t in pipe.scheduler.timesteps:\n"
+            + (f"  pipe.scheduler.set_timesteps({steps})\n" if multistep else "")
+            + "  for t in pipe.scheduler.timesteps:\n"
             "      with torch.no_grad():\n"
             "          output = pipe.unet(x, t, class_labels=labels).sample\n"
             "      x = pipe.scheduler.step(output, t, x).prev_sample"
@@ -148,7 +171,9 @@ def _notes(hparams: Mapping[str, Any], folder: Path) -> list[str]:
     if hparams.get("variance") == "learned_range":
         notes.append(
             "the network predicts the variance too, which DDPMScheduler takes and other schedulers "
-            "do not; --options.drop_variance true writes it without, for any of them"
+            "do not"
+            + (f", but for {_MULTISTEP}" if multistep else "")
+            + "; --options.drop_variance true writes it without, for any of them"
         )
     return notes
 
@@ -195,23 +220,44 @@ def _scheduler_config(hparams: Mapping[str, Any]) -> dict[str, Any]:
             stacklevel=3,
         )
         variance = "fixed_small"
-    spacing = hparams.get("spacing", "leading")
-    if spacing == "quadratic":
+    objective = hparams.get("objective", "eps")
+    # Of a predicted variance it cuts off what comes after three channels, and of a noise alone.
+    multistep = hparams.get("sampler") == "dpmpp" and (
+        variance != "learned_range" or (objective, hparams.get("channels", 3)) == ("eps", 3)
+    )
+    spacing = hparams.get("spacing") or ("logsnr" if multistep else "trailing")
+    if spacing == "quadratic" or (spacing == "logsnr" and not multistep):
         warnings.warn(
-            "spacing quadratic has no counterpart in diffusers: the folder says leading",
+            f"spacing {spacing} has no counterpart in diffusers: the folder says leading",
             stacklevel=3,
         )
         spacing = "leading"
-    return {
-        "_class_name": "DDPMScheduler",
+    clip, eta = bool(hparams.get("clip", True)), hparams.get("eta", 0.0)
+    own: dict[str, Any] = {"clip_sample": clip, "clip_sample_range": 1.0}
+    if multistep:
+        if 0 < eta < 1:
+            warnings.warn(
+                f"eta {eta:g} of dpmpp has no counterpart in diffusers: the folder says 0",
+                stacklevel=3,
+            )
+        own = {
+            "algorithm_type": "sde-dpmsolver++" if eta == 1 else "dpmsolver++",
+            "final_sigmas_type": "zero",
+            "sample_max_value": 1.0,
+            "solver_order": 2,
+            "solver_type": "midpoint",
+            "thresholding": clip,  # with a largest value of 1 the same
+            "use_lu_lambdas": spacing == "logsnr",
+        }
+        spacing = "trailing" if spacing == "logsnr" else spacing
+    return own | {
+        "_class_name": _MULTISTEP if multistep else "DDPMScheduler",
         "_diffusers_version": _VERSION,
         "beta_end": beta_end,
         "beta_schedule": _SCHEDULE[schedule],
         "beta_start": beta_start,
-        "clip_sample": bool(hparams.get("clip", True)),
-        "clip_sample_range": 1.0,
         "num_train_timesteps": T,
-        "prediction_type": _PREDICTION[hparams.get("objective", "eps")],
+        "prediction_type": _PREDICTION[objective],
         "timestep_spacing": spacing,
         "trained_betas": None,
         "variance_type": variance,
@@ -381,6 +427,9 @@ def _head_dim(config: Mapping[str, Any], source: str) -> int | None:
 
 def _read_scheduler(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     _check_fields(config, _FIXED_SCHEDULE, source)
+    sampler = _SAMPLERS[config.get("_class_name", "DDPMScheduler")]
+    multistep = sampler == "dpmpp"
+    _check_fields(config, _FIXED_MULTISTEP if multistep else _FIXED_SINGLE_STEP, source)
     if _flag(config, "clip_sample", True, source) and config.get("clip_sample_range", 1.0) != 1.0:
         raise ValueError(f"{source}: clip_sample_range must be 1")
     T = _whole(config, "num_train_timesteps", 1000, source)
@@ -389,11 +438,16 @@ def _read_scheduler(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         "objective": {v: k for k, v in _PREDICTION.items()}[
             config.get("prediction_type", "epsilon")
         ],
-        "variance": config.get("variance_type", "fixed_small").removesuffix("_log"),
-        "sampler": "ddim" if config.get("_class_name") == "DDIMScheduler" else "ancestral",
-        "spacing": config.get("timestep_spacing", "leading"),
+        "variance": (config.get("variance_type") or "fixed_small").removesuffix("_log"),
+        "sampler": sampler,
+        "spacing": config.get("timestep_spacing", "linspace" if multistep else "leading"),
         "clip": _flag(config, "clip_sample", True, source),
     }
+    if multistep:
+        hparams["clip"] = _flag(config, "thresholding", False, source)
+        hparams["eta"] = float(config.get("algorithm_type") == "sde-dpmsolver++")
+        if _flag(config, "use_lu_lambdas", False, source):
+            hparams["spacing"] = "logsnr"
     start = _real(config, "beta_start", 1e-4, source)
     end = _real(config, "beta_end", 0.02, source)
     given = config.get("trained_betas")

@@ -172,7 +172,8 @@ class DDPM(Generation):
             levels=levels,
         )
         self.sampling = Sampling(sampler, sample_steps, spacing, eta, clip, guidance)
-        self.plan()  # says what does not go together
+        if not self.diffusion.timesteps.is_meta:  # which have no values
+            self.plan()  # says what does not go together
         self.check_guidance(guidance)
         self.net = UNet(**unet_arguments(self.hparams))
         self.net.check_size(*self.shape[1:])

@@ -18,6 +18,8 @@ from zoo.ddpm.diffusion import Diffusion, Variance
 from zoo.layers.counter_rng import normal
 
 SamplerName = Literal["ancestral", "ddim", "dpmpp"]
+# Of dpmpp, unless it is told otherwise: see docs/results/ddpm.md.
+FEW_STEPS = 10
 Advance = Callable[..., tuple[Tensor, Tensor]]
 # The network: (x_BCHW, t_B) -> output.
 Predict = Callable[[Tensor, Tensor], Tensor]

@@ -10,7 +10,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from zoo.data.images.pixels import to_uint8
-from zoo.data.protocols import HasReferenceImages, HasSamples, Split, datamodule_of
+from zoo.data.protocols import (
+    HasReferenceImages,
+    HasSampler,
+    HasSamples,
+    Split,
+    datamodule_of,
+)
 from zoo.metrics.features import Extractor, load_extractor
 from zoo.metrics.frechet import FeatureMoments, frechet_distance
 from zoo.metrics.kernel import kernel_distance
@@ -149,7 +155,7 @@ class SampleQuality(Callback):
             return to_uint8(sample(stop - start, seed=self.seed, first=start))
 
         fake = self._features(trainer, self.samples, draw)
-        self._record(trainer, split, other, len(real), len(held_out))
+        self._record(trainer, module, split, other, len(real), len(held_out))
         values = self._compare(real, fake, stage)
         baseline = self._compare(real, held_out, "baseline")
         return {f"{stage}/{k}": v for k, v in values.items()} | {
@@ -230,7 +236,13 @@ class SampleQuality(Callback):
         return {k: v.float() for k, v in values.items()}
 
     def _record(
-        self, trainer: Trainer, split: Split, other: Split, real: int, held_out: int
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        split: Split,
+        other: Split,
+        real: int,
+        held_out: int,
     ) -> None:
         extractor = self._load(trainer)
         whole = max(real, self.samples) <= _SUBSET_SIZE
@@ -247,6 +259,8 @@ class SampleQuality(Callback):
             "neighbours": f"{self.k_precision} (precision, recall), {self.k_density} "
             "(density, coverage)",
         }
+        if isinstance(module, HasSampler):
+            self._protocol["sampler"] = module.sampler_protocol()
         for callback in getattr(trainer, "callbacks", []):
             decay = getattr(callback, "decay", 0)
             if type(callback).__name__ == "EMA" and decay:

@@ -3,13 +3,14 @@
 Imports nothing heavy: `zoo list` is quick.
 """
 
+import fnmatch
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, overload
 
-from zoo.registry import nearest
+from zoo.registry import MODELS, nearest
 
 ROOT = Path(__file__).parent
 _HUB = re.compile(r"hf:/+(?P<repo>[^@]*)(?:@(?P<revision>.*))?")
@@ -21,37 +22,62 @@ class Shipped:
 
     Args:
         name: What every verb and `zoo.load` take.
-        record: Its results.json: how it was trained, and the numbers of its test.
+        parameters: How many it has.
         size: Bytes of its weights.
+        data: What it was trained on.
+        licence: Of that data.
+        headline: The number that it is known by.
+        protocol: How that was measured.
     """
 
     name: str
-    record: dict[str, Any]
+    parameters: int
     size: int
-
-    @property
-    def headline(self) -> str:
-        """The number that it is known by."""
-        metric, label = self.record["headline"]
-        return f"{label} {self.record['metrics'][metric]:.4g}"
-
-
-def shipped(root: Path | None = None) -> list[Shipped]:
-    """The models that ship, in the order of their names."""
-    root = root or ROOT
-    return [
-        Shipped(
-            folder.relative_to(root).as_posix(),
-            json.loads((folder / "results.json").read_text("utf-8")),
-            (folder / "model.safetensors").stat().st_size,
-        )
-        for folder in sorted(file.parent for file in root.glob("*/*/config.json"))
-    ]
+    data: str
+    licence: str
+    headline: str
+    protocol: str
 
 
 def names() -> list[str]:
     """Names of the models that ship."""
-    return [folder.parent.relative_to(ROOT).as_posix() for folder in ROOT.glob("*/*/config.json")]
+    return sorted(f.parent.relative_to(ROOT).as_posix() for f in ROOT.glob("*/*/config.json"))
+
+
+def shipped(pattern: str = "*") -> list[Shipped]:
+    """The models that ship and match a shell pattern, ignoring case."""
+    return [_shipped(n) for n in names() if fnmatch.fnmatch(n.lower(), pattern.lower())]
+
+
+def _shipped(name: str) -> Shipped:
+    record = json.loads((ROOT / name / "results.json").read_text("utf-8"))
+    metric, label = record["headline"]
+    protocol = record["protocol"]
+    return Shipped(
+        name,
+        record["parameters"],
+        (ROOT / name / "model.safetensors").stat().st_size,
+        record["data"],
+        record["licence"],
+        f"{label} {record['metrics'][metric]:.4g}",
+        protocol.get(metric) or protocol.get("extractor", ""),
+    )
+
+
+@overload
+def list_models(pattern: str = ..., *, pretrained: Literal[False] = ...) -> list[str]: ...
+@overload
+def list_models(pattern: str = ..., *, pretrained: Literal[True]) -> list[Shipped]: ...
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str] | list[Shipped]:
+    """Names of the models that match a shell pattern, ignoring case.
+
+    Args:
+        pattern: Such as `*vae*`.
+        pretrained: The trained models that ship instead, with what is known of each.
+    """
+    if pretrained:
+        return shipped(pattern)
+    return [name for name in MODELS if fnmatch.fnmatch(name.lower(), pattern.lower())]
 
 
 def pinned(path: str) -> str:
@@ -76,5 +102,5 @@ def locate(name: str) -> Path:
         return fetch(hub["repo"], hub["revision"])
     if name in names():
         return ROOT / name
-    near = f" and no model of that name: {nearest(name, sorted(names()))}" if names() else ""
+    near = f", nor a model of that name: {nearest(name, names())}" if names() else ""
     raise FileNotFoundError(f"no such checkpoint: {name}{near}")

@@ -1,5 +1,6 @@
 """The card of a trained model, as a hub shows it: a YAML header with the metrics, then text."""
 
+import re
 from typing import Any
 
 from zoo.pretrained.hub import library
@@ -36,7 +37,7 @@ def card(name: str, kind: str, record: dict[str, Any], licence: str | None = Non
         eval_results=[
             hub.EvalResult(
                 task_type=task,
-                dataset_type=data.lower().replace(" ", "-"),
+                dataset_type=re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-"),
                 dataset_name=data,
                 metric_type=metric.removeprefix("test/"),
                 metric_value=value,

@@ -31,18 +31,15 @@ class Encodes(Protocol):
     @property
     def net(self) -> nn.Module:
         """The encoder."""
-        ...
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The vocabulary."""
-        ...
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
     ) -> Tensor:
         """Vectors of length 1, float32 (N, H)."""
-        ...
 
 
 def fingerprint(model: Encodes) -> str:

@@ -38,8 +38,6 @@ class RunRecord(SaveConfigCallback):
         super().__init__(parser, config, save_to_log_dir=False, **kwargs)
         self._written = False
         self._step: int | None = None  # of the checkpoint; a test's trainer is at 0
-        self.source: str | None = None
-        """What the weights were asked for as, if the Trainer does not load them."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Sends the whole config to the loggers."""
@@ -96,7 +94,7 @@ class RunRecord(SaveConfigCallback):
         metrics = {str(name): float(value) for name, value in trainer.callback_metrics.items()}
         protocol = gather_protocol(trainer, pl_module)
         result = {
-            "checkpoint": self.source or str(trainer.ckpt_path),
+            "checkpoint": str(trainer.ckpt_path or self.config.ckpt_path),
             "step": trainer.global_step if self._step is None else self._step,
             "metrics": metrics,
             "protocol": protocol,

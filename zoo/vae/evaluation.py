@@ -16,6 +16,7 @@ from zoo.vae.baselines import PixelFrequencies
 from zoo.vae.batch_norm import GaussianHead
 from zoo.vae.density.importance import DensityEstimate, estimate_log_density, sample_noise
 from zoo.vae.density.pareto import UNRELIABLE
+from zoo.vae.density.refinement import described
 from zoo.vae.diagnostics import LatentArrays, LatentStatistics, knn_votes, show_arrays
 from zoo.vae.image_vae import EVALUATION_SEED, ImageVAE, Terms
 from zoo.vae.likelihoods import Bernoulli, Gaussian
@@ -126,8 +127,9 @@ class Evaluation(ImageVAE):
         estimate = self.log_density(x, index=index, prepared=True)
         terms = self._terms_of(x, index)
         kl = terms.posterior.kl().double()
-        # The proposal's ELBO is the posterior's only if it was not widened.
-        elbo = estimate.elbo if self.widen == 1 else terms.log_likelihood.mean(0) - kl
+        # The proposal's ELBO is the posterior's only if the proposal is.
+        own = self.widen == 1 and not self.refine
+        elbo = estimate.elbo if own else terms.log_likelihood.mean(0) - kl
         values = {
             "test/log_density": estimate.log_density,
             "test/elbo": elbo,
@@ -192,6 +194,7 @@ class Evaluation(ImageVAE):
         index: Tensor | None = None,
         seed: int = EVALUATION_SEED,
         widen: float | None = None,
+        refine: int | None = None,
         chunk: int | None = None,
         prepared: bool = False,
     ) -> DensityEstimate:
@@ -204,6 +207,8 @@ class Evaluation(ImageVAE):
                 if not given.
             seed: Seed of the weights' noise.
             widen: Factor on the proposal's standard deviation; the model's if not given.
+            refine: Newton steps from the posterior to the proposal, 0 for none; the model's if not
+                given.
             chunk: Samples of a datum at a time; memory is in proportion.
             prepared: The images went through `prepare` already.
 
@@ -218,6 +223,7 @@ class Evaluation(ImageVAE):
             samples=self.log_density_samples if samples is None else samples,
             seed=seed,
             widen=self.widen if widen is None else widen,
+            refine=self.refine if refine is None else refine,
             chunk=chunk,
         )
 
@@ -240,13 +246,13 @@ class Evaluation(ImageVAE):
         if self.dequantize:
             pixels = f"dequantised once at random, by item (seed {EVALUATION_SEED})"
         count = f"{report.tested} items" if report.tested else "all items"
-        wide = "" if self.widen == 1 else f", proposal {self.widen} times as wide"
+        wide = described(self.refine, self.widen)
         lines = {
             "test/log_density": (
-                f"{self.log_density_samples} importance samples an item{wide}, seed "
+                f"{self.log_density_samples} importance samples an item {wide}, seed "
                 f"{EVALUATION_SEED}, {count} of the test split, pixels {pixels}, nats an image"
             ),
-            "test/kl": "closed form; reconstruction is elbo + kl, elbo the mean log weight",
+            "test/kl": "closed form; reconstruction is elbo + kl, elbo that of the posterior",
             "test/unreliable": f"share of items with Pareto-k above {UNRELIABLE}",
             "test/mutual_information": f"mixture over batches of {report.latents['test'].batch}",
         }

@@ -17,6 +17,7 @@ from zoo.training.optim import may_fuse
 from zoo.vae.annealing import BetaSchedule, free_bits
 from zoo.vae.batch_norm import GaussianHead
 from zoo.vae.bounds import Objective, bound, elbo, iwae, path_only
+from zoo.vae.density.refinement import STEPS
 from zoo.vae.likelihoods import Bernoulli, LikelihoodName, Scale, make_likelihood
 from zoo.vae.networks import Activation, Init, NetworkName, draw_the_mean, glorot, make_networks
 from zoo.vae.optimizer import multipliers as learning_rates
@@ -88,6 +89,8 @@ class ImageVAE(Module):
         log_density_samples: Importance samples for each image in a test.
         widen: A test's proposal has so many times the posterior's standard deviation, or on spheres
             its kappa / widen^2, which is about so many times the width.
+        refine: Newton steps from the posterior to a test's proposal for each image; 0 to draw from
+            the posterior itself, as published protocols do.
 
     Raises:
         ValueError: A value is out of range, or has no effect beside the others.
@@ -131,6 +134,7 @@ class ImageVAE(Module):
         compile: bool = False,
         log_density_samples: Count = 5000,
         widen: Positive = 1.0,
+        refine: Whole = STEPS,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -147,7 +151,7 @@ class ImageVAE(Module):
         self.lr, self.adam_betas, self.adam_eps = lr, tuple(adam_betas), adam_eps
         self.rate = learning_rates(lr_schedule, lr_stages)
         self.data_bias, self.compiles, self.compiled = data_bias, compile, False
-        self.log_density_samples, self.widen = log_density_samples, widen
+        self.log_density_samples, self.widen, self.refine = log_density_samples, widen, refine
 
     def _check(self) -> None:
         """Raises ValueError where values contradict each other."""

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, Self
 import torch
 from torch import Tensor
 
+from zoo.vae.charts import Chart, Flat, Stereographic
 from zoo.vae.sphere.bessel import kl_to_uniform
 from zoo.vae.von_mises_fisher import VonMisesFisher
 
@@ -78,6 +79,10 @@ class Posterior(Protocol):
 
     def widen(self, factor: float) -> Self:
         """Posteriors that are wider by `factor`, as proposals for density estimation."""
+        ...
+
+    def chart(self) -> Chart:
+        """Coordinates of the codes around these posteriors."""
         ...
 
 
@@ -156,6 +161,10 @@ class GaussianPosterior:
     def widen(self, factor: float) -> "GaussianPosterior":
         """Posteriors of `factor` times the standard deviation."""
         return GaussianPosterior(self.mean, self.log_std + math.log(factor))
+
+    def chart(self) -> Chart:
+        """The codes as they are."""
+        return Flat(self.mean, self.log_std.exp())
 
 
 class SphericalPosterior:
@@ -259,4 +268,10 @@ class SphericalPosterior:
                 VonMisesFisher(q.mean_direction, q.concentration / factor**2, validate_args=False)
                 for q in self.factors
             ]
+        )
+
+    def chart(self) -> Chart:
+        """Each sphere, as it is seen from the antipode of the mean direction."""
+        return Stereographic(
+            [q.mean_direction for q in self.factors], [q.concentration for q in self.factors]
         )

@@ -7,11 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.data.protocols import (
-    HasReferenceImages,
-    HasReferencePoints,
-    datamodule_of,
-)
+from zoo.data.protocols import HasReferenceImages, HasReferencePoints, datamodule_of
 from zoo.layers.counter_rng import normal
 from zoo.layers.labels import Labels, labels_of
 from zoo.training.averages import Averages
@@ -46,6 +42,12 @@ class Evaluation(Module):
     latent_dim: int
     critic_bf16: bool
     channels_last: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._validation = Averages("val/wasserstein_critic")
+        self._test = Averages("test/wasserstein_critic")
+        self._tested = 0
 
     def sample(
         self,
@@ -86,12 +88,7 @@ class Evaluation(Module):
     def critic_values(
         self, x: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """f_hat, |grad f| and |grad f_hat| at some points, shape (B,) each.
-
-        Args:
-            x: Points or images, shape (B, ...).
-            labels: Their classes, shape (B,).
-        """
+        """f_hat, |grad f| and |grad f_hat|, shape (B,) each, at points or images (B, ...)."""
         with (
             evaluating(self.critic),
             # Lightning validates in inference mode, which has no gradients; a clone is out of it.
@@ -111,14 +108,7 @@ class Evaluation(Module):
     def monitor(
         self, real: Tensor, fake: Tensor, labels: Tensor | None, values: Evaluated
     ) -> dict[str, Tensor]:
-        """What is logged of a critic batch: its estimate, the exact distance, and gradients.
-
-        Args:
-            real: Real points, shape (B, ...).
-            fake: Generated points.
-            labels: Classes of both.
-            values: Of the critic step.
-        """
+        """What is logged of a critic batch: its estimate, the exact distance, and gradients."""
         estimate = self.objective.estimates(real, fake, values.real.detach(), values.fake.detach())
         logged = {"wasserstein/critic": estimate.mean(), "wasserstein/exact": exact_w1(real, fake)}
         alpha = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
@@ -136,7 +126,29 @@ class Evaluation(Module):
             x = x.contiguous(memory_format=torch.channels_last)
         return x, batch[1] if self.num_classes else None
 
-    def add_values(self, averages: Averages, batch: Sequence[Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        """Adds to val/wasserstein_critic."""
+        self._add_values(self._validation, batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the critic's estimate, and of points how good the samples are."""
+        self._finish(self._validation, "val")
+
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        """Adds to test/wasserstein_critic."""
+        self._add_values(self._test, batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the same of the test split, beside what real data would get."""
+        self._tested = self._finish(self._test, "test")
+
+    def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """A sample for each item: of its label, and with its number."""
+        index = numbers_of(batch, batch_idx)
+        labels = batch[1] if self.num_classes else None
+        return self.sample(len(index), labels=labels, index=index)
+
+    def _add_values(self, averages: Averages, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Adds the critic's estimate between the real items of a batch and as many samples."""
         x, labels = self.unpack(batch)
         index = numbers_of(batch, batch_idx)
@@ -144,7 +156,7 @@ class Evaluation(Module):
         on_real, on_fake = (self.critic_values(each, labels)[0] for each in (x, fake))
         averages.add({averages.names[0]: self.objective.estimates(x, fake, on_real, on_fake)})
 
-    def finish(self, averages: Averages, stage: Literal["val", "test"]) -> int:
+    def _finish(self, averages: Averages, stage: Literal["val", "test"]) -> int:
         """Logs the numbers of a split; returns how many items it had."""
         count = averages.log(self)
         values: dict[str, float] = {}
@@ -181,12 +193,12 @@ class Evaluation(Module):
             values["baseline/wasserstein_exact"] = float(exact_w1(real, other))
         return values
 
-    def _protocol(self, tested: int) -> dict[str, str]:
-        """How the numbers of a test of so many items were made."""
+    def protocol(self) -> dict[str, str]:
+        """How the numbers of a test were made."""
         what = "mean of the critic on the test split less its mean on as many samples"
         if isinstance(self.objective, CTransform):
             what = "mean of phi on the items of a batch and of its transform on as many samples"
-        count = f"{tested} items" if tested else "all items"
+        count = f"{self._tested} items" if self._tested else "all items"
         lines = {
             "test/wasserstein_critic": (
                 f"{what}, {count}, lipschitz {self.constraint.name}, "

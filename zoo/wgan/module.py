@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from zoo.data.protocols import HasBatchSize, HasFeatures, HasImages, datamodule_of
 from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
-from zoo.training.averages import Averages
 from zoo.training.distributed import average_over_processes
 from zoo.training.fit_of_data import check_numbers
 from zoo.training.log import is_logging_step, log_every
-from zoo.training.module import by_step, numbers_of
+from zoo.training.module import by_step
 from zoo.training.optim import may_fuse, piecewise_linear
 from zoo.wgan.constraints.by_name import Lipschitz, make_constraint
 from zoo.wgan.constraints.gradient import Critic
@@ -49,7 +48,7 @@ class WGAN(Evaluation):
         critic_widths: mlp: hidden layers; else channels after each block. As published if not
             given.
         critic_halvings: Blocks of a resnet critic that halve the resolution.
-        critic_activation: Of the critic: relu, leaky_relu, elu, silu, tanh or softplus.
+        critic_activation: Activation of the critic: relu, leaky_relu, elu, silu, tanh or softplus.
         critic_batch_norm: Batch normalisation in a dcgan critic; only without inner gradients.
         critic_pooling: mean or sum over positions at the end of a resnet critic.
         critic_bias: Whether a resnet critic's last layer has a bias.
@@ -76,8 +75,8 @@ class WGAN(Evaluation):
         optimizer: adam (fused) or rmsprop.
         lr_generator: Learning rate of the generator.
         lr_critic: Learning rate of the critic.
-        beta1: Of adam; write 0.0, not 0.
-        beta2: Of adam.
+        beta1: Decay of adam's first average; write 0.0, not 0.
+        beta2: Decay of adam's second average.
         lr_schedule: Multiplier of both learning rates at some iterations, linear between them and
             constant after: {0: 1, 100000: 0} is a linear decay. Constant if not given.
         critic_bf16: Let bf16-mixed act on a critic with an inner gradient too, which is in float32
@@ -186,9 +185,6 @@ class WGAN(Evaluation):
         self._generator_gradient: Callable[..., tuple[Tensor, Tensor]] = (
             self.constraint.generator_gradient
         )
-        self._validation = Averages("val/wasserstein_critic")
-        self._test = Averages("test/wasserstein_critic")
-        self._tested = 0
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images or points of latent vectors z (B, latent_dim), float32."""
@@ -350,34 +346,6 @@ class WGAN(Evaluation):
         if most < self.n_critic:
             return f"give {self.n_critic} images or more, or lower --model.n_critic"
         return f"lower --model.critic_batch to {most // self.n_critic} or less"
-
-    # Evaluation
-
-    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        """Adds to val/wasserstein_critic."""
-        self.add_values(self._validation, batch, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the critic's estimate, and of points how good the samples are."""
-        self.finish(self._validation, "val")
-
-    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        """Adds to test/wasserstein_critic."""
-        self.add_values(self._test, batch, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the same of the test split, beside what real data would get."""
-        self._tested = self.finish(self._test, "test")
-
-    def protocol(self) -> dict[str, str]:
-        """How the numbers of a test were made."""
-        return self._protocol(self._tested)
-
-    def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """A sample for each item: of its label, and with its number."""
-        index = numbers_of(batch, batch_idx)
-        labels = batch[1] if self.num_classes else None
-        return self.sample(len(index), labels=labels, index=index)
 
 
 def critic_step_loss(

@@ -164,15 +164,8 @@ def make_objective(
 ) -> Objective:
     """The objective of this name.
 
-    Args:
-        name: One of `ObjectiveName`.
-        lipschitz: The critic's constraint.
-        critic_batch_norm: Whether the critic has batch normalisation.
-        epsilon: Of c_eps_transform.
-        penalty: Of c_transform and c_eps_transform; 0.1, as published, if not given.
-
-    Raises:
-        ValueError: There is none, or what is given does not go with it.
+    `epsilon` and `penalty` are WGAN's c_epsilon and c_penalty; the ValueError says what of the
+    model's options does not go with the objective.
     """
     if name not in get_args(ObjectiveName):
         raise ValueError(f"objective={name!r}: choose {', '.join(get_args(ObjectiveName))}")

@@ -43,13 +43,7 @@ def toy_metrics(samples: Tensor, name: ToyName, reference: Tensor) -> dict[str, 
 
 
 def mode_metrics(samples: Tensor, centres: Tensor, std: float) -> dict[str, float]:
-    """`modes`, `near`, `high_quality` and `reverse_kl` of `toy_metrics`.
-
-    Args:
-        samples: (N, 2).
-        centres: (K, 2).
-        std: Standard deviation of a mode.
-    """
+    """`modes`, `near`, `high_quality` and `reverse_kl` of `toy_metrics`, of centres (K, 2)."""
     K = len(centres)
     distance, nearest = torch.cdist(samples.double(), centres.to(samples).double()).min(1)
     near = distance <= RADIUS

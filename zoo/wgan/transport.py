@@ -18,14 +18,8 @@ def pairwise_cost(x: Tensor, y: Tensor) -> Tensor:
     """c(x_i, y_j) = |x_i - y_j| of all pairs, the norm being over all dimensions of an item.
 
     Differentiable; the gradient of a distance that is 0 is 0. Not by way of a matrix product,
-    which in float32 makes |x - x| about 3e-4 |x|.
-
-    Args:
-        x: Items (N, ...).
-        y: Items (M, ...).
-
-    Returns:
-        (N, M), in the precision of the arguments, but float32 at least.
+    which in float32 makes |x - x| about 3e-4 |x|. Of (N, ...) and (M, ...) it is (N, M), in their
+    precision, but float32 at least.
     """
     x, y = (at_least_float32(t).flatten(1) for t in (x, y))
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
@@ -106,14 +100,7 @@ def _matched(x: Tensor, y: Tensor) -> Tensor:
 
 
 def optimal_matching(cost: Tensor) -> Tensor:
-    """The column of each row in the matching of least cost.
-
-    Args:
-        cost: (N, N), float64 on the CPU.
-
-    Returns:
-        int64 (N,).
-    """
+    """The column of each row, int64 (N,), in the matching of least cost (N, N), float64."""
     from scipy.optimize import linear_sum_assignment
 
     # What a row or a column costs on the average moves no match, and costs time: half, or more
@@ -126,16 +113,9 @@ def optimal_matching(cost: Tensor) -> Tensor:
 
 
 def c_transform(cost: Tensor, phi: Tensor) -> Tensor:
-    """φ^c(y_j) = min_i [c(x_i, y_j) - φ(x_i)] (arXiv 1910.03875).
+    """φ^c(y_j) = min_i [c(x_i, y_j) - φ(x_i)] (arXiv 1910.03875), (M,), of c (N, M) and φ (N,).
 
     Any φ then gives mean φ + mean φ^c <= W1 of the batches, without a constraint on φ.
-
-    Args:
-        cost: c(x_i, y_j), shape (N, M).
-        phi: φ(x_i), shape (N,).
-
-    Returns:
-        (M,).
     """
     return (cost - phi[:, None]).amin(0)
 
@@ -144,18 +124,7 @@ def c_eps_transform(cost: Tensor, phi: Tensor, eps: float) -> Tensor:
     """φ^{c,ε}(y_j) = -ε log (1/N) Σ_i exp[(φ(x_i) - c(x_i, y_j)) / ε] (arXiv 1910.03875).
 
     A soft minimum; it tends to the c-transform as ε tends to 0. (With (c - φ) / ε in the exponent,
-    as public code has it, it would be a soft maximum.)
-
-    Args:
-        cost: c(x_i, y_j), shape (N, M).
-        phi: φ(x_i), shape (N,).
-        eps: Softness ε > 0, in units of the cost.
-
-    Returns:
-        (M,).
-
-    Raises:
-        ValueError: ε is not positive.
+    as public code has it, it would be a soft maximum.) ε > 0 is in units of the cost.
     """
     if eps <= 0:
         raise ValueError(f"eps={eps}: the (c,ε)-transform needs ε > 0; use c_transform for ε = 0")
@@ -171,14 +140,7 @@ def dual_value(phi: Tensor, cost: Tensor, eps: float = 0.0) -> Tensor:
     """The critic's estimate of W1(real, fake): mean φ(x) + mean φ^c(y), or with φ^{c,ε}.
 
     A generator that descends on it moves a fake y_j towards the real x_i that attains the minimum.
-
-    Args:
-        phi: φ of the real items, shape (N,).
-        cost: c(x_i, y_j) of real and fake ones, shape (N, M).
-        eps: ε of the (c,ε)-transform; 0 is the c-transform.
-
-    Returns:
-        A scalar.
+    `phi` (N,) is of the real items, `cost` (N, M) of real and fake ones.
     """
     return phi.mean() + transform(cost, phi, eps).mean()
 
@@ -198,9 +160,6 @@ def dual_loss(
         n_real: How many of them are real.
         eps: ε of the (c,ε)-transform; 0 is the c-transform.
         penalty: Weight of either penalty.
-
-    Returns:
-        A scalar.
     """
     psi = transform(cost[:n_real], phi[:n_real], eps)
     value = phi[:n_real].mean() + psi[n_real:].mean()

@@ -107,7 +107,7 @@ def fit_critic(name: str, problem: Problem, *, steps: int, seed: int) -> dict[st
                 z = torch.cat([x, y])
                 loss = dual_loss(critic(z), pairwise_cost(z, z), BATCH, eps=kind)
             else:
-                seen = constraint.evaluate(critic, x, y, noise=constraint.noise(x))
+                seen = constraint.evaluate(critic, x, y, None, constraint.noise(x))
                 loss = Wasserstein().critic_loss(seen.real, seen.fake)
                 loss = loss if seen.penalty is None else loss + seen.penalty
             optimizer.zero_grad()

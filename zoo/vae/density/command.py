@@ -16,6 +16,7 @@ from zoo.sources import open_source
 from zoo.training.parts import in_parts
 from zoo.vae.density.importance import DensityEstimate, estimate_log_density
 from zoo.vae.density.pareto import UNRELIABLE
+from zoo.vae.density.refinement import STEPS, described
 
 COLUMNS = ("log_density", "standard_error", "ess", "pareto_k", "jackknife", "elbo")
 
@@ -28,6 +29,7 @@ def density(
     split: Split = "test",
     samples: Count = 5000,
     widen: Positive = 1.0,
+    refine: Whole = STEPS,
     repeats: Count = 1,
     seed: Seed = 0,
     ais: Whole = 0,
@@ -42,10 +44,11 @@ def density(
 
     One row a datum goes to the CSV, in nats: log_density, its
     standard_error, ess (effective samples), pareto_k (above 0.7 the estimate is not reliable),
-    jackknife (log_density without its first-order bias), elbo, and bits_per_dim. A row is a
-    function of (seed, the datum's number), whatever the batch size. Several processes share the
-    batches under torchrun; those that are done are kept beside the CSV until all are, and a command
-    that is given again goes on from there.
+    jackknife (log_density without its first-order bias), elbo (of the
+    proposal), and bits_per_dim. A row is a
+    function of (seed, the datum's number), whatever the batch size. Several
+    processes share the batches under torchrun; those that are done are kept beside the CSV until
+    all are, and a command that is given again goes on from there.
 
     Args:
         ckpt: A .ckpt file, a run directory or an exported folder.
@@ -56,6 +59,8 @@ def density(
         samples: Importance samples a datum.
         widen: Factor on the standard deviation of the proposal, such as 1.2: a little too wide is
             safer than a little too narrow.
+        refine: Newton steps from the encoder's posterior to a proposal for each datum, with which
+            500 samples usually do; 0 to draw from the posterior itself, as published protocols do.
         repeats: Estimate so often, with seeds seed, seed + 1, ..., for an error over repeats.
         seed: Seed of the noise.
         ais: Check the method on so many images that the model makes: annealed importance sampling
@@ -84,13 +89,13 @@ def density(
     summary = Summary(repeats, bits_scale(model))
     count = len(source.dataset) if limit is None else min(limit, len(source.dataset))
 
+    how: dict[str, Any] = dict(samples=samples, widen=widen, refine=refine, chunk=chunk)
+
     def make(start: int, stop: int) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
         batch = next(source.batches(stop - start, stop, target, start))
         x = model.prepare(batch[0], batch.index) if hasattr(model, "prepare") else batch
         estimates = (
-            estimate_log_density(
-                model, x, batch.index, samples=samples, seed=seed + repeat, widen=widen, chunk=chunk
-            )
+            estimate_log_density(model, x, batch.index, seed=seed + repeat, **how)
             for repeat in range(repeats)
         )
         return batch.index.cpu(), [tuple(column.cpu() for column in e) for e in estimates]
@@ -115,15 +120,14 @@ def density(
                 if not summary.count:
                     raise
                 stopped = interrupt  # what is done stays
-        print(summary.text(source.title, samples, widen, seed))
+        print(summary.text(source.title, samples, widen, refine, seed))
         print(f"written to {out}")
         if stopped:
             raise stopped
     if ais:
         from zoo.vae.density.sandwich import check
 
-        options: dict[str, Any] = {"samples": samples, "widen": widen, "chunk": chunk, "seed": seed}
-        print(check(model, ais, temperatures=temperatures, **options))
+        print(check(model, ais, temperatures=temperatures, seed=seed, **how))
 
 
 def bits_scale(model: Any) -> tuple[float, float] | None:
@@ -170,16 +174,15 @@ class Summary:
         self.unreliable += int(sum((e.pareto_k > UNRELIABLE).long() for e in estimates).gt(0).sum())  # type: ignore[union-attr]
         self.count += values.shape[1]
 
-    def text(self, title: str, samples: int, widen: float, seed: int) -> str:
+    def text(self, title: str, samples: int, widen: float, refine: int, seed: int) -> str:
         """What is printed."""
         n, R = self.count, len(self._of_repeats)
         total, squares = (self._of_data / n).tolist()
         over_data = math.sqrt(max(squares - total**2, 0) / (n - 1)) if n > 1 else math.nan
         means = self._of_repeats / n
-        wide = "" if widen == 1 else f", proposal {widen:g} times as wide"
         seeds = f"seed {seed}" if R == 1 else f"seeds {seed} to {seed + R - 1}"
         lines = [
-            f"{n} data of the {title}, {samples} samples each{wide}, {seeds}:",
+            f"{n} data of the {title}, {samples} samples each {described(refine, widen)}, {seeds}:",
             f"log_density   {total:.4f} nats, standard error {over_data:.4f} over data",
         ]
         if R > 1:
@@ -189,13 +192,15 @@ class Summary:
             lines[-1] += f", {math.sqrt(self._variance) / n:.2g} of the sampling"
         if samples > 1:
             lines.append(f"jackknife     {means[:, 1].mean():.4f}")
-        lines.append(f"elbo          {means[:, 2].mean():.4f}" + (" of the wider" if wide else ""))
+        of = "" if widen == 1 and not refine else " of that proposal"
+        lines.append(f"elbo          {means[:, 2].mean():.4f}{of}")
         if self.scale is not None:
             bits = self.bits(torch.tensor([total], dtype=torch.float64)).item()
             lines.append(f"bits_per_dim  {bits:.4f}")
         if self.unreliable:
+            advice = f"--refine {refine + STEPS}"
             lines.append(
                 f"warning: {self.unreliable} of {n} data have Pareto-k above {UNRELIABLE}: neither "
-                "their estimates nor their errors are reliable; try --widen 1.2 or more --samples"
+                f"their estimates nor their errors are reliable; try {advice} or more --samples"
             )
         return "\n".join(lines)

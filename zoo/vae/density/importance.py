@@ -16,7 +16,9 @@ from torch import Tensor
 
 from zoo.layers.counter_rng import normal
 from zoo.training.module import evaluating
+from zoo.vae.charts import precise
 from zoo.vae.density.pareto import pareto_k, tail_length
+from zoo.vae.density.refinement import refine as refined
 
 _KEPT = 512  # at least so many of the largest weights of a datum are kept as they are
 _POWERS = 6  # of the others only sums of powers: each is below 1/512, so w^7 no longer counts
@@ -158,6 +160,7 @@ def estimate_log_density(
     samples: int,
     seed: int = 0,
     widen: float = 1.0,
+    refine: int = 0,
     chunk: int | None = None,
 ) -> DensityEstimate:
     """Estimates log p(x) of each datum from `samples` weights, with its error bars.
@@ -174,6 +177,8 @@ def estimate_log_density(
         seed: Seed of the noise.
         widen: Factor on the standard deviation of the proposal: a little too wide is far safer
             than a little too narrow, whose weights can have infinite variance.
+        refine: Newton steps from the encoder's posterior to a proposal of each datum's own; 0 to
+            draw from the posterior itself, as published protocols do.
         chunk: Samples of a datum that are decoded at a time: memory is in proportion to it.
 
     Raises:
@@ -181,6 +186,8 @@ def estimate_log_density(
     """
     if samples < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"samples={samples}, chunk={chunk}: both must be 1 or more")
+    if refine < 0:
+        raise ValueError(f"refine={refine}: a number of steps, or 0 for none")
     if not 0 < widen < math.inf:
         raise ValueError(f"widen={widen}: a factor above 0, such as 1.2")
     if chunk is None:
@@ -191,11 +198,11 @@ def estimate_log_density(
         q = model.posterior(x)
         if widen != 1:
             q = q.widen(widen)
+        if refine:
+            q = refined(model, x, q, steps=refine, chunk=chunk, widen=widen)
         for first in range(0, samples, chunk):
             noise = sample_noise(seed, index, first, min(chunk, samples - first), q.noise_dim)
             z, log_ratio = q.draw(noise)
             log_likelihood = model.log_likelihood(x, z)
-            if index.device.type == "mps":  # it has no float64
-                log_likelihood, log_ratio = log_likelihood.cpu(), log_ratio.cpu()
-            weights.add(log_likelihood.double() - log_ratio.double())
+            weights.add(precise(log_likelihood) - precise(log_ratio))
     return weights.estimate()

@@ -39,6 +39,7 @@ def check(
     *,
     samples: int,
     widen: float,
+    refine: int,
     chunk: int | None,
     seed: int,
     temperatures: int,
@@ -51,6 +52,7 @@ def check(
         n: Images.
         samples: Importance samples an image.
         widen: Factor on the proposal's standard deviation.
+        refine: Newton steps to the proposal.
         chunk: Samples at a time.
         seed: Seed of all noise.
         temperatures: Temperatures of the annealing: the more, the closer the bounds.
@@ -60,7 +62,7 @@ def check(
     index = torch.arange(n, device=device)
     x, z = simulate(model, index, mix(seed, 0))
     estimate = estimate_log_density(
-        model, x, index, samples=samples, seed=seed, widen=widen, chunk=chunk
+        model, x, index, samples=samples, seed=seed, widen=widen, refine=refine, chunk=chunk
     )
     manifold = Spheres(model.head.blocks) if model.head.space == "sphere" else Euclidean()
     annealer = Annealer(

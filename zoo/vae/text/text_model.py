@@ -56,6 +56,7 @@ class TextModel(Module):
         samples: int | None = None,
         seed: int = 0,
         widen: float = 1.0,
+        refine: int = 0,
         chunk: int | None = None,
     ) -> DensityEstimate:
         """Estimates log p(x) of each sentence as `zoo.vae.density.importance` says.
@@ -69,7 +70,7 @@ class TextModel(Module):
                 "a language model (posterior=none) has log p(x) itself: log_likelihood"
             )
         return estimate_log_density(
-            self, x, x.index, samples=samples, seed=seed, widen=widen, chunk=chunk
+            self, x, x.index, samples=samples, seed=seed, widen=widen, refine=refine, chunk=chunk
         )
 
     # Words

@@ -14,7 +14,6 @@ class Critic(Protocol):
 
     def __call__(self, x: Tensor, labels: Tensor | None = None, /) -> Tensor:
         """Values, shape (B,)."""
-        ...
 
 
 def value_and_gradient(
@@ -45,12 +44,5 @@ def value_and_gradient(
 
 
 def norm_of_each(gradient: Tensor) -> Tensor:
-    """Euclidean norm over all dimensions of a sample, at least float32; its gradient at 0 is 0.
-
-    Args:
-        gradient: (B, ...).
-
-    Returns:
-        (B,).
-    """
+    """Norms (B,) over all dimensions of (B, ...), at least float32; their gradient at 0 is 0."""
     return torch.linalg.vector_norm(at_least_float32(gradient).flatten(1), dim=1)

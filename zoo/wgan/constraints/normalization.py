@@ -17,7 +17,7 @@ from torch import Tensor
 from zoo.layers.precision import at_least_float32
 from zoo.wgan.constraints.gradient import Critic, norm_of_each, value_and_gradient
 from zoo.wgan.constraints.piecewise_linear import check_piecewise_linear
-from zoo.wgan.constraints.weights import Evaluated, LossOfValues, Unconstrained
+from zoo.wgan.constraints.weights import Evaluated, LossOfValues, Noise, Unconstrained
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,7 @@ class GradientNormalization(Unconstrained):
         return self.scale * (n / both) / both  # the square of a small sum would be 0 in float32
 
     def evaluate(
-        self,
-        critic: Critic,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor | None = None,
-        noise: Tensor | None = None,
+        self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None, noise: Noise
     ) -> Evaluated:
         """f_hat of real and fake, from one forward and one inner backward pass."""
         both = None if labels is None else torch.cat([labels, labels])

@@ -8,7 +8,7 @@ from torch import Tensor
 from zoo.layers.precision import at_least_float32
 from zoo.training.distributed import gather_with_grad
 from zoo.wgan.constraints.gradient import Critic, norm_of_each, value_and_gradient
-from zoo.wgan.constraints.weights import Evaluated, Unconstrained
+from zoo.wgan.constraints.weights import Evaluated, Noise, Unconstrained
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,11 @@ class GradientPenalty(Unconstrained):
         return self.weight * (n - 1).square().mean()
 
     def evaluate(
-        self,
-        critic: Critic,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor | None = None,
-        noise: Tensor | None = None,
+        self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None, noise: Noise
     ) -> Evaluated:
         """Values on real and fake, and the penalty at points of its own."""
         assert noise is not None
-        values = super().evaluate(critic, real, fake, labels)
+        values = super().evaluate(critic, real, fake, labels, noise)
         _, gradient = value_and_gradient(critic, self.points(real, fake, noise), labels)
         return values._replace(penalty=self.penalty(norm_of_each(gradient)))
 
@@ -101,12 +96,7 @@ class DivergencePenalty(Unconstrained):
     power: float = 6.0
 
     def evaluate(
-        self,
-        critic: Critic,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor | None = None,
-        noise: Tensor | None = None,
+        self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None, noise: Noise
     ) -> Evaluated:
         """Values and gradients on real and fake, from one forward and one inner backward pass."""
         both = None if labels is None else torch.cat([labels, labels])
@@ -130,12 +120,7 @@ class R1(Unconstrained):
     weight: float = 10.0
 
     def evaluate(
-        self,
-        critic: Critic,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor | None = None,
-        noise: Tensor | None = None,
+        self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None, noise: Noise
     ) -> Evaluated:
         """Values on both, the gradient on real."""
         # Two passes of B: in one of 2B the inner backward pass would be twice as long.

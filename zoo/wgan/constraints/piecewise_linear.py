@@ -26,14 +26,8 @@ def check_piecewise_linear(critic: nn.Module, constraint: str) -> None:
     """Refuses a critic with a layer that is not known to be piecewise linear.
 
     A module of one's own counts as a container of its children if it says so by the attribute
-    `piecewise_linear = True`: what its `forward` does between them cannot be seen from here.
-
-    Args:
-        critic: The network.
-        constraint: Name of the constraint, for the message.
-
-    Raises:
-        ValueError: Names the first such layer.
+    `piecewise_linear = True`: what its `forward` does between them cannot be seen from here. The
+    ValueError names the constraint and the first such layer.
     """
     for name, layer in critic.named_modules():
         if isinstance(layer, _PIECEWISE_LINEAR) or type(layer) in _CONTAINERS:
@@ -49,11 +43,7 @@ def check_piecewise_linear(critic: nn.Module, constraint: str) -> None:
 
 
 def check_no_batch_statistics(critic: nn.Module, constraint: str) -> None:
-    """Refuses batch normalisation in a critic whose gradient is wanted sample by sample.
-
-    Raises:
-        ValueError: Names the first such layer.
-    """
+    """Refuses batch normalisation in a critic whose gradient is wanted sample by sample."""
     for name, layer in critic.named_modules():
         if isinstance(layer, _BatchNorm):
             raise ValueError(

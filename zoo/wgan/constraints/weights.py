@@ -17,6 +17,8 @@ from zoo.layers.precision import at_least_float32
 from zoo.wgan.constraints.gradient import Critic, norm_of_each, value_and_gradient
 from zoo.wgan.constraints.piecewise_linear import check_no_batch_statistics
 
+Noise = Tensor | None  # what a constraint draws, if it does
+
 
 class LossOfValues(Protocol):
     """What a constraint needs of an objective."""
@@ -88,12 +90,7 @@ class Unconstrained:
         return torch.ones_like(f)
 
     def evaluate(
-        self,
-        critic: Critic,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor | None = None,
-        noise: Tensor | None = None,
+        self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None, noise: Noise
     ) -> Evaluated:
         """The critic on both batches in one forward pass, and the penalty.
 
@@ -101,8 +98,8 @@ class Unconstrained:
             critic: The critic.
             real: Real points, shape (B, ...).
             fake: Generated points of the same shape.
-            labels: Classes of real and of fake, shape (B,).
-            noise: As `noise` drew it.
+            labels: Classes of real and of fake, shape (B,), if the critic takes some.
+            noise: What `noise` drew, for a constraint that draws.
         """
         both = None if labels is None else torch.cat([labels, labels])
         values = at_least_float32(critic(torch.cat([real, fake]), both))

@@ -37,19 +37,7 @@ def make_networks(
 ) -> tuple[nn.Module, nn.Module]:
     """Generator (z, labels) -> x and critic (x, labels) -> (B,).
 
-    Args:
-        network: mlp, dcgan or resnet.
-        shape: Of an image (C, H, W), or of a point (D,).
-        latent_dim: Dimension of the latent vector.
-        num_classes: Number of classes to condition on.
-        generator_widths: As the network's generator takes them.
-        critic_widths: As the network's critic takes them.
-        critic_halvings: Blocks of the resnet critic that halve.
-        critic_activation: Of the critic.
-        critic_batch_norm: Of the dcgan critic.
-        critic_pooling: Of the resnet critic.
-        critic_bias: Of the resnet critic's last layer.
-        init: First weights.
+    `shape` is that of an image, (C, H, W), or of a point, (D,); the others are options of `WGAN`.
 
     Raises:
         ValueError: An option does not fit the network or the size.
@@ -77,15 +65,15 @@ def make_networks(
             f"num_classes={num_classes}, shape {list(shape)}: need 0 or more classes, and for "
             f"network={network} channels, height and width"
         )
+    if network == "mlp" and num_classes:
+        raise ValueError(f"num_classes={num_classes}: network=mlp takes no classes")
     generator: nn.Module
     critic: nn.Module
+    channels, size = shape[0], (shape[-2], shape[-1]) if network != "mlp" else (1, 1)
     if network == "mlp":
-        if num_classes:
-            raise ValueError(f"num_classes={num_classes}: network=mlp takes no classes")
         generator = MLPGenerator(latent_dim, generator_widths or [512] * 3, shape[0])
         critic = MLPCritic(shape[0], critic_widths or [512] * 3, critic_activation or "relu")
     elif network == "dcgan":
-        channels, size = shape[0], (shape[1], shape[2])
         g, d = generator_widths or [512, 256, 128, 64], critic_widths or [64, 128, 256, 512]
         for name, widths in (("generator", g), ("critic", d)):
             _check_divisible(size, len(widths) - 1, f"{name}_widths={widths}")
@@ -93,22 +81,14 @@ def make_networks(
         activation = critic_activation or "leaky_relu"
         critic = DCGANCritic(d, size, channels, num_classes, activation, critic_batch_norm)
     else:
-        channels, size = shape[0], (shape[1], shape[2])
         g, d, halvings = _resnet_widths(size, generator_widths, critic_widths, critic_halvings)
         _check_divisible(size, len(g) - 1, f"generator_widths={g}")
         _check_divisible(size, halvings, f"critic_halvings={halvings}")
         if not 1 <= halvings <= len(d):
             raise ValueError(f"critic_halvings={halvings}: from 1 to the {len(d)} blocks")
         generator = ResNetGenerator(latent_dim, g, size, channels, num_classes)
-        critic = ResNetCritic(
-            d,
-            halvings,
-            channels,
-            num_classes,
-            critic_activation or "relu",
-            critic_pooling,
-            critic_bias,
-        )
+        end = (critic_activation or "relu", critic_pooling, critic_bias)
+        critic = ResNetCritic(d, halvings, channels, num_classes, *end)
     for part in (generator, critic):
         init_weights(part, init or ("normal" if network == "dcgan" else "kaiming"))
     return generator, critic

@@ -1,11 +1,12 @@
 """The convolutional networks of GN-GAN's (and SN-GAN's) "CNN" rows, of any depth."""
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
 
-from zoo.wgan.networks.double_backward import Conv2d
+from zoo.wgan.networks.double_backward import Conv2d, Pair
 from zoo.wgan.networks.layers import (
     Activation,
     BatchNorm2d,
@@ -23,22 +24,16 @@ class DCGANGenerator(nn.Module):
         latent_dim: Dimension of the latent vector.
         widths: Channels of the first map and after each doubling: [512, 256, 128, 64].
         size: Height and width of an image, divisible by 2 for each doubling.
-        channels: Of an image.
+        channels: Channels of an image.
         num_classes: Number of classes; 0 for none.
     """
 
     def __init__(
-        self,
-        latent_dim: int,
-        widths: list[int],
-        size: tuple[int, int],
-        channels: int,
-        num_classes: int = 0,
+        self, latent_dim: int, widths: list[int], size: Pair, channels: int, num_classes: int = 0
     ) -> None:
         super().__init__()
-        factor = 2 ** (len(widths) - 1)
-        self.start = (widths[0], size[0] // factor, size[1] // factor)
-        self.linear = nn.Linear(latent_dim, self.start[0] * self.start[1] * self.start[2])
+        self.start = (widths[0], *(side // 2 ** (len(widths) - 1) for side in size))
+        self.linear = nn.Linear(latent_dim, math.prod(self.start))
         layers: list[nn.Module] = []
         for inside, outside in itertools.pairwise(widths):
             layers += [batch_norm(inside, num_classes), nn.ReLU()]
@@ -58,9 +53,9 @@ class DCGANCritic(nn.Module):
     Args:
         widths: Channels at each resolution: [64, 128, 256, 512].
         size: Height and width of an image, divisible by 2 for each halving.
-        channels: Of an image.
+        channels: Channels of an image.
         num_classes: Number of classes; 0 for none.
-        activation: After each convolution.
+        activation: What comes after each convolution.
         batch_norm: Normalise before each activation but the first, as Arjovsky's WGAN did.
     """
 
@@ -69,7 +64,7 @@ class DCGANCritic(nn.Module):
     def __init__(
         self,
         widths: list[int],
-        size: tuple[int, int],
+        size: Pair,
         channels: int,
         num_classes: int = 0,
         activation: Activation = "leaky_relu",
@@ -84,8 +79,8 @@ class DCGANCritic(nn.Module):
                 norm = [BatchNorm2d(outside)] if batch_norm else []
                 layers += [conv, *norm, make_activation(activation)]
         self.layers = nn.Sequential(*layers)
-        factor = 2 ** (len(widths) - 1)
-        self.head = Head(widths[-1] * (size[0] // factor) * (size[1] // factor), num_classes)
+        last = (widths[-1], *(side // 2 ** (len(widths) - 1) for side in size))
+        self.head = Head(math.prod(last), num_classes)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) to (B,)."""

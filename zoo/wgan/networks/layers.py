@@ -62,12 +62,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch normalisation with a gain and a bias for each class (arXiv 1610.07629).
-
-    Args:
-        channels: Of the input.
-        num_classes: Number of classes.
-    """
+    """Batch normalisation with a gain and a bias for each class (arXiv 1610.07629)."""
 
     takes_labels = True
 
@@ -102,13 +97,7 @@ def batch_norm(channels: int, num_classes: int) -> nn.Module:
 
 
 class Head(nn.Module):
-    """The critic's last layer: <w, h> + b, and for classes + <v_y, h> (arXiv 1802.05637).
-
-    Args:
-        features: Dimension of h.
-        num_classes: Number of classes; 0 for none.
-        bias: Whether there is a b.
-    """
+    """The critic's last layer: <w, h> + b, and for classes + <v_y, h> (arXiv 1802.05637)."""
 
     piecewise_linear = True
 

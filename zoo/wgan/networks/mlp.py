@@ -9,13 +9,7 @@ from zoo.wgan.networks.layers import Activation, make_activation
 
 
 class MLPGenerator(nn.Module):
-    """Latent vectors to points.
-
-    Args:
-        latent_dim: Dimension of the latent vector.
-        widths: Of the hidden layers.
-        dim: Dimension of a point.
-    """
+    """Latent vectors to points; `widths` are those of the hidden layers."""
 
     def __init__(self, latent_dim: int, widths: list[int], dim: int) -> None:
         super().__init__()
@@ -28,13 +22,7 @@ class MLPGenerator(nn.Module):
 
 
 class MLPCritic(nn.Module):
-    """Points to values.
-
-    Args:
-        dim: Dimension of a point.
-        widths: Of the hidden layers.
-        activation: After each of them.
-    """
+    """Points to values; `widths` are those of the hidden layers."""
 
     piecewise_linear = True
 

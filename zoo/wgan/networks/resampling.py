@@ -23,13 +23,7 @@ def spreading() -> Tensor:
 
 
 class _Resampling(nn.Conv2d):
-    """A 3x3 convolution that keeps the size, and a 4x4 kernel of its weight.
-
-    Args:
-        inside: Channels of the input.
-        outside: Channels of the output.
-        matrix: Flat 3x3 kernels to flat 4x4 ones, (9, 16).
-    """
+    """A 3x3 convolution that keeps the size, and a 4x4 kernel: its weight by a matrix (9, 16)."""
 
     matrix: Tensor
 
@@ -48,10 +42,6 @@ class ConvMean(_Resampling):
     """A 3x3 convolution that keeps the size, and the mean of each 2x2 square.
 
     Its double backward uses fast kernels, as `double_backward.Conv2d`.
-
-    Args:
-        inside: Channels of the input.
-        outside: Channels of the output.
     """
 
     def __init__(self, inside: int, outside: int) -> None:
@@ -63,12 +53,7 @@ class ConvMean(_Resampling):
 
 
 class UpConv(_Resampling):
-    """Each pixel made 2x2, and a 3x3 convolution that keeps the size.
-
-    Args:
-        inside: Channels of the input.
-        outside: Channels of the output.
-    """
+    """Each pixel made 2x2, and a 3x3 convolution that keeps the size."""
 
     def __init__(self, inside: int, outside: int) -> None:
         # A transposed convolution puts the kernel down turned by half a circle.

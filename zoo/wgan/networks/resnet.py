@@ -1,13 +1,14 @@
 """The residual networks of WGAN-GP, SN-GAN and GN-GAN, which differ in widths and first weights."""
 
 import itertools
+import math
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from zoo.wgan.networks.double_backward import Conv2d
+from zoo.wgan.networks.double_backward import Conv2d, Pair
 from zoo.wgan.networks.layers import Activation, Blocks, Head, batch_norm, make_activation, pool
 from zoo.wgan.networks.resampling import ConvMean, Double, UpConv
 
@@ -40,26 +41,15 @@ class UpBlock(nn.Module):
 class ResNetGenerator(nn.Module):
     """Linear, an `UpBlock` for each further width, BN, ReLU, conv, tanh.
 
-    Args:
-        latent_dim: Dimension of the latent vector.
-        widths: Channels of the first map and after each doubling: [256, 256, 256, 256].
-        size: Height and width of an image, divisible by 2 for each doubling.
-        channels: Of an image.
-        num_classes: Number of classes; 0 for none.
+    The arguments are those of `DCGANGenerator`.
     """
 
     def __init__(
-        self,
-        latent_dim: int,
-        widths: list[int],
-        size: tuple[int, int],
-        channels: int,
-        num_classes: int = 0,
+        self, latent_dim: int, widths: list[int], size: Pair, channels: int, num_classes: int = 0
     ) -> None:
         super().__init__()
-        factor = 2 ** (len(widths) - 1)
-        self.start = (widths[0], size[0] // factor, size[1] // factor)
-        self.linear = nn.Linear(latent_dim, self.start[0] * self.start[1] * self.start[2])
+        self.start = (widths[0], *(side // 2 ** (len(widths) - 1) for side in size))
+        self.linear = nn.Linear(latent_dim, math.prod(self.start))
         pairs = itertools.pairwise(widths)
         self.blocks = Blocks(*(UpBlock(a, b, num_classes) for a, b in pairs))
         last = nn.Conv2d(widths[-1], channels, 3, padding=1)
@@ -123,9 +113,9 @@ class ResNetCritic(nn.Module):
     Args:
         widths: Channels after each block: [128, 128, 128, 128].
         halvings: How many of the blocks halve, the first ones.
-        channels: Of an image.
+        channels: Channels of an image.
         num_classes: Number of classes; 0 for none.
-        activation: Of all blocks.
+        activation: The activation of all blocks.
         pooling: mean, or sum as SN-GAN has it.
         bias: Whether the last layer has a bias.
     """
