@@ -91,6 +91,7 @@ def test_a_verb_that_was_stopped_goes_on(verb, models, zoo_cli, monkeypatch):
     for change in (seed, []):
         if not change:
             weights = Path(VERBS[verb][1], "config.json")
+            times = weights.stat()
             weights.write_text(weights.read_text() + "\n")
         stop = len(written)
         assert zoo_cli(*VERBS[verb], *change)[0] == 130

@@ -89,7 +89,7 @@ def density(
     summary = Summary(repeats, bits_scale(model))
     count = len(source.dataset) if limit is None else min(limit, len(source.dataset))
 
-    how: dict[str, Any] = dict(samples=samples, widen=widen, refine=refine, chunk=chunk)
+    how: dict[str, Any] = {"samples": samples, "widen": widen, "refine": refine, "chunk": chunk}
 
     def make(start: int, stop: int) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
         batch = next(source.batches(stop - start, stop, target, start))
