@@ -214,6 +214,10 @@ COMMANDS = {
     "decompress": Command(
         "zoo.vae.coding.command:decompress", "the images of such a file", {"-o": "--out"}
     ),
+    "prepare": Command(
+        "zoo.cli.preparing:prepare",
+        "tokenise a corpus into memory-mapped shards (text)",
+    ),
     "study": Command(
         "zoo.studies.wasserstein.command:study",
         "measure what a post says: tables and figures (wasserstein)",

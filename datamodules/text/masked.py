@@ -290,7 +290,7 @@ def _from_one(counts: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy((counts + 1) / (counts + 1).sum())
 
 
-def _vocabulary_of(path: str, level: Level) -> Vocabulary:
+def _vocabulary_of(path: str, level: str) -> Vocabulary:
     """The symbols that a checkpoint of a language model holds.
 
     Raises:
