@@ -27,6 +27,11 @@ class Document(NamedTuple):
     """Lines of the file before it."""
 
 
+def embedded() -> Path:
+    """The text that the zoo embeds."""
+    return Path(__file__).parents[1] / "assets" / "tinyshakespeare.txt.gz"
+
+
 def kind_of(path: str | Path) -> FileKind:
     """What a file or folder holds, by its name; of a folder by what `datasets` has saved in it."""
     if str(path).startswith(STREAM):
@@ -82,7 +87,7 @@ def text_files(root: str | None) -> dict[Split, list[Path]] | list[Path]:
         FileNotFoundError: There is no text at `root`, or none for some splits.
     """
     if root is None:
-        return [Path(__file__).parents[1] / "assets" / "tinyshakespeare.txt.gz"]
+        return [embedded()]
     path = Path(root)
     if path.is_file():
         return [path]
@@ -142,7 +147,7 @@ def ranges_of(
         texts: The texts, one behind the other.
         split: Which part.
         ends: Bytes behind which the bounds are moved, the first that leave no split empty; None for
-            the end of a character. None of them: the bounds stay.
+            the end of a character. None of them: the bounds stay. A line's end alone: always.
 
     Returns:
         The number of each text of which there is a part, and where that begins and ends.
@@ -151,7 +156,7 @@ def ranges_of(
     bounds = [0, total * 90 // 100, total * 95 // 100, total]
     for which in ends:
         moved = [_next(texts, bound, which) for bound in bounds[1:3]]
-        if len({0, *moved, total}) == 4:
+        if len({0, *moved, total}) == 4 or which == ends[-1] == b"\n":
             bounds[1:3] = moved
             break
     i = get_args(Split).index(split)

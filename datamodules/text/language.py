@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -15,11 +14,11 @@ from zoo.data.images.base import Split
 from zoo.data.loader import Batches, EpochLoader
 from zoo.data.text.base import TextData
 from zoo.data.text.corpus import saved_dataset
-from zoo.data.text.files import kind_of, text_files
+from zoo.data.text.files import embedded, kind_of, text_files
 from zoo.data.text.pieces import Documents, parts_of
 from zoo.data.text.prepare import prepare
 from zoo.data.text.store import Store, Tokens, is_prepared
-from zoo.data.text.vocabularies import TRAINED, tokenizer_file, train_subwords
+from zoo.data.text.vocabularies import TRAINED, tokenizer_file
 from zoo.data.text.vocabulary import Level, Vocabulary
 from zoo.ranges import Count
 
@@ -247,9 +246,10 @@ class Text(TextData):
         """The prepared text; None of a small one, which is read into memory."""
         if self._store is None and is_prepared(self.root):
             self._store = Store(str(self.root))
-        elif self._store is None and self.root is not None and _is_large(self.root):
+        elif self._store is None and (self.tokenizer in TRAINED or _is_large(self.root)):
+            # What is trained is kept, since another training of it may give another one.
             self._store = prepare(
-                self.root,
+                self.root or str(embedded()),
                 None,
                 tokenizer=self.tokenizer or self.level,
                 vocabulary_size=self.vocabulary_size,
@@ -293,9 +293,6 @@ class Text(TextData):
                     )
                 words = given
             self._vocabulary = words
-        elif self._vocabulary is None and self.tokenizer in TRAINED:
-            texts = self.texts("train")
-            self._vocabulary = train_subwords(str(self.tokenizer), self.vocabulary_size, texts)
         elif self._vocabulary is None and self.tokenizer is not None:
             self._vocabulary = tokenizer_file(self.tokenizer)
         return super().vocabulary
@@ -308,8 +305,8 @@ class Text(TextData):
         """What is read, in words, and the files of the folder that are not."""
         if self.store is None:
             return super().where()
-        made = f"text of {self.root}"
-        if self.store.folder != Path(str(self.root)):
+        made = f"text of {self.root or 'tiny Shakespeare, which the zoo embeds'}"
+        if not is_prepared(self.root):
             made += f", prepared in {self.store.folder}"
         return made, []
 
@@ -385,8 +382,10 @@ class Text(TextData):
         return Batches(self._test_loader(self.test_lengths[0]))
 
 
-def _is_large(root: str) -> bool:
+def _is_large(root: str | None) -> bool:
     """Whether a text is mapped, not read into memory: of more than 16 MB, or no .txt files."""
+    if root is None:
+        return False
     if kind_of(root) == "stream" or saved_dataset(root):
         return True
     found = text_files(root)

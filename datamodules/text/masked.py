@@ -303,7 +303,7 @@ def _vocabulary_of(path: str, level: str) -> Vocabulary:
     packed = weights.get("words.symbols")
     if packed is None or not len(packed):
         raise ValueError(f"--data.vocabulary_of={path}: that model has no symbols")
-    words = Vocabulary.unpack(bytes(packed.tolist()))
+    words = Vocabulary.unpack(packed.cpu().numpy().tobytes())
     if words.level != level:
         raise ValueError(f"--data.vocabulary_of={path}: set --data.level {words.level} as there")
     return words

@@ -178,7 +178,7 @@ def _near(piece: Piece, place: int, words: Subwords | None) -> int | None:
     """Where near behind a place subwords, or without them paragraphs, can be cut."""
     data, errors = mapped(piece.path), "surrogateescape"
     first, place, last = (
-        _character(data, max(where, piece.begin), piece.end)
+        _character(data, min(max(where, piece.begin), piece.end), piece.end)
         for where in (place - _NEAR, place, place + _NEAR)
     )
     before, after = data[first:place].decode(errors=errors), data[place:last].decode(errors=errors)

@@ -20,7 +20,7 @@ from zoo.data.text.corpus import Corpus, saved_dataset
 from zoo.data.text.files import kind_of, text_files
 from zoo.data.text.pieces import Documents, Reading, encode
 from zoo.data.text.store import INDEX, Store
-from zoo.data.text.vocabularies import KINDS, bar_of, make_vocabulary
+from zoo.data.text.vocabularies import KINDS, bar_of, make_vocabulary, tokenizer_file
 from zoo.data.text.vocabulary import Subwords, Vocabulary
 from zoo.data.text.workers import Pool, cores
 from zoo.data.text.writer import PROGRESS, Writer, key_of
@@ -123,7 +123,7 @@ def _named(tokenizer: str) -> str:
     """The name of a kind of vocabulary, or the hash of a file."""
     if tokenizer in KINDS:
         return tokenizer
-    return hashlib.sha256(read_bytes(tokenizer)).hexdigest()
+    return tokenizer_file(tokenizer).digest
 
 
 def _check_ours(out: Path, made: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
 from typing import Any, Literal, get_args
@@ -256,8 +256,8 @@ class Subwords(Vocabulary):
         return Subwords, (self.packed,)
 
     def _ids(self, text: str) -> list[int]:
-        encoding = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        return list(encoding[0].ids)
+        ids: list[int] = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return ids
 
     def encode(self, text: str, before: str = "") -> NDArray[np.int64]:
         """Numbers of the text's symbols, as they are behind what stands `before`.
@@ -265,7 +265,7 @@ class Subwords(Vocabulary):
         A long text is cut where that changes nothing, since the library takes a hundred times the
         memory of what it encodes.
         """
-        numbers, start = list[int](), 0
+        numbers, start = [np.zeros(0, np.int64)], 0
         while start < len(text):
             context = before if start == 0 else text[max(start - self.AROUND, 0) : start]
             context = context[-self.AROUND :]
@@ -273,9 +273,9 @@ class Subwords(Vocabulary):
             found = (self.cut(text, place) for place in later)
             stop = next((place for place in found if place is not None), len(text))
             skip = len(self._ids(context)) if context else 0
-            numbers += self._ids(context + text[start:stop])[skip:]
+            numbers.append(np.array(self._ids(context + text[start:stop])[skip:], np.int64))
             start = stop
-        return np.array(numbers, np.int64)
+        return np.concatenate(numbers)
 
     def cut(self, text: str, start: int) -> int | None:
         """The first place near behind `start` where a text can be cut; None where there is none.
@@ -306,3 +306,10 @@ class Subwords(Vocabulary):
         """The text of these numbers up to the first end."""
         kept = list(takewhile(lambda number: number != self.end, map(int, numbers)))
         return str(self.tokenizer.decode(kept))
+
+    def typing(self) -> Callable[[int], str]:
+        """What each next number adds to the text; nothing if it begins a character."""
+        from tokenizers.decoders import DecodeStream
+
+        stream = DecodeStream(skip_special_tokens=True)
+        return lambda number: stream.step(self.tokenizer, number) or ""

@@ -99,5 +99,5 @@ def packed_vocabulary(weights: Mapping[str, Tensor]) -> Vocabulary | None:
     for name in _SYMBOLS:
         packed = weights.get(name)
         if packed is not None and len(packed):
-            return Vocabulary.unpack(bytes(packed.tolist()))
+            return Vocabulary.unpack(packed.cpu().numpy().tobytes())
     return None

@@ -79,10 +79,15 @@ class FlashModule(Module):
         """Takes the data's symbols, and compiles.
 
         Raises:
-            ValueError: The data has other symbols than the model.
+            ValueError: The data has other symbols than the model, or than another process's.
         """
         words = getattr(self.data, "vocabulary", None)
         if isinstance(words, Vocabulary):
+            if self.trainer.strategy.broadcast(words.digest) != words.digest:
+                raise ValueError(
+                    "this machine's cache has another tokenizer than the first one's: prepare the "
+                    "text in a folder that all of them see, or give --data.tokenizer a file"
+                )
             self.words.use(words)
         if self.compiles and stage == "fit" and not self.compiled:
             self.net.compile_layers(lengths_vary=self.lengths_vary)
