@@ -228,6 +228,10 @@ COMMANDS = {
         {"-o": "--out"},
         many=True,
     ),
+    "prepare": Command(
+        "zoo.cli.preparing:prepare",
+        "tokenise a corpus into memory-mapped shards (text)",
+    ),
     "study": Command(
         "zoo.studies.wasserstein.command:study",
         "measure what a post says: tables and figures (wasserstein)",

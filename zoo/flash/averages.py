@@ -16,10 +16,14 @@ class PredictionAverages:
         unit: What is predicted, for the name of the bits; None for classes, of which neither bits
             nor perplexity are told.
         suffix: Ends the names, such as "@1024".
+
+    `per_byte` is set where it is known how many predictions there are for each byte of the text:
+    then bits a byte are told too, by which models with other symbols compare.
     """
 
     def __init__(self, prefix: str, unit: str | None = "symbol", suffix: str = "") -> None:
         self.prefix, self.unit, self.suffix = prefix, unit, suffix
+        self.per_byte: float | None = None
         self._sums: Tensor | None = None
         self._places: Tensor | None = None
         self.places: Tensor | None = None
@@ -56,6 +60,8 @@ class PredictionAverages:
         means = {"loss": mean}
         if self.unit is not None:
             means[f"bits_per_{self.unit}"] = mean / math.log(2)
+            if self.per_byte is not None and self.unit != "byte":
+                means["bits_per_byte"] = mean / math.log(2) * self.per_byte
             means["perplexity"] = math.exp(min(mean, 700.0))
         means["accuracy"] = right / max(count, 1.0)
         return {f"{self.prefix}/{k}{self.suffix}": v for k, v in means.items()}, int(count)
