@@ -97,6 +97,10 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
+ResBlocks = list[ResBlock]
+Attentions = list[Attention]
+
+
 class _Level(nn.Module):
     """Residual blocks, each followed by the attention of the same number if there is one.
 
@@ -128,13 +132,13 @@ class DownLevel(_Level):
 
     def __init__(
         self,
-        resnets: list[ResBlock],
-        attentions: list[Attention],
-        downsample: Downsample | None,
+        resnets: ResBlocks,
+        attentions: Attentions,
+        down: Downsample | None,
         checkpointing: bool,
     ) -> None:
         super().__init__(resnets, attentions, checkpointing)
-        self.downsamplers = nn.ModuleList([downsample] if downsample else [])
+        self.downsamplers = nn.ModuleList([down] if down else [])
 
     def forward(self, x: Tensor, emb_BE: Tensor) -> list[Tensor]:
         """Every tensor that the decoder will want, the last being the input of the next level."""
@@ -160,14 +164,10 @@ class UpLevel(_Level):
     """One resolution of the decoder."""
 
     def __init__(
-        self,
-        resnets: list[ResBlock],
-        attentions: list[Attention],
-        upsample: Upsample | None,
-        checkpointing: bool,
+        self, resnets: ResBlocks, attentions: Attentions, up: Upsample | None, checkpointing: bool
     ) -> None:
         super().__init__(resnets, attentions, checkpointing)
-        self.upsamplers = nn.ModuleList([upsample] if upsample else [])
+        self.upsamplers = nn.ModuleList([up] if up else [])
 
     def forward(self, x: Tensor, emb_BE: Tensor, skips: list[Tensor]) -> Tensor:
         """Takes one of `skips` off the end for every residual block."""

@@ -67,13 +67,7 @@ def check_fit(
 ) -> dict[str, Tensor]:
     """The tensors in the order of our U-Net's, once they are exactly those that it has.
 
-    Args:
-        hparams: Arguments of `zoo.DDPM`, which decide the network.
-        state: Tensors under our names.
-        source: The file, for the message.
-
-    Raises:
-        ValueError: A tensor is missing, unknown, or of another shape.
+    `hparams`, the arguments of `zoo.DDPM`, decide the network; messages name the source.
     """
     with torch.device("meta"), within(state, Path(source), layers_only=True):
         expected = construct(UNet, unet_arguments(hparams), Path(source)).state_dict()
@@ -124,6 +118,16 @@ def rename(key: str, modules: Mapping[str, str], layers: Mapping[str, str]) -> s
     return key
 
 
+def finished(
+    state: dict[str, Tensor], path: Path, process: Mapping[str, Any], **network: Any
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Arguments of `zoo.DDPM` and tensors of `UNet`: Ho's process but for what is given."""
+    hparams = {**HO_PROCESS, **network, **layout_of(state, str(path)), **process}
+    if "class_embedding.weight" in state:
+        hparams["num_classes"] = add_null_label(state)
+    return hparams, check_fit(hparams, state, str(path))
+
+
 def layout_of(state: Mapping[str, Tensor], path: str) -> dict[str, Any]:
     """The layout of a U-Net, read off the names and shapes of its tensors."""
     levels = count(state, r"down_blocks\.(\d+)\.")
@@ -134,15 +138,14 @@ def layout_of(state: Mapping[str, Tensor], path: str) -> dict[str, Any]:
         raise ValueError(f"{path}: no tensor for {missing[0]}: not of this format")
     width, multipliers = multiples([state[k].shape[0] for k in first])
     channels, outputs = state["conv_in.weight"].shape[1], state["conv_out.weight"].shape[0]
+    attends = [i for i in range(levels) if f"down_blocks.{i}.attentions.0.to_q.weight" in state]
     learned = {"variance": "learned_range"} if outputs == 2 * channels else {}
     return {
         "channels": channels,
         "width": width,
         "multipliers": multipliers,
         "blocks": count(state, r"down_blocks\.0\.resnets\.(\d+)\."),
-        "attention_levels": [
-            i for i in range(levels) if f"down_blocks.{i}.attentions.0.to_q.weight" in state
-        ],
+        "attention_levels": attends,
         "groups": 32,
         **learned,
     }

@@ -15,12 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.ddpm.foreign_weights import (
-    add_null_label,
-    check_fit,
-    multiples,
-    read_weights,
-)
+from zoo.ddpm.foreign_weights import add_null_label, check_fit, multiples, read_weights
 from zoo.ddpm.sampler import FEW_STEPS
 from zoo.ddpm.unet import UNet, unet_arguments
 from zoo.untrusted import read_json_object

@@ -9,15 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.ddpm.foreign_weights import (
-    HO_PROCESS,
-    add_null_label,
-    check_fit,
-    count,
-    layout_of,
-    read_weights,
-    rename,
-)
+from zoo.ddpm.foreign_weights import count, finished, read_weights, rename
 
 _ENDS = {
     "time_embed.0": "time_embedding.linear_1",
@@ -107,20 +99,17 @@ def from_openai(
                 f"{sorted(attention_dims)} channels, which zoo.DDPM does not express"
             )
         head_dim = attention_dims.pop() // heads
-    hparams = {
-        **HO_PROCESS,
-        "image_size": image_size,
-        "freq_shift": 0,
-        "cos_first": True,
-        "symmetric_downsample": True,
-        "norm_eps": 1e-5,
-        "head_dim": head_dim,
-        **layout_of(state, str(path)),
-        **process,
-    }
-    if "class_embedding.weight" in state:
-        hparams["num_classes"] = add_null_label(state)
-    return hparams, check_fit(hparams, state, str(path))
+    return finished(
+        state,
+        path,
+        process,
+        image_size=image_size,
+        freq_shift=0,
+        cos_first=True,
+        symmetric_downsample=True,
+        norm_eps=1e-5,
+        head_dim=head_dim,
+    )
 
 
 def _encoder(source: Mapping[str, Tensor], path: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.ddpm.foreign_weights import HO_PROCESS, check_fit, count, layout_of, read_weights, rename
+from zoo.ddpm.foreign_weights import count, finished, read_weights, rename
 
 _ENDS = {
     "temb.dense.0": "time_embedding.linear_1",
@@ -53,18 +53,17 @@ def from_pesser(
         ours = rename(key, modules, _LAYERS)
         is_projection = ".attentions." in ours and tensor.dim() == 4
         state[ours] = tensor[:, :, 0, 0] if is_projection else tensor
-    hparams = {
-        **HO_PROCESS,
-        "image_size": image_size,
-        "freq_shift": 1,
-        "cos_first": False,
-        "symmetric_downsample": False,
-        "norm_eps": 1e-6,
-        "head_dim": None,
-        **layout_of(state, str(path)),
-        **process,
-    }
-    return hparams, check_fit(hparams, state, str(path))
+    return finished(
+        state,
+        path,
+        process,
+        image_size=image_size,
+        freq_shift=1,
+        cos_first=False,
+        symmetric_downsample=False,
+        norm_eps=1e-6,
+        head_dim=None,
+    )
 
 
 def _levels(source: Mapping[str, Tensor]) -> dict[str, str]:

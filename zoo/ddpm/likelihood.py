@@ -61,9 +61,6 @@ def variational_bound(
             batch.
         clip: Clip the predicted x_0 to [-1, 1], as published evaluations do.
         cdf: See `zoo.ddpm.gaussian.discretized_log_prob`.
-
-    Raises:
-        ValueError: The reverse step has no variance, hence no density.
     """
     if diffusion.variance == "zero":
         raise ValueError(

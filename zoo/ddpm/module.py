@@ -52,6 +52,10 @@ class DDPM(Figures):
     schedule arXiv 2102.09672; classifier-free guidance arXiv 2207.12598. The defaults are Ho's
     CIFAR-10 model.
 
+    >>> model = DDPM(image_size=8, channels=1, width=8, multipliers=[1], groups=4, timesteps=4)
+    >>> model.sample(2, steps=2).shape
+    torch.Size([2, 1, 8, 8])
+
     Args:
         image_size: Side of a square image, or [height, width].
         channels: Channels of an image: 1 for grey, 3 for RGB.
@@ -96,9 +100,6 @@ class DDPM(Figures):
         eta: Noise of ddim and dpmpp, from 0 (none) to 1.
         clip: Clip the predicted image to [-1, 1] at each step, and in bits/dim.
         guidance: Strength of classifier-free guidance; 1 is none.
-
-    Raises:
-        ValueError: A value is out of range, or has no effect beside the others.
     """
 
     def __init__(
@@ -160,9 +161,8 @@ class DDPM(Figures):
                 f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim or dpmpp"
             )
         self._validation = Averages("val/loss")
-        self._test = Averages(
-            "test/bits_per_dim", "test/bits_prior", "test/bits_kl", "test/bits_decoder"
-        )
+        bits = ("bits_per_dim", "bits_prior", "bits_kl", "bits_decoder")
+        self._test = Averages(*(f"test/{name}" for name in bits))
         self._tested = 0
         self.diffusion = Diffusion(
             Chain.from_betas(make_betas(schedule, timesteps, beta_start, beta_end)),
@@ -228,9 +228,8 @@ class DDPM(Figures):
         loss = losses.mean()
         if is_logging_step(self):
             # Mean over each quarter of the steps, as OpenAI logs it; NaN where a batch has none.
-            quarter = (t * 4 // len(self.diffusion.chain))[:, None] == torch.arange(
-                4, device=t.device
-            )
+            number = (t * 4 // len(self.diffusion.chain))[:, None]
+            quarter = number == torch.arange(4, device=t.device)
             means = (losses.detach() @ quarter.float()) / quarter.sum(0)
             by_quarter = {f"train/loss_q{i}": mean for i, mean in enumerate(means.unbind())}
             log_every(self, {"train/loss": loss, **by_quarter})
@@ -250,11 +249,7 @@ class DDPM(Figures):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def setup(self, stage: str) -> None:
-        """Compares the data with the model, and compiles.
-
-        Raises:
-            ValueError: The data has other channels, size, levels or classes.
-        """
+        """Compares the data with the model, and compiles."""
         data = datamodule_of(self.trainer)
         if isinstance(data, HasImages):
             check_images((data.channels, *data.size), self.shape)

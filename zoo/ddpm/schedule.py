@@ -43,9 +43,6 @@ def make_betas(
         timesteps: Number of steps T.
         beta_start: First beta of the linear schedule.
         beta_end: Last beta of the linear and post schedules.
-
-    Raises:
-        ValueError: A value is out of range, or was given to a schedule that has no use for it.
     """
     T = timesteps
     if T < 2:

@@ -32,13 +32,7 @@ def sinusoid_frequencies(width: int, freq_shift: int) -> Tensor:
 
 
 def sinusoid(t_B: Tensor, frequencies: Tensor, *, cos_first: bool = False) -> Tensor:
-    """Timestep embedding [sin(t f), cos(t f)], (B, 2 len(f)) in float32.
-
-    Args:
-        t_B: Timesteps, integers or reals.
-        frequencies: The f, as `sinusoid_frequencies` makes them.
-        cos_first: [cos, sin], as OpenAI's networks have it.
-    """
+    """Timestep embedding [sin(t f), cos(t f)], (B, 2 len(f)) in float32, or [cos, sin] (OpenAI)."""
     angle = t_B.float()[:, None] * frequencies
     parts = (angle.cos(), angle.sin()) if cos_first else (angle.sin(), angle.cos())
     return torch.cat(parts, dim=1)
@@ -139,15 +133,7 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(dim, out_channels, 3, padding=1)
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuses images that the levels cannot halve.
-
-        Args:
-            height: Rows of the images.
-            width: Columns of the images.
-
-        Raises:
-            ValueError: A side is not a positive multiple of 2^(levels - 1).
-        """
+        """Refuses images of sides that the levels cannot halve."""
         m = 2 ** (self.levels - 1)
         if min(height, width) < 1 or height % m or width % m:
             down = [max(s // m, 1) * m for s in (height, width)]
@@ -177,9 +163,6 @@ class UNet(nn.Module):
             x_BCHW: x_t.
             t_B: Timesteps, 0-based; real numbers are allowed.
             labels_B: Classes 0..K-1, or K for none; None is none for the whole batch.
-
-        Raises:
-            ValueError: A size that the levels do not allow, or labels for a network without them.
         """
         self.check_size(x_BCHW.shape[2], x_BCHW.shape[3])
         emb = self.embed(t_B, labels_B)

@@ -4,14 +4,9 @@ from torch import Tensor
 
 
 def check_features(*sets: Tensor, width: int | None = None) -> None:
-    """Refuses features that no distance can be taken of.
+    """Refuses features that no distance can be taken of: they must be (N, d) and finite.
 
-    Args:
-        *sets: Features (N, d), a row an image.
-        width: The d of all of them; that of the first by default.
-
-    Raises:
-        ValueError: A set is not of this form, or a feature is NaN or infinite.
+    The d of all is `width`, or that of the first.
     """
     for x in sets:
         width = x.shape[-1] if width is None and x.ndim else width

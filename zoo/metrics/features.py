@@ -42,18 +42,7 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, images_NCHW: Tensor, batch_size: int = 256) -> Tensor:
-        """The features of images.
-
-        Args:
-            images_NCHW: uint8 in 0..255.
-            batch_size: Images at a time.
-
-        Returns:
-            float32 (N, d) on `device`.
-
-        Raises:
-            ValueError: The images have another number of channels.
-        """
+        """The features of uint8 images, float32 (N, d) on `device`, so many images at a time."""
         assert images_NCHW.dtype == torch.uint8
         self.check_channels(images_NCHW.shape[1])
         parts = images_NCHW.split(batch_size)  # type: ignore[no-untyped-call]
@@ -62,11 +51,8 @@ class Extractor:
     def check_channels(self, channels: int) -> None:
         """Refuses images that the network was not made for."""
         if channels != self.channels:
-            fits = (
-                "digits-net, mnist-net or fashion-net"
-                if channels == 1
-                else "cifar-net or inception"
-            )
+            grey, colour = "digits-net, mnist-net or fashion-net", "cifar-net or inception"
+            fits = grey if channels == 1 else colour
             raise ValueError(
                 f"the extractor {self.name} takes images with {self.channels} channel"
                 f"{'s' * (self.channels > 1)}, these have {channels}: use {fits}"

@@ -32,11 +32,7 @@ class FeatureMoments:
         self._rows = torch.zeros(0, dim, dtype=torch.float64, device=device)
 
     def update(self, features_BD: Tensor) -> None:
-        """Adds a batch (B, d).
-
-        Raises:
-            ValueError: The features are not d numbers an image, or not finite.
-        """
+        """Adds a batch (B, d)."""
         check_features(features_BD, width=len(self.mean))
         x = features_BD.to(self.mean)
         if len(x) == 0:
@@ -75,11 +71,7 @@ class FeatureMoments:
 
     @property
     def factor(self) -> Tensor:
-        """F of at most d rows, F'F being the unbiased covariance.
-
-        Raises:
-            ValueError: There are fewer than two features.
-        """
+        """F of at most d rows, F'F being the unbiased covariance, of two features or more."""
         if self.count < 2:
             raise ValueError(
                 f"a covariance needs at least 2 images, got {int(self.count)}: draw more samples"
@@ -117,17 +109,8 @@ def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tens
     |μ1 - μ2|² + Tr(Σ1 + Σ2 - 2 (Σ1^½ Σ2 Σ1^½)^½). Near singularity a covariance in floating point
     fixes its root to √ε only: of features, `frechet_distance` says more.
 
-    Args:
-        mean_1: (d,).
-        cov_1: (d, d), its dtype telling how it was rounded.
-        mean_2: (d,).
-        cov_2: (d, d).
-
-    Returns:
-        A float64 scalar, at least 0.
-
-    Raises:
-        ValueError: A shape does not fit, or a number is not finite.
+    Means are (d,), covariances (d, d), whose dtype tells how they were rounded. The distance is a
+    float64 scalar, at least 0.
     """
     means = [m if m.is_floating_point() else m.double() for m in (mean_1, mean_2)]
     covs = [c if c.is_floating_point() else c.double() for c in (cov_1, cov_2)]
@@ -144,10 +127,7 @@ def frechet_distance(moments_1: FeatureMoments, moments_2: FeatureMoments) -> Te
     """Fréchet distance of two sets of features; with Inception features this is the FID.
 
     Biased upwards by an amount that grows as sets shrink: compare numbers of equal counts only.
-    Known to a few d ε of the traces of both covariances, singular or not.
-
-    Returns:
-        A float64 scalar, at least 0.
+    Known to a few d ε of the traces of both covariances, singular or not; float64, at least 0.
     """
     return _distance(moments_1.mean, moments_1.factor, moments_2.mean, moments_2.factor)
 

@@ -19,10 +19,9 @@ def squared_mmd(x_MD: Tensor, y_ND: Tensor) -> Tensor:
     """
     m, n = len(x_MD), len(y_ND)
     k_xx, k_yy = polynomial_kernel(x_MD, x_MD), polynomial_kernel(y_ND, y_ND)
-    within = (k_xx.sum() - k_xx.trace()) / (m * (m - 1)) + (k_yy.sum() - k_yy.trace()) / (
-        n * (n - 1)
-    )
-    return within - 2 * polynomial_kernel(x_MD, y_ND).mean()
+    within_x = (k_xx.sum() - k_xx.trace()) / (m * (m - 1))
+    within_y = (k_yy.sum() - k_yy.trace()) / (n * (n - 1))
+    return within_x + within_y - 2 * polynomial_kernel(x_MD, y_ND).mean()
 
 
 def kernel_distance(

@@ -20,11 +20,8 @@ class Manifold(NamedTuple):
 
 
 def _rows(x_MD: Tensor, y_ND: Tensor) -> list[tuple[int, Tensor]]:
-    return [
-        (start, x_MD[start : start + step])
-        for step in [max(_CHUNK // len(y_ND), 1)]
-        for start in range(0, len(x_MD), step)
-    ]
+    step = max(_CHUNK // len(y_ND), 1)
+    return [(start, x_MD[start : start + step]) for start in range(0, len(x_MD), step)]
 
 
 def _distances(x_MD: Tensor, y_ND: Tensor) -> Tensor:

@@ -65,14 +65,7 @@ class SampleQuality(Callback):
         validate: bool = False,
         reference: Literal["test", "train"] = "test",
     ) -> None:
-        numbers = {
-            "samples": samples,
-            "batch_size": batch_size,
-            "seed": seed,
-            "k_precision": k_precision,
-            "k_density": k_density,
-        }
-        check_ranges(SampleQuality, numbers, "--quality.")
+        check_ranges(SampleQuality, locals(), "--quality.")
         if reference not in ("test", "train"):
             raise ValueError(f"quality.reference must be test or train, got {reference!r}")
         self.extractor, self.samples = extractor, samples
@@ -94,12 +87,7 @@ class SampleQuality(Callback):
         return dict(self._protocol)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds mistakes before the long part of a run.
-
-        Raises:
-            ValueError: The model cannot sample, or the data has no reference images, or images with
-                channels that the extractor does not take.
-        """
+        """Finds mistakes of model, data and extractor before the long part of a run."""
         if not self.enabled or (stage != "test" and not self.validate) or stage == "predict":
             return
         # Another run of the same callback may have other data, on another device.
@@ -156,11 +144,9 @@ class SampleQuality(Callback):
 
         fake = self._features(trainer, self.samples, draw)
         self._record(trainer, module, split, other, len(real), len(held_out))
-        values = self._compare(real, fake, stage)
-        baseline = self._compare(real, held_out, "baseline")
-        return {f"{stage}/{k}": v for k, v in values.items()} | {
-            f"baseline/{k}": v for k, v in baseline.items()
-        }
+        groups = {stage: fake, "baseline": held_out}
+        found = {group: self._compare(real, other, group) for group, other in groups.items()}
+        return {f"{group}/{k}": v for group, values in found.items() for k, v in values.items()}
 
     def _real_features(self, trainer: Trainer, split: Split, count: int | None = None) -> Tensor:
         """Features of real images, kept for the next validation."""
@@ -177,18 +163,9 @@ class SampleQuality(Callback):
         return self._real[split, count]
 
     def _features(
-        self,
-        trainer: Trainer,
-        count: int,
-        images: Callable[[int, int], Tensor],
+        self, trainer: Trainer, count: int, images: Callable[[int, int], Tensor]
     ) -> Tensor:
-        """Features of images 0..count-1 on every process, each having done a contiguous block.
-
-        Args:
-            trainer: Of this run.
-            count: Number of images in all.
-            images: The uint8 images start..stop-1.
-        """
+        """Features of `count` images on every process, each having done a contiguous block."""
         extractor = self._load(trainer)
         world_size, rank = trainer.world_size, trainer.global_rank
         edges = [r * count // world_size for r in range(world_size + 1)]
@@ -219,14 +196,12 @@ class SampleQuality(Callback):
             moments = [FeatureMoments(real.shape[1], real.device) for _ in range(2)]
             for moment, features in zip(moments, (real, fake), strict=True):
                 moment.update(features)
-            kid, _ = kernel_distance(
-                real, fake, subsets=_SUBSETS, subset_size=_SUBSET_SIZE, seed=self.seed
-            )
+            sizes = {"subsets": _SUBSETS, "subset_size": _SUBSET_SIZE}
+            kid, _ = kernel_distance(real, fake, seed=self.seed, **sizes)
             values |= {"frechet_distance": frechet_distance(*moments), "kid": kid}
         if count > most:
-            values |= manifold_metrics(
-                real, fake, k_precision=self.k_precision, k_density=self.k_density
-            )._asdict()
+            k = {"k_precision": self.k_precision, "k_density": self.k_density}
+            values |= manifold_metrics(real, fake, **k)._asdict()
         needed = dict.fromkeys(("frechet_distance", "kid"), 2)
         needed |= dict.fromkeys(Manifold._fields, most + 1)
         if missing := [name for name in needed if name not in values]:

@@ -64,9 +64,7 @@ def accuracy(net: FeatureNet, data: ImageData, split: str) -> float:
     net.eval()
     right = count = 0
     with torch.no_grad():
-        for images, labels, _ in (
-            data.val_dataloader() if split == "val" else data.test_dataloader()
-        ):
+        for images, labels, _ in data.loader("val" if split == "val" else "test"):
             x = to_float(images, data.levels)
             right += int((net(x).argmax(1) == labels).sum())
             count += len(x)

@@ -35,9 +35,6 @@ class SentenceSimilarity(Encoding, Figures):
         lr: Learning rate.
         matryoshka: Average the loss over these numbers of first features; not with head=sbert.
         encoder: Arguments of `SentenceModel`.
-
-    Raises:
-        ValueError: A value is out of range, or has no effect beside the others.
     """
 
     purpose = "labelled"

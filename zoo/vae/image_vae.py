@@ -91,9 +91,6 @@ class ImageVAE(Module):
             its kappa / widen^2, which is about so many times the width.
         refine: Newton steps from the posterior to a test's proposal for each image; 0 to draw from
             the posterior itself, as published protocols do.
-
-    Raises:
-        ValueError: A value is out of range, or has no effect beside the others.
     """
 
     head: GaussianHead | SphericalHead

@@ -28,9 +28,6 @@ class VAE(Figures):
             / 2.
         bn_eps: Added to a batch's variance.
         image: Arguments of `ImageVAE`.
-
-    Raises:
-        ValueError: A value is out of range, or has no effect beside the others.
     """
 
     def __init__(

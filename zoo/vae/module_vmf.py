@@ -24,9 +24,6 @@ class VMFVAE(Figures):
         kappa: Concentration on every sphere, for concentration=fixed.
         target_kl: KL on each sphere in nats, for concentration=target_kl.
         image: Arguments of `ImageVAE`.
-
-    Raises:
-        ValueError: A value is out of range, or has no effect beside the others.
     """
 
     def __init__(

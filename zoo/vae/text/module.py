@@ -73,9 +73,6 @@ class TextVAE(Evaluation, Generation):
         lr_patience: Validations in vain before that, those of the warm-up not counted; 0 keeps lr.
         max_decays: How often.
         log_density_samples: Importance samples for each sentence in a test.
-
-    Raises:
-        ValueError: A value is out of range, or has no effect beside the others.
     """
 
     def __init__(
