@@ -109,6 +109,7 @@ def test_a_path_wins_and_an_unknown_name_suggests(tiny_names, mistake, zoo_cli, 
     Path("tiny/ddpm").mkdir()
     line = mistake("sample", "tiny/ddpm")
     assert "no checkpoint in tiny/ddpm" in line
+    assert "hides the trained model tiny/ddpm" in line
 
 
 @pytest.mark.slow
