@@ -332,4 +332,7 @@ def device_of(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: there is no CUDA device here")
+    if name == "cuda":  # the processes of a machine share its GPUs out
+        local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+        return torch.device(name, int(local) % torch.cuda.device_count())
     return torch.device(name)

@@ -28,10 +28,12 @@ class Source(NamedTuple):
     names: list[str] | None
     """Files of the items, if they are files."""
 
-    def batches(self, batch_size: int, limit: int | None, device: torch.device) -> Iterator[Any]:
-        """Batches of the first `limit` items, in order, on the device."""
+    def batches(
+        self, batch_size: int, limit: int | None, device: torch.device, start: int = 0
+    ) -> Iterator[Any]:
+        """Batches of the first `limit` items from `start` on, in order, on the device."""
         count = len(self.dataset) if limit is None else min(limit, len(self.dataset))
-        first: Any = Subset(self.dataset, range(count))
+        first: Any = Subset(self.dataset, range(start, count))
         loader = epoch_loader(first, batch_size, train=False)
         for batch in loader:
             yield self.finish(batch.to(device))

@@ -55,6 +55,9 @@ class LabelledBatch(NamedTuple):
     """Number of the pair in its split, int64 (B,)."""
 
 
+AnyBatch = TextBatch | LabelledBatch
+
+
 def padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
     """Rows (B, L) filled to the longest, and their lengths (B,); both int64."""
     lengths = [len(row) for row in rows]

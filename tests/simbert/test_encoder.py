@@ -158,7 +158,7 @@ def test_steps_with_a_cache_are_the_full_pass(positions):
     model = encoder(positions=positions)
     sources, lengths = ragged(rows=4, longest=7)
     target = torch.randint(1, 50, (4, 5), generator=torch.Generator().manual_seed(9))
-    cache = KeyValueCache(model.shape, 4, 12, torch.device("cpu"), torch.float32)
+    cache = KeyValueCache(model.shape, 4, 12, device="cpu", dtype=torch.float32)
     seen = padding_mask(lengths, 7)
     steps = []
     with torch.no_grad():
@@ -179,7 +179,7 @@ def test_steps_with_a_cache_are_the_full_pass(positions):
 def test_a_selected_cache_goes_on_as_the_rows_did():
     model = encoder()
     tokens = torch.randint(1, 50, (3, 6), generator=torch.Generator().manual_seed(3))
-    cache = KeyValueCache(model.shape, 3, 8, torch.device("cpu"), torch.float32)
+    cache = KeyValueCache(model.shape, 3, 8, device="cpu", dtype=torch.float32)
     rows = torch.tensor([2, 0, 2])
     with torch.no_grad():
         model(tokens, cache=cache)

@@ -69,7 +69,12 @@ def test_the_table_of_sines_is_transformers():
     assert transformers
     theirs = RoFormerSinusoidalPositionalEmbedding(40, 16)
     weight = theirs.create_weight()
-    torch.testing.assert_close(sine_table(40, 16), weight.float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        sine_table({"max_positions": 40, "hidden": 16, "heads": 1}),
+        weight.float(),
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 def to_spelling(state, spelling, prefix):

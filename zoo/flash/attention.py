@@ -118,12 +118,7 @@ def local_mask(
 ) -> Tensor | None:
     """Which keys of its chunk a query sees, bool, (c, c) or (B G, 1 or c, c); None for all.
 
-    Args:
-        chunk: Tokens of a chunk.
-        causal: No token sees a later one.
-        valid: Where there is a token, (B, G, c).
-        runs: Document of each token, (B, G, c).
-        device: Where to build it.
+    `valid` (B, G, c) is where there is a token, `runs` (B, G, c) the document of each.
     """
     mask = None
     if causal:
@@ -182,9 +177,7 @@ def _add_past(
         seen = (triangle * counts[:, None]).sum(-1)
     if state is not None:
         seen = seen + state.lengths[0] // c * c
-    scale = (
-        seen.clamp(min=1) if global_norm == "tokens" else torch.full_like(seen, c)
-    ).reciprocal()
+    scale = 1 / (seen.clamp(min=1) if global_norm == "tokens" else torch.full_like(seen, c))
     if triangle is not None:
         weights = (triangle * scale[..., None]).to(summaries.dtype)
         states = torch.matmul(weights, summaries)

@@ -76,13 +76,14 @@ class FlashModule(Module):
         return getattr(self._trainer, "datamodule", None)
 
     def setup(self, stage: str) -> None:
-        """Takes the data's symbols, and compiles.
-
-        Raises:
-            ValueError: The data has other symbols than the model.
-        """
+        """Takes the data's symbols, those of the model and of all processes, and compiles."""
         words = getattr(self.data, "vocabulary", None)
         if isinstance(words, Vocabulary):
+            if self.trainer.strategy.broadcast(words.digest) != words.digest:
+                raise ValueError(
+                    "this machine's cache has another tokenizer than the first one's: prepare the "
+                    "text in a folder that all of them see, or give --data.tokenizer a file"
+                )
             self.words.use(words)
         if self.compiles and stage == "fit" and not self.compiled:
             self.net.compile_layers(lengths_vary=self.lengths_vary)
@@ -100,15 +101,11 @@ class FlashModule(Module):
         """AdamW that decays matrices only, with the schedule by step."""
         matrices = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear | nn.Embedding)}
         parameters = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {
-                "params": [p for p in parameters if id(p) in matrices],
-                "weight_decay": self.weight_decay,
-            },
-            # gamma, beta, norms, biases, distances: numbers that have no reason to be near 0
-            {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
+        decayed = [p for p in parameters if id(p) in matrices]
+        # gamma, beta, norms, biases, distances: numbers that have no reason to be near 0
+        others = [p for p in parameters if id(p) not in matrices]
+        both = ((decayed, self.weight_decay), (others, 0.0))
+        groups = [{"params": group, "weight_decay": decay} for group, decay in both if group]
         # FSDP2 makes distributed tensors, of which CPUs have no fused step.
         sharded = any(type(p.data).__name__ == "DTensor" for p in parameters)
         fused = may_fuse(self) and not sharded
@@ -132,12 +129,9 @@ class FlashModule(Module):
     def predictions(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, n, V) in evaluation, targets (B, n), and which of them count (B, n)."""
 
-    def _evaluate(self, batch: Any, averages: PredictionAverages) -> None:
-        averages.add(*self.predictions(batch))
-
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Adds to val/loss."""
-        self._evaluate(batch, self._validation)
+        self._validation.add(*self.predictions(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Logs val/loss in nats, accuracy, and of symbols bits and perplexity."""

@@ -35,12 +35,7 @@ State = ChunkState | CacheState | ShiftedState
 
 
 class GAUBlock(nn.Module):
-    """x + GAU(norm(x)), or norm(x + GAU(x)).
-
-    Args:
-        config: Of the network.
-        causal: No token sees a later one.
-    """
+    """x + GAU(norm(x)), or norm(x + GAU(x)); causal where no token sees a later one."""
 
     def __init__(self, config: FlashConfig, *, causal: bool) -> None:
         super().__init__()

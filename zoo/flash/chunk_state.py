@@ -51,11 +51,7 @@ class ChunkState:
 
 
 def common_length(lengths: list[int]) -> int:
-    """Tokens that all rows have seen.
-
-    Raises:
-        ValueError: The rows have seen different numbers of tokens.
-    """
+    """Tokens that all rows have seen; ValueError if some have seen more than others."""
     if len(set(lengths)) != 1:
         raise ValueError(
             f"rows that have seen {lengths} tokens cannot go on with several at once: "
@@ -65,11 +61,7 @@ def common_length(lengths: list[int]) -> int:
 
 
 def prepend(state: ChunkState, *new: Tensor) -> tuple[list[Tensor], int]:
-    """The open chunk's tokens before the new ones, (B, i + n, .), and their number i.
-
-    Raises:
-        ValueError: The rows have seen different numbers of tokens.
-    """
+    """The open chunk's tokens before the new ones, (B, i + n, .), and their number i."""
     opened = common_length(state.lengths) % state.v.shape[1]
     held = (state.k_quad, state.k_lin, state.v)
     return [
@@ -163,8 +155,7 @@ def step(
     if full:
         chosen = slice(None) if len(full) == len(offsets) else full
         dtype = state.summary.dtype
-        state.summary[chosen] += torch.bmm(
-            state.k_lin[chosen].to(dtype).mT, state.v[chosen].to(dtype)
-        )
+        k_lin, v = (x[chosen].to(dtype) for x in (state.k_lin, state.v))
+        state.summary[chosen] += torch.bmm(k_lin.mT, v)
     state.lengths = [n + 1 for n in state.lengths]
     return y[:, 0]

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Literal
 
-from zoo.data.text.vocabulary import Vocabulary
+from zoo.data.text.vocabulary import Subwords, Vocabulary
 from zoo.flash.module_lm import FlashLM
 from zoo.loading import device_of, load
 from zoo.ranges import Count, PositiveShare, Seed, Temperature
@@ -19,11 +19,16 @@ class Typewriter:
 
     Args:
         vocabulary: Of the symbols.
+        prompt: What they continue, which subwords are joined to.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, prompt: str = "") -> None:
         self.vocabulary = vocabulary
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+        self._typed = vocabulary.typing() if isinstance(vocabulary, Subwords) else None
+        if self._typed is not None:
+            for number in vocabulary.encode(prompt):
+                self._typed(int(number))
 
     def type(self, number: int) -> str:
         """What this symbol adds; nothing if it is the beginning of a character."""
@@ -32,12 +37,11 @@ class Typewriter:
             return "\n"
         if words.level == "byte":
             return self._bytes.decode(bytes([number]))
+        if self._typed is not None:
+            return self._typed(number)
         symbol = words.symbols[number]
-        if words.level == "char" or (
-            words.level == "wordpunct" and _NO_SPACE_BEFORE.fullmatch(symbol)
-        ):
-            return symbol
-        return f" {symbol}"
+        joined = words.level == "wordpunct" and _NO_SPACE_BEFORE.fullmatch(symbol)
+        return symbol if words.level == "char" or joined else f" {symbol}"
 
 
 def generate(
@@ -72,16 +76,9 @@ def generate(
     if not isinstance(model, FlashLM):
         raise ValueError(f"{type(model).__name__} does not write text: give a FlashLM")
     model.to(device_of(device))
-    stream = model.stream(
-        prompt,
-        tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        stop_at_end=stop_at_end,
-    )
-    typewriter = Typewriter(model.vocabulary)
+    choice = (temperature, top_k, top_p, seed)
+    stream = model.stream(prompt, tokens, *choice, stop_at_end=stop_at_end)
+    typewriter = Typewriter(model.vocabulary, prompt)
     sys.stdout.write(prompt)
     count, began = 0, time.perf_counter()
     for token in stream:

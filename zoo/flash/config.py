@@ -83,9 +83,6 @@ class FlashConfig:
         dropout: Of the embedding and of each layer's output.
         init_std: Deviation of the first weights.
         checkpointing: Recompute a layer's activations in the backward pass, to save memory.
-
-    Raises:
-        ValueError: A value is out of range, or does not go with the others.
     """
 
     dim: Count = 512

@@ -11,20 +11,14 @@ _NAMES = ("model.safetensors", "pytorch_model.bin", "model.pt")
 
 
 def read_weights(source: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or PyTorch file, or of a folder that holds one.
-
-    Raises:
-        FileNotFoundError: The folder holds none.
-        ValueError: The file is damaged, or holds something else.
-    """
+    """The tensors of a .safetensors or PyTorch file, or of a folder that holds one."""
     if source.is_dir():
         found = [source / name for name in _NAMES if (source / name).is_file()]
         if not found:
             raise FileNotFoundError(f"{source} has none of {', '.join(_NAMES)}")
         source = found[0]
-    weights: Any = (
-        read_safetensors(source) if source.suffix == ".safetensors" else read_torch(source)
-    )
+    read = read_safetensors if source.suffix == ".safetensors" else read_torch
+    weights: Any = read(source)
     for inner in ("state_dict", "model"):
         if isinstance(weights, dict) and isinstance(weights.get(inner), dict):
             weights = weights[inner]
@@ -33,22 +27,13 @@ def read_weights(source: Path) -> dict[str, Tensor]:
 
 
 class Taken:
-    """Weights that are taken by name, each once, so that none is forgotten.
-
-    Args:
-        weights: All of them.
-        what: The format, for messages.
-    """
+    """Weights of a format that are taken by name, each once, so that none is forgotten."""
 
     def __init__(self, weights: dict[str, Tensor], what: str) -> None:
         self._left, self._what = dict(weights), what
 
     def take(self, name: str) -> Tensor:
-        """One tensor.
-
-        Raises:
-            ValueError: It is not there.
-        """
+        """One tensor; ValueError if it is not there."""
         if name not in self._left:
             raise ValueError(f"these are no weights of {self._what}: there is no {name}")
         return self._left.pop(name)

@@ -101,11 +101,7 @@ class GatedAttentionUnit(nn.Module):
             assert not isinstance(state, CacheState)
             q_quad, k_quad, q_lin, k_lin = copies
             y = mixed_chunk_attention(
-                q_quad,
-                k_quad,
-                q_lin,
-                k_lin,
-                v,
+                *(q_quad, k_quad, q_lin, k_lin, v),
                 chunk=self.config.chunk,
                 causal=self.causal,
                 score=self.score,
@@ -127,9 +123,7 @@ class GatedAttentionUnit(nn.Module):
                 start = state.lengths[0]
                 k, v = state.extend(k, v, lengths)
             y = quadratic_attention(
-                q,
-                k,
-                v,
+                *(q, k, v),
                 causal=self.causal,
                 score=self.score,
                 bias=self.position_bias,
@@ -153,17 +147,9 @@ class GatedAttentionUnit(nn.Module):
         q, k, *linear = (copy[:, 0] for copy in copies)
         if isinstance(state, ChunkState):
             q_lin, k_lin = linear
-            y = chunk_state.step(
-                q,
-                k,
-                q_lin,
-                k_lin,
-                v[:, 0],
-                state,
-                score=self.score,
-                bias=self._row_bias(state),
-                per_chunk=self.config.global_norm == "chunk",
-            )
+            token = (q, k, q_lin, k_lin, v[:, 0])
+            bias, per_chunk = self._row_bias(state), self.config.global_norm == "chunk"
+            y = chunk_state.step(*token, state, score=self.score, bias=bias, per_chunk=per_chunk)
         else:
             y = quadratic.step(q, k, v[:, 0], state, score=self.score, bias=self.position_bias)
         return self.to_out(u[:, 0] * y)

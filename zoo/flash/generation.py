@@ -6,13 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.flash.base import FlashModule
 from zoo.flash.decoding import continuations
+from zoo.flash.figures import Figures
 from zoo.flash.network import DecodeState
 from zoo.layers.choose import TokenSampling
 
+Prompt = str | list[str] | list[Tensor]
 
-class Generation(FlashModule):
+
+class Generation(Figures):
     """Methods of a causal model that decodes with a state, of constant size if it is flash."""
 
     def init_state(self, batch: int = 1) -> DecodeState:
@@ -45,7 +47,7 @@ class Generation(FlashModule):
 
     def stream(
         self,
-        prompt: str | list[str] | list[Tensor] = "",
+        prompt: Prompt = "",
         max_new_tokens: int = 256,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -55,7 +57,19 @@ class Generation(FlashModule):
         first: int = 0,
         stop_at_end: bool = True,
     ) -> Iterator[Tensor]:
-        """New tokens as they are chosen, one a row at a time, (B,); arguments as `generate`.
+        """New tokens as they are chosen, one a row at a time, (B,).
+
+        A row's continuation depends on its prompt, the seed and its number only.
+
+        Args:
+            prompt: One text, several of any lengths, or tokens, int64 (n,) each.
+            max_new_tokens: Symbols to write.
+            temperature: Divides the logits; 0 takes the likeliest symbol.
+            top_k: Choose among so many of the likeliest.
+            top_p: Choose among the fewest likeliest that have this probability together.
+            seed: Seed of the choices.
+            first: Number of the first row.
+            stop_at_end: A row ends with the symbol that ends a text.
 
         Raises:
             ValueError: A value is out of range; at once, before the first token.
@@ -93,39 +107,14 @@ class Generation(FlashModule):
             self.train(training)
 
     def generate(
-        self,
-        prompt: str | list[str] | list[Tensor] = "",
-        max_new_tokens: int = 256,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int = 0,
-        *,
-        first: int = 0,
-        stop_at_end: bool = True,
+        self, prompt: Prompt = "", *choice: Any, stop_at_end: bool = True, **options: Any
     ) -> list[str] | Tensor:
-        """Continues texts.
-
-        A row's continuation depends on its prompt, the seed and its number only.
-
-        Args:
-            prompt: One text, several of any lengths, or tokens, int64 (n,) each.
-            max_new_tokens: Symbols to write.
-            temperature: Divides the logits; 0 takes the likeliest symbol.
-            top_k: Choose among so many of the likeliest.
-            top_p: Choose among the fewest likeliest that have this probability together.
-            seed: Of the choices.
-            first: Number of the first row.
-            stop_at_end: A row ends with the symbol that ends a text.
+        """Continues texts; the arguments are those of `stream`.
 
         Returns:
             The new texts; of tokens the new tokens, (B, m).
-
-        Raises:
-            ValueError: A value is out of range.
         """
-        choice = (temperature, top_k, top_p, seed)
-        tokens = self.stream(prompt, max_new_tokens, *choice, first=first, stop_at_end=stop_at_end)
+        tokens = self.stream(prompt, *choice, stop_at_end=stop_at_end, **options)
         out = torch.stack(list(tokens), 1)
         if not isinstance(prompt, str) and not isinstance(prompt[0], str):
             return out

@@ -43,9 +43,6 @@ def read_gau_alpha(
         source: File or folder.
         min_length: Least number of keys in softmax_plus: 1 as in PyTorch, 16 as in bert4keras.
         mask_token: Number of `[MASK]`.
-
-    Raises:
-        ValueError: The weights are not those of a GAU-alpha.
     """
     weights = read_weights(source)
     torch4 = any(key.startswith("encoderLayer.") for key in weights)  # bert4torch's layout
@@ -94,11 +91,7 @@ def read_gau_alpha(
 
 
 def write_gau_alpha(hparams: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes `model.safetensors` with the names of JunnYu/GAU-alpha-pytorch, and config.json.
-
-    Raises:
-        ValueError: The model is no GAU-alpha.
-    """
+    """Writes `model.safetensors` with the names of JunnYu/GAU-alpha-pytorch, and config.json."""
     for name, value in {**_FIXED, "segments": hparams.get("segments")}.items():
         if hparams.get(name, value) != value or (name == "segments" and not value):
             raise ValueError(f"{name}={hparams.get(name)} has no place in GAU-alpha")

@@ -45,15 +45,7 @@ def read_flash_pytorch(
     What the weights do not tell is asked for. A bidirectional model must have been made with
     `reduce_group_non_causal_attn=True`, the default: without it no token sees another chunk.
 
-    Args:
-        source: File or folder.
-        causal: As the model was made.
-        group_size: Likewise.
-        laplace_attn_fn: Likewise.
-        shift_tokens: Likewise.
-
-    Raises:
-        ValueError: The weights are not those of a FLASHTransformer, or the group has no size.
+    The options are those that the model was made with.
     """
     if not isinstance(group_size, int) or group_size < 1:
         raise ValueError(f"group_size={group_size!r}: the model's, a positive integer")

@@ -41,9 +41,6 @@ class FlashMLM(FlashModule):
         num_classes: Classify into so many classes, by the mean over a text, instead.
         pretrained: Checkpoint to begin with, where the network is the same.
         betas: Decays of Adam's averages.
-
-    Raises:
-        ValueError: A value is out of range, or does not go with the others.
     """
 
     own_symbols: ClassVar[int] = 1  # the mask, after the text's
@@ -115,15 +112,9 @@ class FlashMLM(FlashModule):
             classes = self(tokens, valid)[:, None]
             return classes, labels[:, None], torch.ones_like(labels[:, None], dtype=torch.bool)
         text = valid[:, 1:]  # the end's place tells what it is
-        seen, chosen = mask_tokens(
-            tokens,
-            F.pad(text, (0, 1), value=False),
-            u,
-            rate=self.mask_rate,
-            mask=self.mask,
-            symbols=self.words.size,
-            words=words,
-        )
+        may_be = F.pad(text, (0, 1), value=False)
+        options: Any = {"rate": self.mask_rate, "mask": self.mask, "symbols": self.words.size}
+        seen, chosen = mask_tokens(tokens, may_be, u, words=words, **options)
         return self(seen, valid), tokens, chosen
 
     def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
@@ -138,12 +129,7 @@ class FlashMLM(FlashModule):
         return self.losses(batch, u)
 
     def setup(self, stage: str) -> None:
-        """Takes the data's symbols, the pretrained weights, and compiles.
-
-        Raises:
-            ValueError: The data has other symbols or classes than the model, or the network is
-                another.
-        """
+        """Takes the data's symbols, the pretrained weights, and compiles."""
         if self.classifier is not None and isinstance(self.data, MaskedSentences):
             self._check_classes(self.data.classes)
         if stage == "fit" and self.pretrained is not None:

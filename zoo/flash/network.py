@@ -62,10 +62,9 @@ class Network(nn.Module):
         self.position_scale = nn.Parameter(torch.tensor(dim**-0.5)) if sines else None
         self.dropout = nn.Dropout(config.dropout)
         self.embedding_norm = make_norm(config.norm, dim, eps) if config.post_norm else None
+        of_units = config.kind != "transformer"
         block, depth = (
-            (TransformerBlock, config.depth // 2)
-            if config.kind == "transformer"
-            else (GAUBlock, config.depth)
+            (GAUBlock, config.depth) if of_units else (TransformerBlock, config.depth // 2)
         )
         self.layers = nn.ModuleList(block(config, causal=causal) for _ in range(depth))
         self.rotary = RotaryEmbedding(config.rotary_dim or config.features, pairing=config.pairing)
@@ -89,8 +88,7 @@ class Network(nn.Module):
     def compile_layers(self, *, lengths_vary: bool = False) -> None:
         """Compiles each layer for training, all into one program, as they are alike.
 
-        Args:
-            lengths_vary: Make one program for all lengths, not one for each.
+        It is one for all lengths if these vary, else one for each.
         """
         self.compiled = True
         for layer in self.layers:
@@ -99,12 +97,8 @@ class Network(nn.Module):
     def shard(self, device: str, processes: int, *others: nn.Module) -> None:
         """Spreads weights, gradients and optimiser state over all processes (FSDP2).
 
-        Over a mesh of its own: Lightning's has a dimension for tensors cut across processes.
-
-        Args:
-            device: cuda or cpu.
-            processes: Number of processes.
-            others: Modules beside the network that learn with it.
+        Over a mesh of its own: Lightning's has a dimension for tensors cut across processes. The
+        others are modules beside the network that learn with it.
         """
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -115,11 +109,7 @@ class Network(nn.Module):
         register_fsdp_forward_method(self, "features")
 
     def embed(
-        self,
-        tokens: Tensor,
-        segments: Tensor | None,
-        starts: list[int],
-        doc_ids: Tensor | None = None,
+        self, tokens: Tensor, segments: Tensor | None, starts: list[int], docs: Tensor | None = None
     ) -> Tensor:
         """Embeddings (B, n, d) of tokens (B, n) that begin at `starts`, one or one a row.
 
@@ -132,8 +122,8 @@ class Network(nn.Module):
             n, dim = tokens.shape[1], x.shape[-1]
             i = torch.arange(0, dim, 2, dtype=torch.float64)
             positions = torch.tensor(starts)[:, None] + torch.arange(n)
-            if doc_ids is not None:
-                new = F.pad(doc_ids[:, 1:] != doc_ids[:, :-1], (1, 0)).cpu()
+            if docs is not None:
+                new = F.pad(docs[:, 1:] != docs[:, :-1], (1, 0)).cpu()
                 positions = positions - positions.where(new, 0).cummax(1).values
             angles = positions.double()[..., None] * 10000 ** (-i / dim)
             waves = torch.cat([angles.sin(), angles.cos()], -1)[..., :dim]
@@ -176,11 +166,8 @@ class Network(nn.Module):
     ) -> Tensor:
         """Logits (B, n, vocabulary) of tokens (B, n), int64.
 
-        Args:
-            tokens: Numbers of the symbols.
-            key_mask: True where there is a token, bool, shape (B, n).
-            doc_ids: Document of each token, shape (B, n).
-            segments: Type of each token, shape (B, n).
+        `key_mask` (B, n) is True where there is a token; `doc_ids` and `segments` (B, n) are the
+        document and the type of each.
         """
         return self.logits(self.features(tokens, key_mask, doc_ids, segments))
 

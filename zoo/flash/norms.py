@@ -11,12 +11,7 @@ NormName = Literal["rms", "rms_plain", "scale", "layer"]
 
 
 class ScaleNorm(nn.Module):
-    """x sqrt(d) / max(|x|, eps sqrt(d)) times one learned number (arXiv 1910.05895, eq. 5).
-
-    Args:
-        dim: Features, the last axis.
-        eps: Least root mean square.
-    """
+    """x sqrt(d) / max(|x|, eps sqrt(d)) times one learned number (arXiv 1910.05895, eq. 5)."""
 
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Attention of one head to all tokens (FLASH-Quad), and its decoding step with a growing cache."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,19 +69,11 @@ def quadratic_attention(
         mask = None
         if causal and start:
             mask = torch.ones(total - start, total, dtype=torch.bool, device=q.device).tril(start)
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal and not start
-        )
+        plain = causal and not start
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=plain)
 
-    def some(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        weights: Tensor | None,
-        rows: Tensor,
-        columns: Tensor,
-        mask: Tensor | None,
-    ) -> Tensor:
+    def some(q: Tensor, k: Tensor, v: Tensor, *places: Any) -> Tensor:
+        weights, rows, columns, mask = places
         matrix = None if weights is None else toeplitz(weights, rows, columns, causal)
         return attend(q, k, v, score=score, bias=matrix, mask=mask)
 
@@ -135,13 +128,9 @@ class CacheState:
             self.k, self.v = F.pad(self.k, (0, 0, 0, more)), F.pad(self.v, (0, 0, 0, more))
 
     def extend(self, k: Tensor, v: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
-        """Adds tokens (B, ..., n, .), of which row b really has lengths[b].
+        """Keys and values of all tokens with the new ones, (B, ..., n, .), `lengths` of a row.
 
-        Returns:
-            Keys and values of all tokens so far.
-
-        Raises:
-            ValueError: The rows have seen different numbers of tokens.
+        All rows must have seen equally many.
         """
         start = common_length(self.lengths)
         end = start + k.shape[-2]
@@ -151,11 +140,7 @@ class CacheState:
         return self.k[..., :end, :], self.v[..., :end, :]
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Adds one token (B, ..., .) a row.
-
-        Returns:
-            Keys, values and, where rows differ, which of them a row has, bool (B, end).
-        """
+        """Adds one token (B, ..., .) a row: all keys and values, and which a row has, (B, end)."""
         end = max(self.lengths) + 1
         self.grow(end)
         mask = None
@@ -173,18 +158,9 @@ class CacheState:
 def step(
     q: Tensor, k: Tensor, v: Tensor, state: CacheState, *, score: Score, bias: Tensor | None = None
 ) -> Tensor:
-    """Output of one more token a row, in time that grows with the prefix; changes `state`.
+    """Output (B, e) of one more token a row, in time that grows with the prefix; changes `state`.
 
-    Args:
-        q: Query, shape (B, s), rotated by its row's position.
-        k: Key, same shape.
-        v: Value, shape (B, e).
-        state: What came before.
-        score: The weights.
-        bias: Weights of a causal `toeplitz`.
-
-    Returns:
-        Shape (B, e).
+    Queries and keys (B, s) are rotated by their rows' positions; `bias` is of a causal `toeplitz`.
     """
     keys, values, mask = state.append(k, v)
     matrix = None

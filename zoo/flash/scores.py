@@ -59,12 +59,8 @@ class Score:
     ) -> tuple[Tensor, Tensor | None]:
         """Queries and bias with all factors, so that weights are a function of q k + b alone.
 
-        A factor costs s numbers a query here, and as many as there are keys later.
-
-        Args:
-            q: Queries, shape (..., i, s).
-            bias: b, shape (i, j) or one that broadcasts, if any.
-            visible: l of each query, shape (..., i, 1), where `by_row`.
+        A factor costs s numbers a query here, and as many as there are keys later. `visible`
+        (..., i, 1) is l of each query, where `by_row`.
         """
         if self.name in ("relu2_paper", "laplace"):
             return q / self.size, bias
@@ -82,12 +78,9 @@ class Score:
         return q * (scale * row), None if bias is None else bias * row
 
     def activate(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Weights from x = q k + b of `prepare`.
+        """Weights from x = q k + b (..., i, j) of `prepare`, 0 for keys that the mask hides.
 
-        Args:
-            x: Shape (..., i, j).
-            mask: Which keys a query sees, bool, of a shape that broadcasts; all if None. A query
-                that sees no key has no weights but zeros.
+        A query that sees no key has no weights but zeros.
         """
         hidden = None if mask is None else ~mask
         if self.name.startswith("softmax"):

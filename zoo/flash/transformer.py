@@ -15,9 +15,6 @@ def swiglu_width(dim: int, expanded: int, head: int) -> int:
     """Hidden units that give a block the parameters of two gated attention units.
 
     Two units have 6 d e + 2 d s weights, attention has 4 d^2, and SwiGLU 3 d h.
-
-    Raises:
-        ValueError: Attention alone has as many.
     """
     room = 6 * expanded + 2 * head - 4 * dim
     if room <= 0:
@@ -29,12 +26,7 @@ def swiglu_width(dim: int, expanded: int, head: int) -> int:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with rotary embedding.
-
-    Args:
-        config: Of the network.
-        causal: No token sees a later one.
-    """
+    """Multi-head attention with rotary embedding."""
 
     def __init__(self, config: FlashConfig, *, causal: bool) -> None:
         super().__init__()
@@ -100,9 +92,7 @@ class Attention(nn.Module):
 class TransformerBlock(nn.Module):
     """x + Attention(RMSNorm(x)), then x + SwiGLU(RMSNorm(x)) (arXiv 2002.05202).
 
-    Args:
-        config: Of the network, two of whose units it stands for.
-        causal: No token sees a later one.
+    It stands for two units of the config's.
     """
 
     def __init__(self, config: FlashConfig, *, causal: bool) -> None:

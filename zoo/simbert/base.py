@@ -8,7 +8,7 @@ from torch import Tensor
 from zoo.data.sentences.tokenizer import Tokenizer
 from zoo.loading import load
 from zoo.ranges import BelowOne, Count, Depth, NonNegative, Positive, Whole, check_ranges
-from zoo.simbert.encoder import Encoder, Pooler, Positions
+from zoo.simbert.encoder import Encoder, Pooler, Positions, encoder_of
 from zoo.training.module import Module, by_step
 from zoo.training.optim import may_fuse, piecewise_linear
 
@@ -46,9 +46,6 @@ class SentenceModel(Module):
         weight_decay: Decoupled weight decay of all parameters.
         lr_schedule: Multiplier of lr at some steps, linear between them and constant after, from 0
             at step 0 unless given; {1000: 1} is a warm-up. Constant if not given.
-
-    Raises:
-        ValueError: A value is out of range.
     """
 
     purpose: str
@@ -87,20 +84,7 @@ class SentenceModel(Module):
         self.vocab_size, self.matryoshka, self.chunk = vocab_size, matryoshka, chunk
         self.first_weights = init
         self.tokenizer = Tokenizer()
-        self.net = Encoder(
-            vocab_size=vocab_size,
-            hidden=hidden,
-            layers=layers,
-            heads=heads,
-            intermediate=intermediate,
-            embedding_size=embedding_size,
-            positions=positions,
-            max_positions=max_positions,
-            rotary_value=rotary_value,
-            pooler=pooler,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-        )
+        self.net = encoder_of(self.hparams)
 
     def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Sentence vectors (B, H), not normalised, of token rows (B, L)."""
@@ -134,11 +118,7 @@ class SentenceModel(Module):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def setup(self, stage: str) -> None:
-        """Before a run: a look at the data, first weights from `init`, one vocabulary for both.
-
-        Raises:
-            ValueError: The data are of another kind, or the weights at `init` do not fit.
-        """
+        """Before a run: a look at the data, first weights from `init`, one vocabulary for both."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self._check_data(data, stage)
@@ -169,11 +149,7 @@ class SentenceModel(Module):
         )
 
     def agree_on_length(self, data: Any) -> None:
-        """Makes learned positions enough for the rows of a fit, or its sentences short enough.
-
-        Raises:
-            ValueError: The rows of `--data.max_length` are longer than the positions.
-        """
+        """Makes learned positions enough for the rows of a fit, or its sentences short enough."""
         if self.net.position_embeddings is None:
             return
         rows = 2 if data.purpose == "similar" else 1  # a source and a target

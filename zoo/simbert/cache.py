@@ -1,6 +1,7 @@
 """Keys and values of the tokens so far, for generation a token at a time."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,22 +14,13 @@ class KeyValueCache:
         shape: Layers, heads and features a head.
         rows: Number of rows B.
         capacity: Tokens that a row can come to.
-        device: Where.
-        dtype: Of keys and values.
+        **like: Device and dtype of keys and values.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        rows: int,
-        capacity: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, shape: tuple[int, int, int], rows: int, capacity: int, **like: Any) -> None:
         layers, heads, d = shape
         self.capacity, self.length = capacity, 0
-        size = (layers, 2, rows, heads, capacity, d)
-        self.memory = torch.zeros(size, device=device, dtype=dtype)
+        self.memory = torch.zeros((layers, 2, rows, heads, capacity, d), **like)
 
     def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Writes keys and values (B, h, L, d) of new tokens; all so far, (B, h, length + L, d).

@@ -18,11 +18,7 @@ _BARE = re.compile(r"[\W_]+")
 
 
 def read_mo(path: Path) -> dict[str, str]:
-    """Translations of a compiled message catalogue, the singular of plurals, without contexts.
-
-    Raises:
-        ValueError: It is no .mo file, is cut off, or has a charset that is not known.
-    """
+    """Translations of a compiled message catalogue, the singular of plurals, without contexts."""
     data = path.read_bytes()
     magic = data[:4]
     if magic not in (b"\xde\x12\x04\x95", b"\x95\x04\x12\xde"):
@@ -52,10 +48,9 @@ def read_mo(path: Path) -> dict[str, str]:
     for key, text in pairs:
         if key:
             # A context stands before \x04, plural forms after \0.
-            message = key.split(b"\x04")[-1].split(b"\0")[0]
-            found[message.decode(encoding, "replace")] = text.split(b"\0")[0].decode(
-                encoding, "replace"
-            )
+            singulars = (key.split(b"\x04")[-1].split(b"\0")[0], text.split(b"\0")[0])
+            message, translation = (part.decode(encoding, "replace") for part in singulars)
+            found[message] = translation
     return found
 
 
@@ -67,20 +62,15 @@ def _message(text: str) -> str:
 
 def _translation(text: str) -> str | None:
     """A translation without mnemonics and tags; None if it is no plain Chinese sentence."""
-    text = (
-        _TAG.sub("", _MNEMONIC.sub("", _CHINESE_MNEMONIC.sub("", text))).strip().rstrip(":\uff1a …")
-    )
+    bare = _TAG.sub("", _MNEMONIC.sub("", _CHINESE_MNEMONIC.sub("", text)))
+    text = bare.strip().rstrip(":\uff1a …")
     if "\n" in text or _PLACEHOLDER.search(text) or len(_HAN.findall(text)) < 2:
         return None
     return text
 
 
 def catalogue_files(sources: Sequence[Path]) -> list[Path]:
-    """The .mo files among sources, of folders those of the Chinese locales.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """The .mo files among sources, of folders those of the Chinese locales."""
     files: list[Path] = []
     for path in sources:
         found = sorted(path.rglob("*.mo")) if path.is_dir() else [path]

@@ -47,9 +47,6 @@ class Decoder:
         sources: [CLS] ... [SEP] of each text.
         max_new: Most tokens of a target, [SEP] included; fewer for a text whose target would go
             beyond the learned positions.
-
-    Raises:
-        ValueError: Learned positions leave no room for a target.
     """
 
     def __init__(
@@ -73,9 +70,10 @@ class Decoder:
         self.bias = self.net.head_bias.detach().clone()
         self.bias[forbidden] = -torch.inf
         weight = self.net.word_embeddings.weight
-        self.cache = KeyValueCache(
-            self.net.shape, len(tokens), longest + max_new, weight.device, self._dtype(weight)
-        )
+        kind, dtype = weight.device.type, weight.dtype
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
+        like = {"device": weight.device, "dtype": dtype}
+        self.cache = KeyValueCache(self.net.shape, len(tokens), longest + max_new, **like)
         self.lengths = lengths
         ragged = len({len(source) for source in sources}) > 1
         self.seen: Tensor | None = None  # no mask where none is needed
@@ -85,12 +83,6 @@ class Decoder:
         hidden = self.net(tokens, mask=self._mask(longest), cache=self.cache)
         last = hidden[torch.arange(len(tokens), device=hidden.device), lengths - 1]
         self.logits = self._scores(last)
-
-    @staticmethod
-    def _dtype(weight: Tensor) -> torch.dtype:
-        kind = weight.device.type
-        under: torch.dtype = torch.get_autocast_dtype(kind)
-        return under if torch.is_autocast_enabled(kind) else weight.dtype
 
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.net.logits(hidden, self.bias).float()
@@ -143,11 +135,7 @@ class Decoder:
 
 
 def _sample_rows(
-    start: Decoder,
-    rows: Tensor,
-    numbers: Tensor,
-    sep: int,
-    sampling: TokenSampling,
+    start: Decoder, rows: Tensor, numbers: Tensor, sep: int, sampling: TokenSampling
 ) -> list[Generated]:
     """One target for each number; `rows` are those of `start` that they begin from."""
     begun = rows.tolist()
@@ -245,18 +233,17 @@ def beam_search(
     with evaluating(model):
         for texts in _blocks(len(sources), max(batch_size // beams, 1)):
             start = Decoder(model, sources[texts.start : texts.stop], max_new)
-            decoder = start.select(
-                torch.arange(len(texts), device=start.logits.device), len(texts) * beams
-            )
+            rows = torch.arange(len(texts), device=start.logits.device)
+            decoder = start.select(rows, len(texts) * beams)
             searches = [
                 _Search(row, limit, n, beams, length_penalty, model.tokenizer.sep)
                 for row, limit in enumerate(start.limits)
             ]
             live = searches
             while live := [one for one in live if one.extend(decoder.logits)]:
-                rows = [row for one in live for row in one.rows]
+                parents = [row for one in live for row in one.rows]
                 tokens = [written[-1] for one in live for written in one.written]
-                where = iter(decoder.branch(rows, tokens))
+                where = iter(decoder.branch(parents, tokens))
                 for one in live:
                     one.rows = [next(where) for _ in one.rows]
             out += [one.best() for one in searches]
@@ -264,16 +251,7 @@ def beam_search(
 
 
 class _Search:
-    """The targets of one text in a beam search.
-
-    Args:
-        row: The decoder's row of the text.
-        limit: Most tokens of a target.
-        n: As for `beam_search`.
-        beams: As for `beam_search`.
-        penalty: Its `length_penalty`.
-        sep: The token that ends a target.
-    """
+    """The targets, of at most `limit` tokens, of the text in a decoder's row in a beam search."""
 
     def __init__(self, row: int, limit: int, n: int, beams: int, penalty: float, sep: int) -> None:
         self.limit, self.n, self.beams, self.penalty, self.sep = limit, n, beams, penalty, sep
@@ -284,11 +262,7 @@ class _Search:
         self.finished: list[tuple[float, Generated]] = []
 
     def extend(self, logits: Tensor) -> bool:
-        """Takes the best next tokens; whether the search goes on.
-
-        Args:
-            logits: Of all the decoder's rows, float (R, V).
-        """
+        """Takes the best next tokens by the decoder's logits (R, V); whether the search goes on."""
         length = len(self.written[0]) + 1
         so_far = torch.tensor(self.scores, device=logits.device)[:, None]
         total = so_far + logits[self.rows].log_softmax(-1)
@@ -316,9 +290,7 @@ class _Search:
     def best(self) -> list[Generated]:
         """The finished targets, and after them those that reached the limit."""
         targets = [target for _, target in self.finished]
-        cut = [
-            Generated(written, False, score)
-            for written, score in zip(self.written, self.scores, strict=True)
-            if len(written) == self.limit
-        ]
-        return [*targets, *cut][: self.n]
+        for written, score in zip(self.written, self.scores, strict=True):
+            if len(written) == self.limit:
+                targets.append(Generated(written, False, score))
+        return targets[: self.n]

@@ -3,8 +3,9 @@
 Shapes: B rows, L tokens, H hidden features, h heads, d features a head, E embedding features.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,9 @@ Rotation = Callable[[Tensor], Tensor]
 
 
 def padding_mask(lengths: Tensor, L: int) -> Tensor:
-    """Who may attend whom where only padding is hidden, bool (B, 1, 1, L).
+    """Who may attend whom where only padding is hidden: in rows of L the first `lengths` (B,).
 
-    Args:
-        lengths: Tokens of each row before the padding, int64 (B,).
-        L: Length of the padded rows.
+    Bool, (B, 1, 1, L).
     """
     return (torch.arange(L, device=lengths.device) < lengths[:, None])[:, None, None]
 
@@ -34,11 +33,8 @@ def unilm_mask(segments: Tensor, lengths: Tensor) -> Tensor:
 
     With c the cumulative sum of the segments, token i sees token j if c_j <= c_i: the source
     (segment 0) sees itself in both directions and never the target, the target (segment 1) sees
-    the source and its own past. Segments that are all 0 give plain attention.
-
-    Args:
-        segments: 0 for the source and 1 for the target, int64 (B, L).
-        lengths: Tokens of each row before the padding, int64 (B,).
+    the source and its own past. Segments (B, L) that are all 0 give plain attention; `lengths` (B,)
+    are the tokens before the padding.
     """
     c = segments.cumsum(1)
     seen = c[:, None, None, :] <= c[:, None, :, None]
@@ -48,13 +44,7 @@ def unilm_mask(segments: Tensor, lengths: Tensor) -> Tensor:
 class Layer(nn.Module):
     """Post-norm transformer layer: x = LN(x + Attn(x)), then x = LN(x + FFN(x)).
 
-    Args:
-        hidden: Features H.
-        heads: Attention heads.
-        intermediate: Features inside the feed-forward part.
-        dropout: Of what is added to x.
-        attention_dropout: Of the attention weights.
-        rotary_value: Rotate values as well as queries and keys.
+    The arguments are those of `Encoder`.
     """
 
     def __init__(
@@ -134,11 +124,7 @@ class Layer(nn.Module):
 def _attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of one query a row and head, where the fused kernel of the CPU takes twice as long.
 
-    Args:
-        q: (B, h, 1, d).
-        k: (B, h, L, d).
-        v: As `k`.
-        mask: As for `Encoder.forward`.
+    Of q (B, h, 1, d), and k and v (B, h, L, d).
     """
     s = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
@@ -199,17 +185,12 @@ class Encoder(nn.Module):
         self.word_embeddings = nn.Embedding(vocab_size, E, padding_idx=None)
         self.type_embeddings = nn.Embedding(2, E)
         self.embedding_norm = nn.LayerNorm(E, eps=_EPS)
-        self.position_embeddings = (
-            nn.Embedding(max_positions, E) if positions == "learned" else None
-        )
+        learned = positions == "learned"
+        self.position_embeddings = nn.Embedding(max_positions, E) if learned else None
         self.rotary = RotaryEmbedding(hidden // heads) if positions == "rotary" else None
         self.embedding_project = nn.Linear(E, hidden) if hidden != E else None
-        self.layers = nn.ModuleList(
-            Layer(
-                hidden, heads, intermediate or 4 * hidden, dropout, attention_dropout, rotary_value
-            )
-            for _ in range(layers)
-        )
+        sizes = (hidden, heads, intermediate or 4 * hidden, dropout, attention_dropout)
+        self.layers = nn.ModuleList(Layer(*sizes, rotary_value) for _ in range(layers))
         self.pooler = nn.Linear(hidden, hidden) if pooler == "cls_linear" else None
         self.head = nn.Linear(hidden, E)
         self.head_norm = nn.LayerNorm(E, eps=_EPS)
@@ -235,9 +216,6 @@ class Encoder(nn.Module):
 
         Returns:
             float (B, L, H).
-
-        Raises:
-            ValueError: A row is longer than the learned positions.
         """
         x, rotation = self._embed(tokens, segments, positions, cache)
         for number, layer in enumerate(self.layers):
@@ -304,9 +282,7 @@ class Encoder(nn.Module):
     def logits(self, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
         """Scores (..., vocab_size) of hidden states (..., H), by the tied embedding.
 
-        Args:
-            hidden: float (..., H).
-            bias: Of each token, (vocab_size,), instead of the model's.
+        `bias` (vocab_size,) takes the place of the model's.
         """
         x = self.head_norm(F.gelu(self.head(hidden)))
         bias = self.head_bias if bias is None else bias
@@ -322,6 +298,12 @@ class Encoder(nn.Module):
         for layer in lower:
             x = layer(x, mask, rotation, None, 0)
         return self.pool(last.first(x, mask, rotation))  # type: ignore[operator]
+
+
+def encoder_of(hparams: Mapping[str, Any]) -> Encoder:
+    """The encoder of a model's hyper-parameters; of those that are not there, its defaults."""
+    given = {name: hparams[name] for name in signature(Encoder).parameters if name in hparams}
+    return Encoder(**given)
 
 
 def _turned(x: Tensor, turn: Tensor) -> Tensor:

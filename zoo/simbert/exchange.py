@@ -18,8 +18,5 @@ EXPORTERS = dict.fromkeys(("SimBERT", "RoFormerSim", "SentenceSimilarity"), _OUT
 IMPORTERS: dict[str, dict[str, Callable[..., Any]]] = {
     "SimBERT": {"simbert": generator("learned")},
     "RoFormerSim": {"roformer-sim": generator("rotary")},
-    "SentenceSimilarity": {
-        "sentence-transformers": from_sentence_transformers,
-        "bert": from_bert,
-    },
+    "SentenceSimilarity": {"sentence-transformers": from_sentence_transformers, "bert": from_bert},
 }

@@ -73,14 +73,7 @@ class SentenceIndex:
     def build(
         cls, model: Encodes, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
     ) -> SentenceIndex:
-        """The index of sentences by a model.
-
-        Args:
-            model: The model.
-            texts: The sentences.
-            batch_size: Sentences at a time.
-            progress: Show a progress bar.
-        """
+        """The index of sentences by a model, which encodes `batch_size` at a time."""
         vectors = model.encode(texts, batch_size=batch_size, progress=progress)
         return cls(list(texts), vectors, fingerprint(model))
 
@@ -117,8 +110,6 @@ class SentenceIndex:
         k = min(k, len(self.texts))
         if backend == "faiss":
             return self._faiss(queries, k)
-        if k == 0:
-            return queries.new_empty(len(queries), 0), torch.empty(len(queries), 0).long()
         best, where = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0).long()
         for start in range(0, len(self.texts), _BLOCK):
             scores = queries @ self.vectors[start : start + _BLOCK].T
@@ -165,12 +156,7 @@ class SentenceIndex:
 
 
 def _texts(path: Path) -> list[str]:
-    """The sentences of an index, which may be many.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no list of texts.
-    """
+    """The sentences of an index, which may be many."""
     text = decoded(read_bytes(path), path)
     try:
         texts = parsed(text)
@@ -184,9 +170,7 @@ def _texts(path: Path) -> list[str]:
 def _vectors(path: Path, count: int) -> Tensor:
     """The vectors of an index, whose header is not believed before the file is as long as it says.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no array of `count` unit vectors in float32.
+    They are `count` unit vectors in float32.
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no regular file")

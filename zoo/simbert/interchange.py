@@ -8,7 +8,6 @@ the tables of what goes in and out.
 import json
 import re
 from collections.abc import Callable, Mapping
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.data.sentences.tokenizer import SPECIAL, Tokenizer, read_tokens
-from zoo.simbert.encoder import Encoder
+from zoo.simbert.encoder import encoder_of
 from zoo.untrusted import check_tensors, read_json_object, read_safetensors, read_torch
 
 Hparams = dict[str, Any]
@@ -56,11 +55,7 @@ _UNUSED = re.compile(
 
 
 def encoder_weights(theirs: Mapping[str, Tensor], source: str) -> State:
-    """The encoder's state dict from one in BERT's or RoFormer's layout.
-
-    Raises:
-        ValueError: A key is not known, or the output layer is not tied to the embedding.
-    """
+    """The encoder's state dict from one in BERT's or RoFormer's layout."""
     found: State = {}
     parts: dict[str, dict[str, Tensor]] = {}
     for key, value in theirs.items():
@@ -134,12 +129,7 @@ def foreign_weights(ours: Mapping[str, Tensor], *, prefix: str, head: bool, pool
 
 
 def read_weights(path: Path) -> State:
-    """The state dict of a folder or file of transformers.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It holds more than tensors.
-    """
+    """The state dict of a folder or file of transformers."""
     names = ("model.safetensors", "pytorch_model.bin")
     files = [path] if path.is_file() else [f for name in names if (f := path / name).is_file()]
     if not files:
@@ -150,12 +140,7 @@ def read_weights(path: Path) -> State:
 
 
 def read_tokenizer(folder: Path, size: int) -> Tensor:
-    """The vocabulary of a folder, as the models keep it.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It has another size than the embedding.
-    """
+    """The vocabulary of a folder, of the size of the embedding, as the models keep it."""
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
         settings = read_json_object(folder / "tokenizer_config.json")
@@ -208,9 +193,6 @@ def read_folder(
         folder: With config.json, weights and vocabulary.
         pooler: The sentence vector; cls_linear needs the pooler's weights.
         positions: learned or rotary, if that is the only one to accept.
-
-    Raises:
-        ValueError: It is of another kind, or something is missing.
     """
     config = read_json_object(folder / "config.json")
     kind = config.get("model_type", "bert")
@@ -247,11 +229,7 @@ def read_folder(
 
 
 def generator(positions: str) -> Callable[..., tuple[Hparams, State]]:
-    """An importer of folders with a language model's head, for a model that generates.
-
-    Args:
-        positions: The positions of its kind.
-    """
+    """An importer of folders with a language model's head, for a model that generates."""
 
     def load(path: Path, *, pooler: str = "cls_linear") -> tuple[Hparams, State]:
         hparams, state = read_folder(path, pooler=pooler, positions=positions)
@@ -299,7 +277,7 @@ def write_config(hparams: Mapping[str, Any], folder: Path, *, head: bool) -> Non
         config["rotary_value"] = hparams["rotary_value"]
     elif (hparams["embedding_size"] or hparams["hidden"]) != hparams["hidden"]:
         raise ValueError("transformers' BERT has no embedding_size of its own")
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
 
 
 def write_tokenizer(extra: Tensor, folder: Path, max_length: int) -> None:
@@ -327,17 +305,19 @@ def write_tokenizer(extra: Tensor, folder: Path, max_length: int) -> None:
         "model_max_length": max_length,
         **special,
     }
-    _write_json(folder / "tokenizer_config.json", settings)
-    _write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "special_tokens_map.json", special)
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """A file of an exported folder."""
     text = json.dumps(content, indent=2, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def sine_table(length: int, d: int) -> Tensor:
+def sine_table(hparams: Mapping[str, Any]) -> Tensor:
     """RoFormer's table of transformers: sines of all frequencies, then cosines; (length, d)."""
+    length, d = hparams["max_positions"], hparams["hidden"] // hparams["heads"]
     angles = torch.arange(length, dtype=torch.float64)[:, None] * 10000.0 ** (
         -torch.arange(0, d, 2, dtype=torch.float64) / d
     )
@@ -355,14 +335,12 @@ def to_transformers(hparams: Mapping[str, Any], state: Mapping[str, Tensor], fol
     prefix = "roformer." if rotary else "bert."
     weights = foreign_weights(own_encoder(state), prefix=prefix, head=True, pooler=True)
     if rotary:  # it is made anew where it is missing, but reported as such
-        d = hparams["hidden"] // hparams["heads"]
-        weights[f"{prefix}encoder.embed_positions.weight"] = sine_table(hparams["max_positions"], d)
+        weights[f"{prefix}encoder.embed_positions.weight"] = sine_table(hparams)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     write_tokenizer(state[TOKENIZER], folder, hparams["max_positions"])
 
 
 def untrained_head(hparams: Mapping[str, Any]) -> State:
     """A language model's head for an encoder that came without, under the model's keys."""
-    given = {name: hparams[name] for name in signature(Encoder).parameters if name in hparams}
-    net = Encoder(**given).state_dict()
+    net = encoder_of(hparams).state_dict()
     return {f"net.{key}": value for key, value in net.items() if key.startswith("head")}

@@ -4,7 +4,6 @@ The folder has the modules Transformer, Pooling, Dense (the linear pooler, no ac
 Normalize, under the names that versions before 6 know too; it needs no remote code.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from zoo.simbert.interchange import (
     sine_table,
     untrained_head,
     write_config,
+    write_json,
     write_tokenizer,
 )
 from zoo.untrusted import read_json, read_json_object
@@ -44,8 +44,7 @@ def to_sentence_transformers(
     # BertModel has a pooler, which nobody asks here; RoFormerModel has none.
     weights = foreign_weights(net, prefix="", head=False, pooler=not rotary)
     if rotary:
-        table = sine_table(hparams["max_positions"], width // hparams["heads"])
-        weights["encoder.embed_positions.weight"] = table
+        weights["encoder.embed_positions.weight"] = sine_table(hparams)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     linear = hparams["pooler"] == "cls_linear"
     names = ["Transformer", "Pooling", *(["Dense"] if linear else []), "Normalize"]
@@ -55,9 +54,9 @@ def to_sentence_transformers(
         (folder / path).mkdir(exist_ok=True)
         kind = f"sentence_transformers.models.{name}"
         modules.append({"idx": i, "name": str(i), "path": path, "type": kind})
-    _write(folder / "modules.json", modules)
+    write_json(folder / "modules.json", modules)
     settings = {"max_seq_length": length, "do_lower_case": False}
-    _write(folder / "sentence_bert_config.json", settings)
+    write_json(folder / "sentence_bert_config.json", settings)
     pooling = {
         "word_embedding_dimension": width,
         "pooling_mode_cls_token": hparams["pooler"] != "mean",
@@ -65,7 +64,7 @@ def to_sentence_transformers(
         "pooling_mode_max_tokens": False,
         "pooling_mode_mean_sqrt_len_tokens": False,
     }
-    _write(folder / "1_Pooling" / "config.json", pooling)
+    write_json(folder / "1_Pooling" / "config.json", pooling)
     if linear:
         dense = {
             "in_features": width,
@@ -73,13 +72,9 @@ def to_sentence_transformers(
             "bias": True,
             "activation_function": "torch.nn.modules.linear.Identity",
         }
-        _write(folder / "2_Dense" / "config.json", dense)
+        write_json(folder / "2_Dense" / "config.json", dense)
         pooler = {f"linear.{kind}": net[f"pooler.{kind}"].clone() for kind in ("weight", "bias")}
         save_file(pooler, folder / "2_Dense" / "model.safetensors")
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def from_sentence_transformers(path: Path) -> tuple[Hparams, State]:
@@ -117,9 +112,8 @@ def _modules(path: Path) -> dict[str, Path]:
         raise ValueError(f"{file} is no list of modules")
     modules: dict[str, Path] = {}
     for module in listed:
-        kind, folder = (
-            (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
-        )
+        parts = module if isinstance(module, dict) else {}
+        kind, folder = parts.get("type"), parts.get("path")
         if not isinstance(kind, str) or not isinstance(folder, str):
             raise ValueError(f"{file}: a module without type and path: {module!r:.80}")
         if Path(folder).is_absolute() or ".." in Path(folder).parts:

@@ -142,12 +142,7 @@ def cosine_loss(
     cos)^2; or t max(0.9 - cos, 0) + (1 - t) max(cos - 0.1, 0). Neutral NLI pairs say neither and
     are left out.
 
-    Args:
-        cosine: Of each pair, (B,).
-        label: As for `sbert`.
-        task: As for `sbert`.
-        kind: Which of the three.
-        threshold: Of graded pairs.
+    `cosine` (B,) is that of each pair; the others are as for `sbert`.
     """
     nli = task == TASKS.index("NLI")
     grade = task == TASKS.index("graded")
@@ -169,11 +164,7 @@ def cosine_matching(
 
     Over all pairs, the diagonal too; the post multiplies it by 100.
 
-    Args:
-        rows: Vectors of this process's rows, (n, d).
-        columns: Vectors of all processes' rows, (N, d).
-        teacher_rows: The teacher's vectors of the same texts, (n, d').
-        teacher_columns: The same, (N, d').
+    Rows (n, d) are of this process, columns (N, d) of all; the teacher's are of the same texts.
     """
     difference = cosines(rows, columns) - cosines(teacher_rows, teacher_columns)
     return difference.square().mean()

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
 from multiprocessing import get_context
@@ -44,10 +44,6 @@ def alike_pairs(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]
     Prefix filtering (Chaudhuri, Ganti, Kaushik 2006; Bayardo, Ma, Srikant 2007): with the
     characters in an order from rare to frequent, two texts as alike as that share one of their
     first n - ceil(threshold n) + 1 characters. No pair is lost.
-
-    Args:
-        texts: The texts.
-        threshold: In (0, 1].
     """
     # The second "的" of a text is another element than the first: a multiset as a set.
     elements = []
@@ -87,11 +83,7 @@ def _pairs_of(
 
 
 def units(kind: Kind, path: Path) -> Iterator[list[str]]:
-    """The texts of each question or document of a file; bad rows are left out and told.
-
-    Raises:
-        ValueError: No row can be read, or one is not UTF-8.
-    """
+    """The texts of each question or document of a file; bad rows are left out and told."""
     if kind == "documents" and ".jsonl" not in path.suffixes:
         lines: list[str] = []
         for _, line in numbered_lines(path):
@@ -133,22 +125,10 @@ def mine(
     longest: int = 64,
     processes: int = 1,
 ) -> int:
-    """Writes groups of similar sentences as JSONL, each pair once; streams through the sources.
+    """Writes groups of similar sentences as JSONL, each pair once, and returns how many.
 
-    Args:
-        kind: answers, documents or catalogues.
-        sources: Files, or folders of files.
-        output: The JSONL to write; it is replaced when all is done.
-        threshold: Least likeness of a pair.
-        shortest: Least characters of a sentence.
-        longest: Most characters of a sentence.
-        processes: Processes that compare.
-
-    Returns:
-        The number of groups.
-
-    Raises:
-        ValueError: A value is out of range, a file cannot be read, or the output is a source.
+    It streams through the sources, and replaces the output when all is done. The arguments are
+    those of `zoo mine-pairs`.
     """
     if not 0 < threshold <= 1 or not 0 < shortest <= longest or processes < 1:
         raise ValueError(
@@ -165,7 +145,8 @@ def mine(
     if kind == "catalogues":
         groups = (g for g in catalogue_groups(sources, shortest) if max(map(len, g)) <= longest)
     else:
-        groups = _mined(kind, files, threshold, shortest, longest, processes)
+        compare = partial(_pairs_of, threshold=threshold, shortest=shortest, longest=longest)
+        groups = _mined(compare, (u for file in files for u in units(kind, file)), processes)
     seen: set[bytes] = set()
     with replacing(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         for group in groups:
@@ -187,15 +168,10 @@ def _files(sources: Sequence[Path]) -> list[Path]:
 
 
 def _mined(
-    kind: Kind,
-    files: Sequence[Path],
-    threshold: float,
-    shortest: int,
-    longest: int,
+    compare: Callable[[list[str]], list[tuple[str, str]]],
+    work: Iterable[list[str]],
     processes: int,
 ) -> Iterator[tuple[str, str]]:
-    work = (unit for file in files for unit in units(kind, file))
-    compare = partial(_pairs_of, threshold=threshold, shortest=shortest, longest=longest)
     if processes == 1:
         for unit in work:
             yield from compare(unit)

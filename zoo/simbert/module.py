@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.sentences.batches import LabelledBatch, TextBatch
+from zoo.data.sentences.batches import AnyBatch, LabelledBatch, TextBatch
 from zoo.layers.precision import at_least_float32
 from zoo.ranges import BelowOne, Count, NonNegative, Positive, Whole
 from zoo.simbert.encoder import Encoder, Positions, unilm_mask
 from zoo.simbert.evaluation import SentenceNumbers
+from zoo.simbert.figures import Figures
 from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import Contrast, contrastive, over_prefixes
 from zoo.simbert.paraphrase import Paraphrasing
@@ -21,7 +22,7 @@ from zoo.training.log import log_every
 Objective = Literal["similar", "mlm", "simcse"]
 
 
-class SimBERT(Paraphrasing):
+class SimBERT(Paraphrasing, Figures):
     """BERT that retrieves similar sentences and writes them (kexue.fm/archives/7427).
 
     One forward pass over rows [CLS] a [SEP] b [SEP] under the mask of UniLM (arXiv 1905.03197)
@@ -41,9 +42,6 @@ class SimBERT(Paraphrasing):
         lr: Learning rate.
         examples: Test sentences to paraphrase in a test; 0 for none.
         encoder: Arguments of `SentenceModel`.
-
-    Raises:
-        ValueError: A value is out of range.
     """
 
     def __init__(
@@ -114,13 +112,9 @@ class SimBERT(Paraphrasing):
         same = batch.group[:, None] == family if self.mask_family else None
 
         def loss(rows: Tensor, columns: Tensor) -> Tensor:
+            offset, kind = self.global_rank * len(rows), self.contrast
             return contrastive(
-                rows,
-                columns,
-                scale=self.scale,
-                offset=self.global_rank * len(rows),
-                kind=self.contrast,
-                excluded=same,
+                rows, columns, scale=self.scale, offset=offset, kind=kind, excluded=same
             )
 
         value = over_prefixes(loss, self.matryoshka, vectors, columns)
@@ -135,7 +129,7 @@ class SimBERT(Paraphrasing):
 
     # Evaluation
 
-    def _evaluate(self, batch: TextBatch | LabelledBatch, averages: Averages) -> Tensor | None:
+    def _evaluate(self, batch: AnyBatch, averages: Averages) -> Tensor | None:
         """Adds a batch to the numbers; returns the sources' vectors (n, H) if it needed them."""
         if isinstance(batch, LabelledBatch):
             self._numbers.add_labelled(self.net, batch)
@@ -155,9 +149,7 @@ class SimBERT(Paraphrasing):
             self._tokens = averages.log(self, prog_bar=stage == "val")
         self.log_dict(self._numbers.collect(self, stage), sync_dist=True)
 
-    def validation_step(
-        self, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def validation_step(self, batch: AnyBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds a batch to the numbers."""
         self._evaluate(batch, self._validation)
 
@@ -165,9 +157,7 @@ class SimBERT(Paraphrasing):
         """Logs val/loss (nats a predicted token), val/top1 and val/spearman."""
         self._log("val", self._validation)
 
-    def test_step(
-        self, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def test_step(self, batch: AnyBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds a batch to the numbers."""
         self._evaluate(batch, self._test)
 
@@ -197,13 +187,6 @@ class SimBERT(Paraphrasing):
 
 
 def token_losses(net: Encoder, hidden: Tensor, places: Tensor, labels: Tensor) -> Tensor:
-    """-log p of each label, (N,): only its places are multiplied with the vocabulary.
-
-    Args:
-        net: The encoder.
-        hidden: Hidden states, (B, L, H).
-        places: Places in the flattened (B * L), int64 (N,).
-        labels: Tokens, int64 (N,).
-    """
+    """-log p of each label (N,): only its places in the flat (B * L) meet the vocabulary."""
     logits = net.logits(hidden.flatten(0, 1)[places])
     return F.cross_entropy(at_least_float32(logits), labels, reduction="none")

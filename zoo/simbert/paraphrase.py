@@ -31,48 +31,16 @@ class Paraphrase(NamedTuple):
 class Paraphrasing(Encoding):
     """Sentences to sentences that say the same."""
 
-    def paraphrase(
-        self,
-        text: str,
-        n: int = 100,
-        k: int = 20,
-        *,
-        top_p: float = 0.95,
-        top_k: int = 0,
-        temperature: float = 1.0,
-        beams: int = 0,
-        max_new: int = MAX_LENGTH,
-        seed: int = 0,
-        batch_size: int = 256,
-        unfinished: Literal["drop", "mark"] = "drop",
-    ) -> list[Paraphrase]:
-        """Sentences that say the same, the nearest first (gen_synonyms of kexue.fm/archives/7427).
+    def paraphrase(self, text: str, n: int = 100, k: int = 20, **options: Any) -> list[Paraphrase]:
+        """Sentences that say the same as one; arguments and options as for `paraphrases`.
 
-        n sentences are generated, of which copies of the source and of one another are left out,
-        and the k nearest by the model's own cosine are returned. `[MASK]` in the text stands for a
-        token to be filled in. Special tokens are never generated, and the same seed gives the same
-        sentences.
-
-        Args:
-            text: A sentence.
-            n: Sentences to generate; at most `beams` with beams.
-            k: Sentences to return, at most.
-            top_p: Nucleus sampling: least tokens with this probability; 1 for all.
-            top_k: Most tokens to choose from; 0 for all.
-            temperature: Of the sampling; 0 is greedy.
-            beams: Beam search of this width instead of sampling, without the arguments that are of
-                sampling; 0 for sampling.
-            max_new: Most tokens of a sentence.
-            seed: Of the draws.
-            batch_size: Sentences at a time.
-            unfinished: What to do with sentences that reach max_new: drop them, or mark them.
-
-        Raises:
-            ValueError: A value is out of range.
+        >>> import zoo
+        >>> model = zoo.SimBERT(vocab_size=12, hidden=8, layers=1, heads=2)
+        >>> model.tokenizer.adopt(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefg"])
+        >>> len(model.paraphrase("abc", n=4, k=2, max_new=3, unfinished="mark"))
+        2
         """
-        options: dict[str, Any] = {"top_p": top_p, "top_k": top_k, "temperature": temperature}
-        options |= {"beams": beams, "max_new": max_new, "seed": seed, "batch_size": batch_size}
-        return self.paraphrases([text], n, k, unfinished=unfinished, **options)[0]
+        return self.paraphrases([text], n, k, **options)[0]
 
     def paraphrases(
         self,
@@ -89,7 +57,26 @@ class Paraphrasing(Encoding):
         batch_size: int = 256,
         unfinished: Literal["drop", "mark"] = "drop",
     ) -> list[list[Paraphrase]]:
-        """The same of several sentences, generated together; arguments as for `paraphrase`.
+        """Sentences that say the same, the nearest first (gen_synonyms of kexue.fm/archives/7427).
+
+        Of each text n sentences are generated, of which copies of the source and of one another are
+        left out, and the k nearest by the model's own cosine are returned. `[MASK]` in a text
+        stands for a token to be filled in. Special tokens are never generated, and the same seed
+        gives the same sentences.
+
+        Args:
+            texts: Sentences.
+            n: Sentences to generate of each; at most `beams` with beams.
+            k: Sentences to return of each, at most.
+            top_p: Nucleus sampling: least tokens with this probability; 1 for all.
+            top_k: Most tokens to choose from; 0 for all.
+            temperature: Temperature of the sampling; 0 is greedy.
+            beams: Beam search of this width instead of sampling, without the arguments that are of
+                sampling; 0 for sampling.
+            max_new: Most tokens of a sentence.
+            seed: Seed of the draws.
+            batch_size: Sentences at a time.
+            unfinished: What to do with sentences that reach max_new: drop them, or mark them.
 
         Raises:
             ValueError: A value is out of range.
@@ -112,15 +99,11 @@ class Paraphrasing(Encoding):
             raise ValueError(f"unfinished={unfinished!r}: choose drop or mark")
         texts, length = checked(texts, "paraphrases"), self.length()
         sources = [self.tokenizer.encode_masked(t, length) for t in texts]
+        sizes: Any = {"max_new": max_new, "batch_size": batch_size}
         if beams:
-            n = min(n, beams)
-            made = beam_search(
-                self, sources, n, beams=beams, max_new=max_new, batch_size=batch_size
-            )
+            made = beam_search(self, sources, min(n, beams), beams=beams, **sizes)
         else:
-            made = sample(
-                self, sources, n, sampling=sampling, max_new=max_new, batch_size=batch_size
-            )
+            made = sample(self, sources, n, sampling=sampling, **sizes)
         ranked = []
         for source, targets in zip(sources, made, strict=True):
             finished: dict[str, bool] = {}

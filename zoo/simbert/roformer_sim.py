@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.sentences.batches import LabelledBatch, TextBatch
+from zoo.data.sentences.batches import AnyBatch, TextBatch
 from zoo.loading import load
 from zoo.ranges import BelowOne, Count, Positive
 from zoo.simbert.encoder import Encoder, Positions
@@ -34,9 +34,6 @@ class RoFormerSim(SimBERT):
         scale: Inverse temperature of the contrastive loss.
         lr: Learning rate.
         simbert: Arguments of `SimBERT`.
-
-    Raises:
-        ValueError: A value is out of range.
     """
 
     def __init__(
@@ -67,11 +64,7 @@ class RoFormerSim(SimBERT):
         self._distil = Averages("val/distil")
 
     def setup(self, stage: str) -> None:
-        """Loads first weights and the teacher, and agrees with the data on a vocabulary.
-
-        Raises:
-            ValueError: What is loaded does not fit.
-        """
+        """Loads first weights and the teacher, and agrees with the data on a vocabulary."""
         super().setup(stage)
         path = self.teacher
         if stage == "fit" and path is not None and not self._teacher:
@@ -106,9 +99,7 @@ class RoFormerSim(SimBERT):
 
     # Evaluation
 
-    def validation_step(
-        self, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def validation_step(self, batch: AnyBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds a batch to the numbers, with a teacher also its distillation loss."""
         own = self._evaluate(batch, self._validation)
         if self._teacher and own is not None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from zoo.data.sentences.batches import LabelledBatch, TextBatch, padded
+from zoo.data.sentences.batches import AnyBatch, LabelledBatch, padded
 from zoo.simbert.base import SentenceModel
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
@@ -17,7 +17,7 @@ from zoo.training.module import evaluating
 _CPU_TOKENS = 512  # at a time: what the layers pass on then stays in the cache of a core
 
 
-def source_vectors(net: Encoder, batch: TextBatch | LabelledBatch) -> Tensor:
+def source_vectors(net: Encoder, batch: AnyBatch) -> Tensor:
     """Vectors (B, H) of a batch's texts, not normalised, without the targets behind them."""
     if isinstance(batch, LabelledBatch):
         return net.vectors(batch.tokens, batch.lengths)
@@ -26,11 +26,7 @@ def source_vectors(net: Encoder, batch: TextBatch | LabelledBatch) -> Tensor:
 
 
 def checked(texts: Sequence[str], name: str) -> list[str]:
-    """The texts that a method was given.
-
-    Raises:
-        ValueError: They are no list of sentences.
-    """
+    """The texts that a method was given; ValueError if they are no list of sentences."""
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         raise ValueError(f"{name} takes a list of sentences, not {texts!r:.40}: give [text]")
     found = list(texts)
@@ -58,9 +54,7 @@ class Encoding(SentenceModel):
             lengths.to(device, non_blocking=True) if ragged else None,
         )
 
-    def predict_step(
-        self, batch: TextBatch | LabelledBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> Tensor:
+    def predict_step(self, batch: AnyBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Unit vectors of a batch's texts, float32 (B, H); a pair's are neighbours."""
         return F.normalize(source_vectors(self.net, batch).float(), dim=-1)
 
@@ -121,13 +115,7 @@ class Encoding(SentenceModel):
         return vectors
 
     def similarity(self, a: Sequence[str], b: Sequence[str], *, batch_size: int = 64) -> Tensor:
-        """Cosine of each sentence of `a` with each of `b`, float32 (len(a), len(b)).
-
-        Args:
-            a: Sentences.
-            b: Sentences.
-            batch_size: Sentences at a time.
-        """
+        """Cosine of each sentence of `a` with each of `b`, float32 (len(a), len(b))."""
         u = self.encode(a, batch_size=batch_size)
         return u @ self.encode(b, batch_size=batch_size).T
 

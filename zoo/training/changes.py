@@ -12,16 +12,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from zoo.training.record import NOT_KEPT_TRAINER
+
 # Arguments of models that are used where a model is made, and never again.
 _FIRST_WEIGHTS = ("init", "init_std", "embedding_init", "data_bias", "pretrained")
 # How long a run is and what it shows: flags of a Trainer that are there to be changed.
-_OF_THE_COMMAND = (
+_OF_THE_COMMAND = {
+    *(f"trainer.{name}" for name in NOT_KEPT_TRAINER),
     "trainer.max_steps", "trainer.max_epochs", "trainer.min_steps", "trainer.min_epochs",
     "trainer.max_time", "trainer.enable_progress_bar", "trainer.enable_model_summary",
-    "trainer.enable_checkpointing", "trainer.profiler", "trainer.accelerator", "trainer.devices",
-    "trainer.strategy", "trainer.num_nodes", "trainer.logger", "trainer.callbacks",
-    "trainer.plugins", "trainer.default_root_dir", "trainer.fast_dev_run",
-)  # fmt: skip
+    "trainer.enable_checkpointing",
+}  # fmt: skip
 _DIGESTED = 16_000_000  # bytes of an array
 _ITEMS = 10_000  # of a list
 
@@ -42,11 +43,7 @@ def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
 
 
 def check_options(changed: Mapping[str, tuple[Any, Any]]) -> None:
-    """Refuses what a run that goes on cannot change.
-
-    Raises:
-        ValueError: The optimiser is of another kind, or an option is of the first weights alone.
-    """
+    """Refuses what a run that goes on cannot change: its kind of optimiser, and first weights."""
     for name, (old, new) in changed.items():
         section, _, option = name.partition(".")
         if section != "model":
@@ -76,11 +73,7 @@ def check_weights(
     changed: Mapping[str, tuple[Any, Any]],
     source: str,
 ) -> None:
-    """Refuses weights of other shapes than the model's, by the option that is at fault.
-
-    Raises:
-        ValueError: They do not fit.
-    """
+    """Refuses weights of other shapes than the model's, by the option that is at fault."""
     shapes = _shapes(model)
     wrong = [n for n, shape in shapes.items() if n not in weights or weights[n].shape != shape]
     if not wrong:
@@ -90,9 +83,7 @@ def check_weights(
     guilty = [name for name, old in options.items() if _reshapes(model, own, name, old)] or options
     if not guilty:
         return  # no option of the user's: the loading names the tensors
-    values = ", ".join(
-        f"model.{name} is {own.get(name)} and was {options[name]}" for name in guilty
-    )
+    values = ", ".join(f"model.{n} is {own.get(n)} and was {options[n]}" for n in guilty)
     back = " ".join(f"--model.{name} {json.dumps(options[name])}" for name in guilty)
     raise ValueError(
         f"{source} does not fit the model: {values} ({len(wrong)} tensors have other shapes, the "

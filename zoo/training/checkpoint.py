@@ -31,8 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Saves `checkpoint` at `path` (a local path) or leaves what was there.
 
-        Raises:
-            OSError: It could not be written, as on a full disk; names `path`.
+        OSError names the path if it could not be written, as on a full disk.
         """
         try:
             with replacing(path) as temporary, temporary.open("wb") as file:
@@ -69,11 +68,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
     ) -> None:
-        steps = {
-            "every_n_train_steps": every_n_train_steps,
-            "keep_every_n_train_steps": keep_every_n_train_steps,
-        }
-        check_ranges(Checkpoint, steps, "--checkpoint.")
+        check_ranges(Checkpoint, locals(), "--checkpoint.")
         self.every_n_train_steps = every_n_train_steps
         self.keep_every_n_train_steps = keep_every_n_train_steps
         self.monitor, self.mode = monitor, mode
@@ -170,10 +165,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         """Writes last.ckpt on all ranks' behalf, and gives it more names.
 
         last.ckpt comes last: a run that is killed before it goes on from an older one, and gives
-        the other names again.
-
-        Raises:
-            TrainingDivergedError: The weights are not finite.
+        the other names again. Weights that are not finite raise TrainingDivergedError.
         """
         folder = self.folder(trainer)
         if not _finite(trainer.lightning_module):

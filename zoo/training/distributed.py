@@ -1,10 +1,13 @@
-"""Tensors of all processes, with the gradient that one process would have."""
+"""Tensors of all processes, with the gradient that one process would have; and who they are."""
 
+import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor
 
 
@@ -27,18 +30,34 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def place() -> tuple[int, int]:
+    """Rank of this process and how many there are, as torchrun or srun started them."""
+    here = os.environ
+    for names in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
+        if all(name in here for name in names):
+            return int(here[names[0]]), int(here[names[1]])
+    return 0, 1
+
+
+def wait_for_all() -> None:
+    """Returns when all processes that torchrun or srun started have come here."""
+    rank, count = place()
+    if "MASTER_ADDR" not in os.environ:
+        slurm = SLURMEnvironment(auto_requeue=False)
+        os.environ["MASTER_ADDR"] = slurm.main_address
+        os.environ["MASTER_PORT"] = str(slurm.main_port)
+    dist.init_process_group("gloo", rank=rank, world_size=count, timeout=timedelta(days=30))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
 def gather_with_grad(x: Tensor) -> Tensor:
     """Concatenates a tensor of every process along its first dimension, differentiably.
 
     The backward pass sums the gradients that all processes have for one process's part. DDP then
     averages over processes, so a loss that every process computes over the whole gathered batch
-    has, after DDP, exactly the one-process gradient.
-
-    Args:
-        x: (B, ...), the same shape on every process.
-
-    Returns:
-        (world_size * B, ...), in the order of the ranks; `x` itself where there is one process.
+    has, after DDP, exactly the one-process gradient. The shape (B, ...) is the same everywhere; the
+    result (world_size * B, ...) is in the order of the ranks.
     """
     if processes() == 1:
         return x
@@ -48,9 +67,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
 def token_mean(total: Tensor, count: int | Tensor) -> Tensor:
     """A sum over this process's tokens, so scaled that DDP's mean is the mean over all tokens.
 
-    Args:
-        total: Sum of the tokens' losses.
-        count: Number of this process's tokens; a tensor where only the device knows it.
+    `count`, the number of this process's tokens, is a tensor where only the device knows it.
     """
     count = torch.as_tensor(count, dtype=torch.float32, device=total.device)
     if processes() > 1:

@@ -18,19 +18,14 @@ class FoundRate(Callback):
     of its `base_lrs` at the next step. Here these become what was found, and the run's config too,
     so that a resumed run goes on with it.
 
-    Args:
-        resumed: Whether the run goes on from a checkpoint, and has a rate.
+    A run that is `resumed` from a checkpoint has a rate.
     """
 
     def __init__(self, resumed: bool = False) -> None:
         self.resumed = resumed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses a search in a run that has a rate, or two.
-
-        Raises:
-            ValueError: The run goes on from a checkpoint, or the model has not one rate `lr`.
-        """
+        """Refuses a search in a run that goes on and has a rate, or of a model with two."""
         if stage != "fit" or _finder(trainer) is None:
             return
         if self.resumed:

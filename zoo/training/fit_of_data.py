@@ -2,11 +2,7 @@
 
 
 def image_shape(channels: int, image_size: int | list[int]) -> tuple[int, int, int]:
-    """(C, H, W) of images with a side, or with [height, width].
-
-    Raises:
-        ValueError: The size is neither.
-    """
+    """(C, H, W) of images with a side, or with [height, width]."""
     size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"image_size={image_size}: give a side, or [height, width]")
@@ -26,9 +22,7 @@ def check_images(shape: tuple[int, ...], own: tuple[int, ...]) -> None:
 def check_numbers(data: object, **own: int) -> None:
     """Raises ValueError if data have another number than a model, such as `levels` of grey.
 
-    Args:
-        data: A DataModule; what it does not say fits.
-        **own: The model's numbers; of what is 0 it takes any.
+    What a DataModule does not say fits, and of what is 0 a model takes any.
     """
     for name, number in own.items():
         found = getattr(data, name, number)

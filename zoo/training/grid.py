@@ -31,9 +31,6 @@ def make_grid_png(
 
     Returns:
         `path`.
-
-    Raises:
-        ValueError: There are no images, or they are neither grey nor RGB.
     """
     from PIL import Image
 
@@ -49,11 +46,8 @@ def make_grid_png(
 
     tiles = to_uint8(images_NCHW.detach()).cpu()
     tiles = tiles.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    grid = torch.full(
-        (channels, rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP),
-        _GREY,
-        dtype=torch.uint8,
-    )
+    size = (channels, rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP)
+    grid = torch.full(size, _GREY, dtype=torch.uint8)
     for i, tile in enumerate(tiles):
         top = _GAP + i // columns * (height + _GAP)
         left = _GAP + i % columns * (width + _GAP)
@@ -68,12 +62,7 @@ def make_grid_png(
 def picture_of_points(points_N2: Tensor, side: int = 256) -> Tensor:
     """Points of the plane as one grey image: black where there is none, brighter where many are.
 
-    Args:
-        points_N2: (N, 2). The picture is centred at 0 and shows all of them.
-        side: Pixels of the image.
-
-    Returns:
-        (1, 1, side, side) in [-1, 1].
+    It is (1, 1, side, side) in [-1, 1], is centred at 0, and shows all points.
     """
     points = points_N2.double().cpu()
     reach = 1.1 * float(points.abs().max().clamp_min(1e-6))

@@ -14,12 +14,6 @@ def piecewise_linear(points: Mapping[int, float]) -> Callable[[int], float]:
     """The function of the step that is linear between `points` and constant after the last.
 
     It starts from 0 at step 0 unless 0 is one of the points: {5000: 1} is a linear warm-up.
-
-    Args:
-        points: Value at each of these steps.
-
-    Raises:
-        ValueError: There are no points, a step is negative, or a value is.
     """
     if not points or min(points) < 0 or min(points.values()) < 0:
         raise ValueError(f"lr_schedule={dict(points)}: give multipliers >= 0 at steps >= 0")
@@ -40,12 +34,9 @@ def piecewise_linear(points: Mapping[int, float]) -> Callable[[int], float]:
 def clip(
     parameters: Iterable[nn.Parameter], bound: float | None, algorithm: str | None = None
 ) -> None:
-    """Clips gradients to a norm over all of them, or each entry to a value, in place.
+    """Clips gradients to a norm over all of them, or by `value` each entry, in place.
 
-    Args:
-        parameters: Parameters with gradients.
-        bound: Largest norm or entry; nothing is done if None or 0.
-        algorithm: norm, the default, or value.
+    Nothing is done for a bound of None or 0.
     """
     if not bound:
         return
@@ -87,9 +78,8 @@ class LAMB(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        )
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

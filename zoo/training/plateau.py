@@ -17,9 +17,6 @@ class Plateau:
         factor: Multiplier of a decay, below 1.
         patience: Validations without a new best before a decay; 0 never decays.
         max_decays: Most decays.
-
-    Raises:
-        ValueError: A value is out of range.
     """
 
     def __init__(self, factor: float, patience: int, max_decays: int) -> None:
@@ -36,11 +33,7 @@ class Plateau:
     def update(self, value: float, step: int, optimizer: Optimizer, wait: bool = False) -> None:
         """Takes the metric of the validation after `step` steps; a second one there is ignored.
 
-        Args:
-            value: The metric, smaller being better.
-            step: Optimiser steps so far.
-            optimizer: Its learning rates are multiplied.
-            wait: Do not count this validation as one in vain.
+        Smaller is better. With `wait` the validation does not count as one in vain.
         """
         if step == self.step:
             return

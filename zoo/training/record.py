@@ -18,17 +18,9 @@ from zoo.version import zoo_version
 KEPT = ("seed_everything", "model", "data", "ema", "quality")
 KEPT_FOR_FIT = (*KEPT, "samples", "checkpoint", "trainer")
 NOT_KEPT_TRAINER = (
-    "accelerator",
-    "strategy",
-    "devices",
-    "num_nodes",
-    "logger",
-    "callbacks",
-    "plugins",
-    "profiler",
-    "default_root_dir",
-    "fast_dev_run",
-)
+    "accelerator", "strategy", "devices", "num_nodes", "logger", "callbacks", "plugins", "profiler",
+    "default_root_dir", "fast_dev_run",
+)  # fmt: skip
 
 
 class RunRecord(SaveConfigCallback):
@@ -70,11 +62,8 @@ class RunRecord(SaveConfigCallback):
     ) -> None:
         """Puts the config and the W&B run's id into the checkpoint."""
         config = {key: value for key, value in self._primitives().items() if key in KEPT_FOR_FIT}
-        config["trainer"] = {
-            key: value
-            for key, value in config.get("trainer", {}).items()
-            if key not in NOT_KEPT_TRAINER
-        }
+        trainer_options = config.get("trainer", {}).items()
+        config["trainer"] = {k: v for k, v in trainer_options if k not in NOT_KEPT_TRAINER}
         checkpoint["zoo_config"] = config
         checkpoint["zoo_version"] = zoo_version()
         for logger in trainer.loggers:

@@ -54,11 +54,7 @@ class Resume(Callback):
         }
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes what the optimisers were made with; their states are restored after this.
-
-        Raises:
-            ValueError: They are of another kind than the checkpoint's, or of other parameters.
-        """
+        """Notes what the optimisers were made with; their states are restored after this."""
         self._kinds = [type(optimizer).__name__ for optimizer in trainer.optimizers]
         self._asked = [options(optimizer) for optimizer in trainer.optimizers]
         if self._file is not None:
@@ -72,11 +68,7 @@ class Resume(Callback):
         checkpoint["optimizer_options"] = self._asked
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sets what has changed; all states are restored by now.
-
-        Raises:
-            ValueError: A state cannot be that of its optimiser.
-        """
+        """Sets what has changed; all states are restored by now."""
         if self._file is None:
             return
         file, self._file = self._file, None
@@ -117,12 +109,8 @@ def options(optimizer: Optimizer) -> Options:
 def set_options(optimizer: Optimizer, old: Options, new: Options) -> None:
     """Changes the options that differ between two runs.
 
-    A learning rate that has fallen meanwhile, to half say, is half of the new one.
-
-    Args:
-        optimizer: With a restored state.
-        old: What it was made with where that state was made.
-        new: What it is made with now.
+    A learning rate that has fallen meanwhile, to half say, is half of the new one. The old options
+    are those with which the restored state was made.
     """
     for group, was, now in zip(optimizer.param_groups, old, new, strict=True):
         rate = group["lr"]
@@ -215,12 +203,7 @@ def lay_out(optimizer: Optimizer) -> None:
 
 
 def go_on(schedule: LambdaLR, count: int | None) -> None:
-    """Goes on with a schedule as the function that it is now.
-
-    Args:
-        schedule: Restored, if the file had one.
-        count: Steps so far, if it had none.
-    """
+    """Goes on with a schedule as it is now, from its own step or, if there is one, from `count`."""
     if count is not None:
         schedule.last_epoch, schedule._step_count = count, count + 1
     groups = schedule.optimizer.param_groups

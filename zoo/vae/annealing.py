@@ -26,9 +26,6 @@ class BetaSchedule:
         warmup_steps: Steps of the rise; 0 begins with `beta`.
         cycle_steps: Steps of a cycle, the rise included; 0 for one rise only.
         cycles: Number of cycles.
-
-    Raises:
-        ValueError: A value is out of range, or a rise is longer than its cycle.
     """
 
     beta: NonNegative = 1.0
@@ -56,15 +53,9 @@ class BetaSchedule:
 def free_bits(kl_per_dimension: Tensor, nats: float) -> Tensor:
     """The KL with each dimension's mean over the batch held at `nats` or more.
 
-    sum_j max(nats, E_x KL_j) (arXiv 1606.04934, eq. 15): a dimension below gets no gradient from
-    the KL. The mean is over the batch of all processes, so that two do what one does.
-
-    Args:
-        kl_per_dimension: (B, d).
-        nats: The floor of each dimension; 0 changes nothing.
-
-    Returns:
-        The sum over dimensions of the mean KL, with floors; a scalar.
+    sum_j max(nats, E_x KL_j) of (B, d) (arXiv 1606.04934, eq. 15), a scalar: a dimension below gets
+    no gradient from the KL. The mean is over the batch of all processes, so that two do what one
+    does.
     """
     mean = kl_per_dimension.mean(0)
     if nats == 0:

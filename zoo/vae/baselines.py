@@ -12,8 +12,7 @@ class PixelFrequencies:
     >>> frequencies.log_prob(torch.full((1, 1, 1, 1), -1.0)).exp()  # (2 + 1) / (3 + 2)
     tensor([0.6000], dtype=torch.float64)
 
-    Args:
-        log_p: Logarithms of the levels' frequencies, (levels, D).
+    `log_p` are the logarithms of the levels' frequencies, (levels, D).
     """
 
     def __init__(self, log_p: Tensor) -> None:

@@ -25,11 +25,6 @@ class BatchStatistics(nn.Module):
 
     >>> BatchStatistics(1)(torch.tensor([[1.0], [3.0]])).round().tolist()
     [[-1.0], [1.0]]
-
-    Args:
-        features: Numbers d that are normalised.
-        eps: Added to the variance.
-        momentum: Weight of a batch in the running statistics.
     """
 
     running_mean: Tensor
@@ -42,11 +37,7 @@ class BatchStatistics(nn.Module):
         self.register_buffer("running_var", torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, d) to (B, d).
-
-        Raises:
-            ValueError: There is one item in training, whose variance says nothing.
-        """
+        """(B, d) to (B, d); ValueError for one item in training, whose variance says nothing."""
         x = full_precision(x)
         if not self.training:
             return (x - self.running_mean) * (self.running_var + self.eps).rsqrt()
@@ -80,9 +71,6 @@ class GaussianHead(nn.Module):
         gamma: Scale g of paper: the KL is at least d g^2 / 2.
         tau: Constant tau of su, in (0, 1): the KL is at least d tau / 2.
         eps: Added to the batch's variance.
-
-    Raises:
-        ValueError: A value is out of range.
     """
 
     space: Space = "euclidean"

@@ -31,14 +31,9 @@ def dreg(log_weights: Tensor, z: Tensor) -> Tensor:
     """The value of `iwae` with the doubly reparameterised gradient (arXiv 1810.04152, eq. 8).
 
     The decoder gets sum_i v_i d log w_i with v_i the normalised weight, and the encoder, through
-    z alone, sum_i v_i^2 d log w_i / dz_i dz_i.
-
-    Args:
-        log_weights: (K, B), with log q(z|x) of constant parameters: `draw(noise, path_only=True)`.
-        z: The draws that they were computed from, (K, B, d); their gradient is changed in place.
-
-    Returns:
-        (B,).
+    z alone, sum_i v_i^2 d log w_i / dz_i dz_i. The weights (K, B) have log q(z|x) of constant
+    parameters (`draw(noise, path_only=True)`); the gradient of the draws z (K, B, d) is changed in
+    place.
     """
     normalised = log_weights.detach().softmax(0)
     if z.requires_grad:
@@ -55,11 +50,7 @@ def bound(objective: Objective, log_weights: Tensor, z: Tensor) -> Tensor:
 
     stl is `iwae` of log weights without the score of q, which for K = 1 is unbiased and without
     noise at the optimum (arXiv 1703.09194); for K > 1 it is biased (arXiv 1810.04152, section 3).
-
-    Args:
-        objective: elbo, iwae, dreg or stl.
-        log_weights: (K, B); for dreg and stl of draws with `path_only=True`.
-        z: The draws, (K, B, d).
+    For dreg and stl the draws are those with `path_only=True`.
     """
     if objective == "elbo":
         return elbo(log_weights)

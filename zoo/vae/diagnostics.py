@@ -20,14 +20,7 @@ def mutual_information(posterior: Posterior, z: Tensor) -> Tensor:
     """How much of each item its code tells: log q(z|x) - log q(z), with q(z) the batch's mixture.
 
     Its mean estimates the mutual information of x and z under q (arXiv 1901.05534, section 2.1). It
-    is at most log B, so a number without its batch size says nothing.
-
-    Args:
-        posterior: The posteriors of B items.
-        z: A draw from each, (B, d).
-
-    Returns:
-        float64, (B,), in nats.
+    is at most log B, so a number without its batch size says nothing. In nats, float64 (B,).
     """
     own_density = posterior.log_prob(z[None]).double()[0]
     mixture = posterior.log_prob(z[:, None]).double().logsumexp(1) - math.log(len(z))
@@ -43,32 +36,22 @@ def covariance(count: Tensor, total: Tensor, outer: Tensor) -> Tensor:
 def active_units(covariance: Tensor, space: Space) -> Tensor:
     """Number of units with a variance of E[z|x] of at least 0.01 (arXiv 1509.00519, section 5).
 
-    The axes of a sphere mean nothing, so there the eigenvalues of the covariance are counted.
-
-    Args:
-        covariance: The covariance of E[z|x] over the data, (d, d).
-        space: Where z lives.
+    `covariance` (d, d) is that of E[z|x] over the data.
     """
-    variances = covariance.diagonal()
-    if space == "sphere":
-        variances = torch.linalg.eigvalsh(covariance)
-    return (variances >= ACTIVE).sum()
+    return (variances(covariance, space) >= ACTIVE).sum()
+
+
+def variances(covariance: Tensor, space: Space) -> Tensor:
+    """By axis, or of a sphere, whose axes mean nothing, the eigenvalues of the covariance."""
+    return torch.linalg.eigvalsh(covariance) if space == "sphere" else covariance.diagonal()
 
 
 def knn_votes(
     codes: Tensor, labels: Tensor, queries: Tensor, *, space: Space, k: int = 5
 ) -> Tensor:
-    """The class that most of a query's k nearest codes have; of equals, the lowest.
+    """The class (M,) that most of a query's k nearest codes have; of equals, the lowest.
 
-    Args:
-        codes: E[z|x] of labelled items, (N, d).
-        labels: Their classes, int64 (N,).
-        queries: E[z|x] of the items to classify, (M, d).
-        space: Euclidean distance, or on a sphere the angle.
-        k: Number of neighbours.
-
-    Returns:
-        int64, (M,).
+    Codes (N, d) and queries (M, d) are E[z|x]; near is by distance, or on a sphere by angle.
     """
     if space == "sphere":
         codes, queries = (x / x.norm(dim=1, keepdim=True) for x in (codes, queries))
@@ -145,9 +128,6 @@ class LatentStatistics:
         parts = [p.reshape(s) for p, s in zip(pieces, self._shapes, strict=True)]
         count, information, center, outer, kl, histogram = parts
         spread = covariance(count, center, outer)
-        variances = spread.diagonal()
-        if self.space == "sphere":
-            variances = torch.linalg.eigvalsh(spread)
         values = {
             f"{self.stage}/active_units": active_units(spread, self.space).float(),
             f"{self.stage}/mutual_information": (information / count).float(),
@@ -156,7 +136,7 @@ class LatentStatistics:
         self._sums = None
         return LatentArrays(
             kl / count,
-            variances.sort(descending=True).values,
+            variances(spread, self.space).sort(descending=True).values,
             histogram if self.space == "sphere" else histogram[:0],
         )
 

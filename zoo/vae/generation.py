@@ -213,11 +213,8 @@ class Generation(ImageVAE):
         if kind == "reconstructions":
             shown = self.prepare(images, torch.arange(len(images), device=self.device))
             columns = min(len(images), 16)
-            pairs = zip(
-                torch.split(shown, columns),
-                torch.split(self.reconstruct(images), columns),
-                strict=True,
-            )
+            both = (torch.split(part, columns) for part in (shown, self.reconstruct(images)))
+            pairs = zip(*both, strict=True)
             rows = [torch.cat([_filled(part, columns) for part in pair]) for pair in pairs]
             return torch.cat(rows), columns
         if len(images) < 2:

@@ -176,16 +176,11 @@ class ImageVAE(Module):
             )
 
     def build(self, head: GaussianHead | SphericalHead) -> None:
-        """The second half of the constructor: head, likelihood and networks, in this order.
-
-        Args:
-            head: Makes posteriors of `features` numbers.
-        """
+        """The second half of the constructor: head, likelihood and networks, in this order."""
         given = self.hparams
         self.head, self.latent_dim, self.noise_dim = head, sum(head.blocks), head.noise_dim
-        self.likelihood = make_likelihood(
-            given["likelihood"], self.shape[0], given["scale"], self.levels
-        )
+        name, scale = given["likelihood"], given["scale"]
+        self.likelihood = make_likelihood(name, self.shape[0], scale, self.levels)
         sizes = ("hidden", "activation", "width", "multipliers", "blocks")
         self.encoder, self.decoder = make_networks(
             given["network"],
@@ -244,12 +239,7 @@ class ImageVAE(Module):
     # Training
 
     def terms(self, x: Tensor, noise: Tensor) -> Terms:
-        """Draws and their weights.
-
-        Args:
-            x: Prepared images, (B, C, H, W).
-            noise: Standard normal, (K, B, head.noise_dim).
-        """
+        """Draws of prepared images (B, C, H, W) by normal noise (K, B, d), and their weights."""
         q = self.posterior(x)
         if self.closed_form:
             z = q.rsample(noise)
@@ -309,11 +299,7 @@ class ImageVAE(Module):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def setup(self, stage: str) -> None:
-        """Compares the data with the model, sets the output's bias, and compiles.
-
-        Raises:
-            ValueError: The data has other channels, size or levels.
-        """
+        """Compares the data with the model, sets the output's bias, and compiles."""
         data = datamodule_of(self.trainer)
         if isinstance(data, HasImages):
             check_images((data.channels, *data.size), self.shape)

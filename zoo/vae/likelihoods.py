@@ -33,9 +33,6 @@ class Bernoulli(nn.Module):
     >>> likelihood, logits = Bernoulli(1), torch.zeros(2, 1, 3, 3)
     >>> likelihood.log_prob(torch.ones(2, 1, 3, 3), logits)  # -9 log 2
     tensor([-6.2383, -6.2383])
-
-    Args:
-        channels: Channels of an image.
     """
 
     def __init__(self, channels: int) -> None:
@@ -61,9 +58,7 @@ class Bernoulli(nn.Module):
 class _Located(nn.Module):
     """A mean in [-1, 1] a pixel and a scale.
 
-    Args:
-        channels: Channels of an image.
-        scale: A number; learned: one a channel; predicted: the decoder's, one a pixel and channel.
+    It is a number; learned: one a channel; predicted: the decoder's, one a pixel and channel.
     """
 
     def __init__(self, channels: int, scale: Scale) -> None:
@@ -126,11 +121,6 @@ class DiscretizedLogistic(_Located):
     >>> x = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
     >>> likelihood.log_prob(x, torch.zeros(2, 1, 1, 1)).exp()  # two levels, and a mean between them
     tensor([0.5000, 0.5000])
-
-    Args:
-        channels: Channels of an image.
-        scale: A number; learned: one a channel; predicted: the decoder's, one a pixel and channel.
-        levels: Grey levels of the data.
     """
 
     def __init__(self, channels: int, scale: Scale, levels: int) -> None:
@@ -165,11 +155,7 @@ Likelihood = Bernoulli | Gaussian | DiscretizedLogistic
 
 
 def make_likelihood(name: LikelihoodName, channels: int, scale: Scale, levels: int) -> Likelihood:
-    """The likelihood of a name.
-
-    Raises:
-        ValueError: There is none of that name, or the scale is no scale.
-    """
+    """The likelihood of a name."""
     if name == "bernoulli":
         return Bernoulli(channels)
     if name == "gaussian":

@@ -4,11 +4,10 @@ from typing import Any
 
 from zoo.ranges import Count, InsideUnit, NonNegative, Positive
 from zoo.vae.batch_norm import BatchNormMode, GaussianHead, StdForm
-from zoo.vae.evaluation import Evaluation
-from zoo.vae.generation import Generation
+from zoo.vae.figures import Figures
 
 
-class VAE(Evaluation, Generation):
+class VAE(Figures):
     """Variational autoencoder of images with a Gaussian posterior and prior.
 
     arXiv 1312.6114; importance weighted arXiv 1509.00519; density estimation
@@ -46,14 +45,5 @@ class VAE(Evaluation, Generation):
         **image: Any,
     ) -> None:
         super().__init__(**image)
-        self.build(
-            GaussianHead(
-                self.features,
-                latent_dim,
-                std=posterior_std,
-                batch_norm=batch_norm,
-                gamma=bn_gamma,
-                tau=bn_tau,
-                eps=bn_eps,
-            )
-        )
+        norm: Any = {"batch_norm": batch_norm, "gamma": bn_gamma, "tau": bn_tau, "eps": bn_eps}
+        self.build(GaussianHead(self.features, latent_dim, std=posterior_std, **norm))

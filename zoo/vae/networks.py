@@ -15,6 +15,8 @@ from torch import Tensor, nn
 NetworkName = Literal["mlp", "conv"]
 Activation = Literal["relu", "tanh", "gelu", "silu"]
 Init = Literal["default", "glorot"]
+Shape = tuple[int, int, int]
+"""(C, H, W) of images, or of a decoder's output."""
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -25,11 +27,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def activation_layer(name: str) -> nn.Module:
-    """The layer of an activation's name.
-
-    Raises:
-        ValueError: There is none of that name.
-    """
+    """The layer of an activation's name."""
     if name not in _ACTIVATIONS:
         raise ValueError(f"activation={name!r}: choose {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]()
@@ -48,14 +46,9 @@ class MLPEncoder(nn.Module):
 
     >>> MLPEncoder((1, 4, 4), [8, 6], "relu")(torch.zeros(2, 1, 4, 4)).shape
     torch.Size([2, 6])
-
-    Args:
-        shape: (C, H, W) of an image.
-        hidden: Units of each layer.
-        activation: relu, tanh, gelu or silu.
     """
 
-    def __init__(self, shape: tuple[int, int, int], hidden: list[int], activation: str) -> None:
+    def __init__(self, shape: Shape, hidden: list[int], activation: str) -> None:
         super().__init__()
         self.layers = perceptron([math.prod(shape), *hidden], activation)
         self.features = hidden[-1]
@@ -70,17 +63,9 @@ class MLPDecoder(nn.Module):
 
     >>> MLPDecoder(3, (1, 4, 4), [8, 6], "relu")(torch.zeros(2, 3)).shape
     torch.Size([2, 1, 4, 4])
-
-    Args:
-        latent_dim: Numbers of a code.
-        shape: (C', H, W) of the output.
-        hidden: Units of the encoder's layers.
-        activation: relu, tanh, gelu or silu.
     """
 
-    def __init__(
-        self, latent_dim: int, shape: tuple[int, int, int], hidden: list[int], activation: str
-    ) -> None:
+    def __init__(self, latent_dim: int, shape: Shape, hidden: list[int], activation: str) -> None:
         super().__init__()
         self.shape = shape
         self.layers = perceptron([latent_dim, *reversed(hidden)], activation)
@@ -97,10 +82,6 @@ class Residual(nn.Module):
 
     >>> Residual(4, "relu")(torch.zeros(2, 4, 5, 5)).shape
     torch.Size([2, 4, 5, 5])
-
-    Args:
-        channels: Channels in and out.
-        activation: relu, tanh, gelu or silu.
     """
 
     def __init__(self, channels: int, activation: str) -> None:
@@ -137,12 +118,8 @@ class Pyramid:
     features: int
     activation: str
 
-    def coarsest(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, H, W) of the coarsest resolution of images of a shape.
-
-        Raises:
-            ValueError: There is no resolution, or the sides cannot be halved so often.
-        """
+    def coarsest(self, shape: Shape) -> Shape:
+        """(C, H, W) of the coarsest resolution of images of a shape."""
         if not self.multipliers or self.blocks < 0 or self.width < 1:
             raise ValueError(
                 f"width={self.width}, multipliers={self.multipliers}, blocks={self.blocks}: need a "
@@ -176,13 +153,9 @@ class ConvEncoder(nn.Module):
     >>> pyramid = Pyramid(4, [1, 2], blocks=1, features=8, activation="relu")
     >>> ConvEncoder((1, 8, 8), pyramid)(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 8])
-
-    Args:
-        shape: (C, H, W) of an image.
-        pyramid: The resolutions.
     """
 
-    def __init__(self, shape: tuple[int, int, int], pyramid: Pyramid) -> None:
+    def __init__(self, shape: Shape, pyramid: Pyramid) -> None:
         super().__init__()
         coarsest = pyramid.coarsest(shape)
         first = nn.Conv2d(shape[0], pyramid.width * pyramid.multipliers[0], 3, padding=1)
@@ -202,14 +175,9 @@ class ConvDecoder(nn.Module):
     >>> pyramid = Pyramid(4, [1, 2], blocks=1, features=8, activation="relu")
     >>> ConvDecoder(3, (1, 8, 8), pyramid)(torch.zeros(2, 3)).shape
     torch.Size([2, 1, 8, 8])
-
-    Args:
-        latent_dim: Numbers of a code.
-        shape: (C', H, W) of the output.
-        pyramid: The resolutions, as of the encoder.
     """
 
-    def __init__(self, latent_dim: int, shape: tuple[int, int, int], pyramid: Pyramid) -> None:
+    def __init__(self, latent_dim: int, shape: Shape, pyramid: Pyramid) -> None:
         super().__init__()
         self.coarse = pyramid.coarsest(shape)
         self.inner = nn.Sequential(
@@ -227,7 +195,7 @@ class ConvDecoder(nn.Module):
 
 def make_networks(
     name: str,
-    shape: tuple[int, int, int],
+    shape: Shape,
     output_channels: int,
     latent_dim: int,
     *,
@@ -237,11 +205,7 @@ def make_networks(
     multipliers: list[int],
     blocks: int,
 ) -> tuple[MLPEncoder | ConvEncoder, MLPDecoder | ConvDecoder]:
-    """Encoder and decoder, with hidden[-1] features between the encoder and what reads it.
-
-    Raises:
-        ValueError: There is no network of that name, or the sides do not fit it.
-    """
+    """Encoder and decoder, with hidden[-1] features between the encoder and what reads it."""
     out = (output_channels, *shape[1:])
     if name == "mlp":
         encoder = MLPEncoder(shape, hidden, activation)
@@ -265,14 +229,12 @@ def glorot(module: nn.Module) -> None:
 def draw_the_mean(decoder: nn.Module, mean_image: Tensor) -> None:
     """Sets the output's bias to the logit of a mean image (arXiv 1509.00519's code).
 
-    Args:
-        decoder: A decoder of a Bernoulli likelihood.
-        mean_image: The mean image in [0, 1], (C, H, W); clipped to [0.001, 0.999].
+    The image (C, H, W) in [0, 1] is clipped to [0.001, 0.999].
     """
-    logits = mean_image.clamp(0.001, 0.999).logit()
     out = decoder.out
-    if isinstance(decoder, ConvDecoder):  # one bias a channel
-        logits = mean_image.mean((1, 2)).clamp(0.001, 0.999).logit()
+    one_a_channel = isinstance(decoder, ConvDecoder)
+    mean = mean_image.mean((1, 2)) if one_a_channel else mean_image
+    logits = mean.clamp(0.001, 0.999).logit()
     assert isinstance(out, nn.Linear | nn.Conv2d)
     assert out.bias is not None
     out.bias.copy_(logits.flatten())

@@ -7,14 +7,7 @@ from zoo.training.optim import piecewise_linear
 
 
 def piecewise_constant(points: Mapping[int, float]) -> Callable[[int], float]:
-    """The function of the step that changes at each of `points` and is 1 before the first.
-
-    Args:
-        points: Value from each of these steps on.
-
-    Raises:
-        ValueError: A step or a value is negative.
-    """
+    """The function of the step that changes at each of `points` and is 1 before the first."""
     if not points or min(points) < 0 or min(points.values()) < 0:
         raise ValueError(f"lr_stages={dict(points)}: give multipliers >= 0 from steps >= 0 on")
     steps = sorted(points, reverse=True)
@@ -30,12 +23,7 @@ def multipliers(
 ) -> Callable[[int], float] | None:
     """The multiplier of the learning rate by step; None if it is constant.
 
-    Args:
-        schedule: Multipliers at some steps, linear between.
-        stages: Multipliers from some steps on.
-
-    Raises:
-        ValueError: Both are given, or one is no schedule.
+    A schedule is linear between its steps; stages hold from their steps on.
     """
     if schedule and stages:
         raise ValueError("give lr_schedule or lr_stages, not both")

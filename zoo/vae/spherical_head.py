@@ -85,10 +85,9 @@ class SphericalHead(nn.Module):
             kappas = F.softplus(full_precision(self.concentration(features))) + 1
         else:
             kappas = self.kappas.expand(len(features), -1)
-        return SphericalPosterior(
-            [
-                # Checking the values would wait for the device; they are right by construction.
-                VonMisesFisher(F.normalize(mu, dim=-1), kappa, validate_args=False)
-                for mu, kappa in zip(directions, kappas.unbind(-1), strict=True)
-            ]
-        )
+        # Checking the values would wait for the device; they are right by construction.
+        laws = [
+            VonMisesFisher(F.normalize(mu, dim=-1), kappa, validate_args=False)
+            for mu, kappa in zip(directions, kappas.unbind(-1), strict=True)
+        ]
+        return SphericalPosterior(laws)

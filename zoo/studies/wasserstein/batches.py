@@ -9,6 +9,7 @@ is √d from the mean.
 import math
 import warnings
 from collections.abc import Sequence
+from statistics import fmean as mean
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from zoo.layers.seeds import mix
 from zoo.studies.wasserstein.data import Population, load_population
-from zoo.studies.wasserstein.report import Part, how_many, markdown_table, mean, with_spread
+from zoo.studies.wasserstein.report import Part, by, how_many, markdown_table, with_spread
 from zoo.wgan.transport import exact_w1, pairwise_cost
 
 DIMENSIONS = (4, 16, 64, 256, 1024, 3072)
@@ -25,13 +26,7 @@ _ITERATIONS = 50  # of Lloyd's algorithm, at most
 
 
 def centres(items: Tensor, count: int, seed: int) -> Tensor:
-    """k-means centres (count, ...) by scikit-learn: k-means++ and Lloyd's algorithm.
-
-    Args:
-        items: (N, ...).
-        count: Number of centres, at most N.
-        seed: Of the initialisation.
-    """
+    """k-means centres (count, ...) by scikit-learn: k-means++ and Lloyd's algorithm."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
@@ -78,11 +73,7 @@ def gaussian(d: int, seeds: Sequence[int], batch: int = _GAUSSIAN_BATCH) -> dict
 def study_batches(
     populations: Sequence[Population], batches: Sequence[int], seeds: Sequence[int]
 ) -> Part:
-    """Compares on all populations, at the batch sizes that they have items for.
-
-    Raises:
-        ValueError: They have items for none.
-    """
+    """Compares on all populations, at the batch sizes that they have items for."""
     rows = [
         compare(population, batch, seeds)
         for population in populations
@@ -98,10 +89,7 @@ def study_batches(
     keys = ("real", "centres", "mean")
     table = markdown_table(
         ["data", "batch", "another real batch", "k-means centres", "mean item"],
-        [
-            [row["data"], str(row["batch"]), *(with_spread(row[key]) for key in keys)]
-            for row in rows
-        ],
+        [[r["data"], str(r["batch"]), *(with_spread(r[key]) for key in keys)] for r in rows],
     )
     second = markdown_table(
         ["N(0, I_d)", "real batch of 64", "√(2d)", "the mean", "√d"],
@@ -125,20 +113,14 @@ def study_batches(
         + "; ".join(population.size for population in populations)
         + "."
     )
-    return Part(
-        "Batches: a blurry one against a real one",
-        protocol,
-        rows + curve,
-        f"{table}\n\n{second}",
-        findings(rows),
-    )
+    title, tables = "Batches: a blurry one against a real one", f"{table}\n\n{second}"
+    return Part(title, protocol, rows + curve, tables, findings(rows))
 
 
 def findings(rows: Sequence[dict[str, Any]]) -> list[str]:
     """A sentence for each population and claim."""
     said = []
-    for name in dict.fromkeys(row["data"] for row in rows):
-        own = [row for row in rows if row["data"] == name]
+    for name, own in by("data", rows).items():
         for key, what in (("centres", "k-means centres"), ("mean", "copies of the mean")):
             parts = []
             for row in own:

@@ -5,14 +5,16 @@ does a critic estimate?) and `training` (does the better estimate make the bette
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from zoo.files import replacing
 from zoo.ranges import Count, Seed
-from zoo.studies.wasserstein.data import Population, load_population
+from zoo.studies.wasserstein.batches import study_batches
+from zoo.studies.wasserstein.data import load_population
 from zoo.studies.wasserstein.report import Part
+from zoo.studies.wasserstein.static import study_static
 from zoo.studies.wasserstein.training import CONFIGS, study_training
 
 PartName = Literal["batches", "static", "training", "all"]
@@ -58,12 +60,10 @@ def study(
     _check(part, seeds, batch_sizes, samples, limit=limit, steps=steps, iterations=iterations)
     asked = list(get_args(PartName)[:-1]) if part == "all" else [part]
     if "training" in asked and not CONFIGS.keys() & set(names):
+        only = f"has recipes for {', '.join(CONFIGS)} only"
         if part == "training":
-            raise ValueError(
-                f"--data {', '.join(names)}: the training part has recipes for "
-                f"{', '.join(CONFIGS)} only"
-            )
-        print(f"the training part is left out: it has recipes for {', '.join(CONFIGS)} only")
+            raise ValueError(f"--data {', '.join(names)}: the training part {only}")
+        print(f"the training part is left out: it {only}")
         asked.remove("training")
     if figures:
         from zoo.studies.wasserstein.figures import check_matplotlib
@@ -74,19 +74,15 @@ def study(
     if not images and part == "static":
         raise ValueError(f"--data {', '.join(names)}: the static part takes sets of images")
     folder = Path(run_dir)
+    measure: dict[str, Callable[[], Part]] = {
+        "batches": lambda: study_batches(populations, batch_sizes, seeds),
+        "static": lambda: study_static(images, sizes=samples, steps=steps, seeds=seeds),
+        "training": lambda: study_training(
+            images, folder=folder / "runs", root=root, iterations=iterations, seeds=seeds
+        ),
+    }
     for name in asked:
-        result = _run(
-            name,
-            populations,
-            images,
-            seeds=seeds,
-            batch_sizes=batch_sizes,
-            samples=samples,
-            steps=steps,
-            iterations=iterations,
-            folder=folder / "runs",
-            root=root,
-        )
+        result = measure[name]()
         write_part(folder, name, result, figures=figures)
         print(result.markdown())
     print(f"written to {folder}")
@@ -110,30 +106,6 @@ def _check(
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"--{name} {count}: give 1 or more")
-
-
-def _run(
-    name: str,
-    populations: Sequence[Population],
-    images: Sequence[Population],
-    *,
-    seeds: Sequence[int],
-    batch_sizes: Sequence[int],
-    samples: Sequence[int],
-    steps: int,
-    iterations: int | None,
-    folder: Path,
-    root: str,
-) -> Part:
-    if name == "batches":
-        from zoo.studies.wasserstein.batches import study_batches
-
-        return study_batches(populations, batch_sizes, seeds)
-    if name == "static":
-        from zoo.studies.wasserstein.static import study_static
-
-        return study_static(images, sizes=samples, steps=steps, seeds=seeds)
-    return study_training(images, folder=folder, root=root, iterations=iterations, seeds=seeds)
 
 
 def write_part(folder: Path, name: str, part: Part, *, figures: bool) -> None:

@@ -47,11 +47,7 @@ class Population:
         )
 
     def batch(self, part: str, count: int, seed: int) -> Tensor:
-        """`count` different items of train or held_out, a function of the seed.
-
-        Raises:
-            ValueError: There are not so many.
-        """
+        """`count` different items of train or held_out, a function of the seed."""
         items = self.train if part == "train" else self.held_out
         if count > len(items):
             raise ValueError(

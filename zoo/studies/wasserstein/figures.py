@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean as mean
 from typing import TYPE_CHECKING, Any
 
-from zoo.studies.wasserstein.report import mean, spread
+from zoo.studies.wasserstein.report import by, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by all; a marker each, for print without colours.
-_BLUE, _ORANGE, _GREEN, _RED, _SKY, _PINK, _BLACK = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#56B4E9",
-    "#CC79A7",
-    "#000000",
-)
-_COLOURS = (_BLUE, _ORANGE, _GREEN, _RED, _SKY, _PINK, _BLACK)
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
+_BLUE, _, _GREEN, _RED, _SKY, _, _BLACK = _COLOURS
 _MARKERS = "osD^vPX"
 _DPI = 110
 
@@ -84,22 +77,16 @@ def _curve(
 def batches_figure(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     """W1 of a held-out batch to a real one, to centres and to the mean; a panel a population.
 
-    Args:
-        rows: As `study_batches` makes them.
-        path: The PNG to write.
+    The rows are as `study_batches` makes them.
     """
-    data = [row for row in rows if "centres" in row]
-    names = list(dict.fromkeys(row["data"] for row in data))
+    data = by("data", [row for row in rows if "centres" in row])
     curve = [row for row in rows if "dimension" in row]
-    figure, panels = _figure(
-        len(names) + 1, 3, "Exact W1 of a held-out batch to another batch (lower is nearer)"
-    )
-    for name, axes in zip(names, panels, strict=False):
-        own = [row for row in data if row["data"] == name]
+    title = "Exact W1 of a held-out batch to another batch (lower is nearer)"
+    figure, panels = _figure(len(data) + 1, 3, title)
+    for (name, own), axes in zip(data.items(), panels, strict=False):
         sizes = [row["batch"] for row in own]
-        for i, (key, label) in enumerate(
-            [("real", "real images"), ("centres", "k-means centres"), ("mean", "the mean item")]
-        ):
+        labels = {"real": "real images", "centres": "k-means centres", "mean": "the mean item"}
+        for i, (key, label) in enumerate(labels.items()):
             _curve(axes, sizes, [row[key] for row in own], i, label)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [str(size) for size in sizes])
@@ -126,15 +113,12 @@ def batches_figure(rows: Sequence[dict[str, Any]], path: Path) -> Path:
 def static_figure(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     """Each critic's value between the two distances that it may mean; a panel a problem.
 
-    Args:
-        rows: As `study_static` makes them.
-        path: The PNG to write.
+    The rows are as `study_static` makes them.
     """
-    problems = list(dict.fromkeys(row["problem"] for row in rows))
+    problems = by("problem", rows)
     columns = 2 if len(problems) in (2, 4) else 3
     figure, panels = _figure(len(problems), columns, "Value of trained critics")
-    for problem, axes in zip(problems, panels, strict=True):
-        own = [row for row in rows if row["problem"] == problem]
+    for (problem, own), axes in zip(problems.items(), panels, strict=True):
         places = list(range(len(own)))[::-1]
         axes.barh(
             places,
@@ -144,71 +128,47 @@ def static_figure(rows: Sequence[dict[str, Any]], path: Path) -> Path:
             capsize=3,
             height=0.65,
         )
-        axes.axvline(
-            mean(own[0]["truth"]), color=_RED, linewidth=2, label="W1 of the distributions"
-        )
-        exact = mean(own[0]["exact"])
+        truth, exact = mean(own[0]["truth"]), mean(own[0]["exact"])
+        axes.axvline(truth, color=_RED, linewidth=2, label="W1 of the distributions")
         axes.axvline(exact, color=_BLACK, ls="--", linewidth=2, label="W1 of the batches of 64")
         axes.set_yticks(places, [row["critic_name"] for row in own])
         axes.set(title=problem, xlabel="critic's value on batches")
         axes.title.set_fontsize(10)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
-    )
+    labels = panels[0].get_legend_handles_labels()
+    figure.legend(*labels, loc="outside lower center", ncols=2, frameon=False)
     return _save(figure, path)
 
 
 def training_figure(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     """Critic estimate and exact W1 over a training; below, the Fréchet distances of all runs.
 
-    Args:
-        rows: As `study_training` makes them: one of each run.
-        path: The PNG to write.
+    The rows are as `study_training` makes them: one of each run.
     """
-    data = list(dict.fromkeys(row["data"] for row in rows))
-    objectives = list(dict.fromkeys(row["objective"] for row in rows))
+    data, objectives = by("data", rows), list(by("objective", rows))
     used = len(objectives) + 1
     each = -(-used // 3) * 3  # a new line for each population
-    figure, panels = _figure(
-        each * len(data), 3, "What critics estimate while the generator learns"
-    )
-    for number, name in enumerate(data):
+    title = "What critics estimate while the generator learns"
+    figure, panels = _figure(each * len(data), 3, title)
+    for number, (name, of_data) in enumerate(data.items()):
         *places, quality = panels[number * each : number * each + used]
         empty = panels[number * each + used : (number + 1) * each]
         for axes in empty:
             axes.set_axis_off()
         for i, (objective, axes) in enumerate(zip(objectives, places, strict=True)):
-            own = [r for r in rows if (r["data"], r["objective"]) == (name, objective)]
+            own = by("objective", of_data)[objective]
             for j, row in enumerate(own):
                 # One entry in the legend for all seeds.
-                shown, curves = j == 0, row["curves"]
-                axes.plot(
-                    curves["step"],
-                    curves["exact"],
-                    "--",
-                    color=_BLACK,
-                    linewidth=1.2,
-                    label="exact W1 of the batch" if shown else None,
-                )
-                axes.plot(
-                    curves["step"],
-                    curves["critic"],
-                    color=_COLOURS[i],
-                    linewidth=1.5,
-                    label="critic's value" if shown else None,
-                )
-                quality.plot(
-                    curves["quality_step"],
-                    curves["frechet_distance"],
-                    color=_COLOURS[i],
-                    marker=_MARKERS[i],
-                    markersize=4,
-                    label=objective if shown else None,
-                )
+                names = ("exact W1 of the batch", "critic's value", objective)
+                exact, critic, made = names if j == 0 else (None, None, None)
+                curves, colour = row["curves"], _COLOURS[i]
+                step, axis = curves["step"], curves["quality_step"]
+                axes.plot(step, curves["exact"], "--", color=_BLACK, linewidth=1.2, label=exact)
+                axes.plot(step, curves["critic"], color=colour, linewidth=1.5, label=critic)
+                point: Any = {"marker": _MARKERS[i], "markersize": 4, "label": made}
+                quality.plot(axis, curves["frechet_distance"], color=colour, **point)
             axes.axhline(mean(own[0]["real"]), color="0.5", ls=":", label="W1 of two real batches")
             axes.set(title=f"{name}, {objective}", xlabel="generator iterations", ylabel="W1")
             axes.legend(fontsize=8, frameon=False)
-        of_data = [row for row in rows if row["data"] == name]
         top = max(max(row["curves"]["exact"]) for row in of_data)
         least = min(0.0, *(min(row["curves"]["critic"]) for row in of_data))
         for axes in places:  # one scale, so that panels compare
@@ -217,6 +177,6 @@ def training_figure(rows: Sequence[dict[str, Any]], path: Path) -> Path:
         quality.axhline(real, color="0.5", ls=":", label="real images")
         quality.set(title=f"{name}, samples", xlabel="generator iterations")
         quality.set(ylabel="Fréchet distance (lower is better)", yscale="log")
-        place = empty[0] if empty else quality
-        place.legend(*quality.get_legend_handles_labels(), frameon=False, loc="center left")
+        beside = empty[0] if empty else quality
+        beside.legend(*quality.get_legend_handles_labels(), frameon=False, loc="center left")
     return _save(figure, path)

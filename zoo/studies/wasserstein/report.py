@@ -1,8 +1,11 @@
 """Numbers with their spread, and tables of them in Markdown."""
 
-import math
 from collections.abc import Sequence
+from statistics import fmean as mean
+from statistics import stdev
 from typing import Any, NamedTuple
+
+Row = dict[str, Any]
 
 
 class Part(NamedTuple):
@@ -11,7 +14,7 @@ class Part(NamedTuple):
     title: str
     protocol: str
     """How the numbers were made."""
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     """The numbers: for JSON."""
     table: str
     """The same in Markdown."""
@@ -24,15 +27,17 @@ class Part(NamedTuple):
         return f"## {self.title}\n\n{self.table}\n\n{said}\n\n{self.protocol}\n"
 
 
-def mean(values: Sequence[float]) -> float:
-    """The mean."""
-    return math.fsum(values) / len(values)
+def by(key: str, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each value of a key, in the order in which the values come first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row[key], []).append(row)
+    return found
 
 
 def spread(values: Sequence[float]) -> float:
     """Standard deviation of single values; 0 for one value."""
-    m = mean(values)
-    return math.sqrt(math.fsum((v - m) ** 2 for v in values) / max(len(values) - 1, 1))
+    return stdev(values) if len(values) > 1 else 0.0
 
 
 def with_spread(values: Sequence[float], digits: int = 2) -> str:
@@ -45,21 +50,18 @@ def with_spread(values: Sequence[float], digits: int = 2) -> str:
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose columns are aligned in plain text too; all but the first to the right."""
     table = [list(header), *map(list, rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = (
-            f"{c:<{w}}" if i == 0 else f"{c:>{w}}"
-            for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "| " + " | ".join([first, *rest]) + " |"
-
-    rule = (
-        "|"
-        + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths))
-        + "|"
-    )
-    return "\n".join([line(table[0]), rule, *map(line, table[1:])])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    sides = ["<", *">" * (len(widths) - 1)]
+    lines = [
+        " | ".join(f"{c:{s}{w}}" for c, s, w in zip(cells, sides, widths, strict=True))
+        for cells in table
+    ]
+    rule = [
+        "-" * (w + 2) if s == "<" else "-" * (w + 1) + ":"
+        for s, w in zip(sides, widths, strict=True)
+    ]
+    head, *body = [f"| {line} |" for line in lines]
+    return "\n".join([head, f"|{'|'.join(rule)}|", *body])
 
 
 def how_many(true: Sequence[bool]) -> str:

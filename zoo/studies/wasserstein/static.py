@@ -8,6 +8,7 @@ whose W1 is 1, and two fixed samples of images, whose W1 is a linear assignment.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean as mean
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from zoo.layers.seeds import mix
 from zoo.studies.wasserstein.data import Population
-from zoo.studies.wasserstein.report import Part, markdown_table, mean, with_spread
+from zoo.studies.wasserstein.report import Part, by, markdown_table, with_spread
 from zoo.wgan.constraints.normalization import GradientNormalization
 from zoo.wgan.constraints.penalties import GradientPenalty, LipschitzPenalty
 from zoo.wgan.constraints.weights import SpectralNormalization, Unconstrained, WeightClipping
@@ -45,7 +46,7 @@ class Problem:
     """Two distributions that stand still.
 
     Args:
-        name: Of the column.
+        name: Title of its column.
         truth: W1 of the distributions.
         dim: Dimension of an item.
         draw: The two batches (BATCH, dim) of a step, a function of (seed, step).
@@ -145,10 +146,7 @@ def study_static(
         populations: Images to take samples from.
         sizes: Sizes of the two samples.
         steps: Training steps of a critic.
-        seeds: Of weights, batches and samples.
-
-    Raises:
-        ValueError: No population has items for two samples of a size.
+        seeds: Seeds of weights, batches and samples.
     """
     rows: list[dict[str, Any]] = []
     fitting = [(p, n) for p in populations for n in sizes if 2 * n <= len(p.train)]
@@ -180,9 +178,8 @@ def study_static(
         + "; ".join(population.size for population in populations)
         + "."
     )
-    return Part(
-        "Static test: what a critic's value is", protocol, rows, table(rows), findings(rows)
-    )
+    title = "Static test: what a critic's value is"
+    return Part(title, protocol, rows, table(rows), findings(rows))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -190,7 +187,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
     The distance to the nearest is what the c-transform of φ = 0 gives, before any training.
     """
-    problems = list(dict.fromkeys(row["problem"] for row in rows))
+    problems = list(by("problem", rows))
     cell = {(row["critic_name"], row["problem"]): row for row in rows}
     first = next(iter(CRITICS))
     body = [
@@ -208,8 +205,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def findings(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Which of the two distances each critic's value is within 15 % of, by problem."""
     said = []
-    for problem in dict.fromkeys(row["problem"] for row in rows):
-        own = [row for row in rows if row["problem"] == problem]
+    for problem, own in by("problem", rows).items():
         truth, exact = mean(own[0]["truth"]), mean(own[0]["exact"])
         near: dict[str, list[str]] = {"both": [], "the first": [], "the second": [], "neither": []}
         for row in own:

@@ -9,10 +9,11 @@ sample grids; only the objective differs.
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
 from zoo.studies.wasserstein.data import Population
-from zoo.studies.wasserstein.report import Part, how_many, markdown_table, mean, with_spread
+from zoo.studies.wasserstein.report import Part, by, how_many, markdown_table, with_spread
 from zoo.wgan.transport import exact_w1
 
 CONFIGS = {"digits": "wgan/study-digits", "mnist": "wgan/study-mnist"}
@@ -79,9 +80,8 @@ def summary(curves: dict[str, list[float]]) -> dict[str, float]:
     last = -max(len(curves["step"]) // 4, 1)
     critic, exact = curves["critic"][last:], curves["exact"][last:]
     gap = mean([abs(c - e) / e for c, e in zip(critic, exact, strict=True)])
-    return {"critic": mean(critic), "exact": mean(exact), "gap": gap} | {
-        name: curves[name][-1] for name in _QUALITY
-    }
+    quality = {name: curves[name][-1] for name in _QUALITY}
+    return {"critic": mean(critic), "exact": mean(exact), "gap": gap, **quality}
 
 
 def real_distance(population: Population, pairs: int = _PAIRS) -> list[float]:
@@ -100,12 +100,7 @@ def study_training(
 ) -> Part:
     """Trains with each objective and seed on the populations that have a config.
 
-    Args:
-        populations: Of which some have one.
-        folder: Where the runs go.
-        root: Folder that holds the data.
-        iterations: Generator iterations of a run; the config's own if not given.
-        seeds: Of the runs.
+    Runs go into `folder`, data come from `root`, and iterations are the config's own if not given.
     """
     from zoo.cli.trainer import run_trainer_verb
 
@@ -123,17 +118,11 @@ def study_training(
                         f"{run} has {done} iterations already, more than --iterations "
                         f"{iterations}: choose another --run_dir"
                     )
-                run_trainer_verb(
-                    "fit",
-                    fit_arguments(
-                        population.name,
-                        objective,
-                        seed=seed,
-                        folder=run,
-                        root=root,
-                        iterations=iterations,
-                    ),
+                options: Any = {"seed": seed, "folder": run, "root": root}
+                arguments = fit_arguments(
+                    population.name, objective, iterations=iterations, **options
                 )
+                run_trainer_verb("fit", arguments)
                 curves = read_curves(file)
                 row = {"data": population.name, "objective": objective, "seed": seed}
                 rows.append(row | summary(curves) | {"real": real, "curves": curves})
@@ -149,18 +138,15 @@ def study_training(
         f"W1 of real images: {_PAIRS} pairs of batches of {_BATCH}. ± is the standard deviation "
         "over seeds, or pairs."
     )
-    return Part(
-        "Training: the estimate and the samples", protocol, rows, table(rows), findings(rows)
-    )
+    title = "Training: the estimate and the samples"
+    return Part(title, protocol, rows, table(rows), findings(rows))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A row for each objective, and one of real images, for each population."""
     body = []
-    for name in dict.fromkeys(row["data"] for row in rows):
-        of_data = [row for row in rows if row["data"] == name]
-        for objective in OBJECTIVES:
-            own = [row for row in of_data if row["objective"] == objective]
+    for name, of_data in by("data", rows).items():
+        for objective, own in by("objective", of_data).items():
             off = with_spread([100 * row["gap"] for row in own], 0)
             body.append(
                 [
@@ -182,17 +168,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def findings(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The post's claims about the transforms against GP, and about real images."""
     said = []
-    for name in dict.fromkeys(row["data"] for row in rows):
-        runs = {
-            objective: [r for r in rows if r["data"] == name and r["objective"] == objective]
-            for objective in OBJECTIVES
-        }
+    for name, of_data in by("data", rows).items():
+        runs = by("objective", of_data)
         for objective in list(OBJECTIVES)[2:]:
             pairs = list(zip(runs[objective], runs["GP"], strict=True))
             closer = how_many([own["gap"] < gp["gap"] for own, gp in pairs])
-            worse = how_many(
-                [own["frechet_distance"] > gp["frechet_distance"] for own, gp in pairs]
-            )
+            quality = "frechet_distance"
+            worse = how_many([own[quality] > gp[quality] for own, gp in pairs])
             nearer = how_many([own["exact"] < mean(own["real"]) for own, _ in pairs])
             said.append(
                 f"{name}, {objective} against GP: the critic is nearer to the exact W1: {closer}; "

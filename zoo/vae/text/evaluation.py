@@ -18,12 +18,7 @@ _BOUND = 2**20  # the stream of the bound's one draw, beyond those of a density'
 
 
 class Report:
-    """Sums of one stage, over sentences and processes.
-
-    Args:
-        model: The model.
-        stage: val or test.
-    """
+    """Sums of one stage, val or test, over sentences and processes."""
 
     def __init__(self, model: TextModel, stage: str) -> None:
         self.stage = stage
@@ -45,9 +40,8 @@ class Report:
         """Adds a batch; its noise is a function of the sentences' numbers."""
         values: dict[str, Tensor] = {"words": batch.lengths}
         if not model.latent_dim:
-            values["elbo"] = values["log_density"] = model.log_likelihood(
-                batch, model.codes(batch)
-            )[0]
+            exact = model.log_likelihood(batch, model.codes(batch))[0]
+            values["elbo"] = values["log_density"] = exact
         else:
             q = model.posterior(batch)
             z, _ = q.draw(normal(EVALUATION_SEED, batch.index, _BOUND, (q.noise_dim,))[None])
@@ -127,11 +121,10 @@ class Evaluation(TextModel):
         self.test_report.log(self)
         data = datamodule_of(self.trainer)
         if isinstance(data, HasSplits):
-            train, test = (
-                torch.from_numpy(data.split(s).symbols).long() for s in ("train", "test")
-            )
+            splits = (data.split("train"), data.split("test"))
+            train, test = (torch.from_numpy(split.symbols).long() for split in splits)
             nats = unigram(train, test, self.vocab_size)
-            sentence = nats * len(test) / len(data.split("test"))
+            sentence = nats * len(test) / len(splits[1])
             baseline = {"baseline/log_density": -sentence, "baseline/perplexity": math.exp(nats)}
             self.log_dict(baseline, sync_dist=True)
 
@@ -142,12 +135,6 @@ class Evaluation(TextModel):
 
 
 def unigram(train: Tensor, test: Tensor, vocab_size: int) -> float:
-    """Nats a word of test text coded by the words' counts in training text, each counted once more.
-
-    Args:
-        train: Words of the training split, ends included, (N,).
-        test: Words of the test split, (M,).
-        vocab_size: Number of words that there are.
-    """
+    """Nats a word of test text (M,) coded by the words' counts in training text (N,), from 1."""
     counts = torch.bincount(train, minlength=vocab_size).double() + 1
     return float(-(counts / counts.sum()).log()[test].mean())

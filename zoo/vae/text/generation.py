@@ -27,15 +27,7 @@ class Generation(TextModel):
     ) -> list[str]:
         """Writes a sentence from each code z (n, d), word by word.
 
-        Args:
-            z: Codes.
-            seed: Seed of the words.
-            index: Numbers of the sentences, int64, (n,).
-            temperature: Temperature of the words' distribution; 0 takes the likeliest word.
-            max_length: Most symbols of a sentence.
-
-        Raises:
-            ValueError: A value is out of range.
+        `index` (n,) are the sentences' numbers; the others are as for `generate_text`.
         """
         sampling = TokenSampling(temperature=temperature, seed=seed)
         if max_length < 1:
@@ -88,15 +80,9 @@ class Generation(TextModel):
     def reconstruct_text(
         self, sentences: list[str], *, temperature: float = 0.0, max_length: int = 100
     ) -> list[str]:
-        """What the decoder writes from the code E[z|x] of each sentence.
+        """What the decoder writes from the code E[z|x] of each sentence, as the data has them.
 
-        Args:
-            sentences: Sentences as the model's data has them.
-            temperature: Temperature of the words' distribution; 0 takes the likeliest word.
-            max_length: Most symbols of a sentence.
-
-        Raises:
-            ValueError: The model has no latent code, or a value is out of range.
+        The options are those of `generate_text`.
         """
         z = self._centers(sentences)
         index = torch.arange(len(z), device=z.device)
@@ -116,9 +102,6 @@ class Generation(TextModel):
             b: Another.
             steps: Sentences, those of both ends among them.
             max_length: Most symbols of a sentence.
-
-        Raises:
-            ValueError: The model has no latent code, or there are less than two steps.
         """
         if steps < 2:
             raise ValueError(f"steps={steps}: both ends are two already")

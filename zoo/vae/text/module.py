@@ -138,14 +138,8 @@ class TextVAE(Evaluation, Generation):
         if posterior != "none":
             self.encoder = TextEncoder(vocab_size, embedding, hidden)
         if posterior == "gaussian":
-            self.head = GaussianHead(
-                hidden,
-                latent_dim,
-                batch_norm=batch_norm,
-                gamma=bn_gamma,
-                tau=bn_tau,
-                eps=bn_eps,
-            )
+            norm: Any = {"batch_norm": batch_norm, "gamma": bn_gamma, "tau": bn_tau, "eps": bn_eps}
+            self.head = GaussianHead(hidden, latent_dim, **norm)
         elif posterior == "vmf":
             self.head = SphericalHead(
                 hidden, [latent_dim], concentration=concentration, kappa=kappa, target_kl=target_kl
@@ -162,11 +156,8 @@ class TextVAE(Evaluation, Generation):
                 raise ValueError(f"{name}={given[name]!r}: choose one of {known}")
         if given["end"] >= given["vocab_size"]:
             raise ValueError(f"end={given['end']}: must be below vocab_size={given['vocab_size']}")
-        for name, off, wanted in (
-            ("batch_norm", "none", "gaussian"),
-            ("kappa", None, "vmf"),
-            ("target_kl", None, "vmf"),
-        ):
+        others = (("batch_norm", "none", "gaussian"), ("kappa", None, "vmf"))
+        for name, off, wanted in (*others, ("target_kl", None, "vmf")):
             if given["posterior"] != wanted and given[name] != off:
                 raise ValueError(
                     f"{name}={given[name]} has no effect on posterior={given['posterior']}: it is "
@@ -232,11 +223,7 @@ class TextVAE(Evaluation, Generation):
         checkpoint["plateau"] = self.plateau.save()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on with the learning rate's schedule.
-
-        Raises:
-            ValueError: The data has other words than the checkpoint.
-        """
+        """Goes on with the learning rate's schedule; the data must have the checkpoint's words."""
         words = checkpoint["state_dict"].get("symbols")
         if words is not None and len(self.symbols) and not torch.equal(words, self.symbols.cpu()):
             raise ValueError("the data has other words than the checkpoint was trained on")

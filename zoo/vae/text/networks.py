@@ -14,11 +14,6 @@ class TextEncoder(nn.Module):
     >>> encoder = TextEncoder(vocab_size=5, embedding=4, hidden=8)
     >>> encoder(torch.tensor([[2, 3, 0]]), torch.tensor([3])).shape
     torch.Size([1, 8])
-
-    Args:
-        vocab_size: Number V of symbols.
-        embedding: Numbers of a symbol's embedding.
-        hidden: Numbers H of the LSTM's state.
     """
 
     def __init__(self, vocab_size: int, embedding: int, hidden: int) -> None:
@@ -116,10 +111,8 @@ class TextDecoder(nn.Module):
         if not torch.is_grad_enabled():
             rows = max(1, _ROOM // (B * T * 8 * self.lstm.hidden_size))
             if rows < K:
-                parts = [
-                    self.log_prob(targets, inputs, real, part) for part in torch.split(z, rows)
-                ]
-                return torch.cat(parts)
+                parts = torch.split(z, rows)
+                return torch.cat([self.log_prob(targets, inputs, real, part) for part in parts])
         states, _ = self.read(inputs, z, self.begin(z.flatten(0, 1)))
         states = states.reshape(K, B * T, -1).index_select(1, real)
         words = targets.flatten().index_select(0, real).expand(K, -1)

@@ -1,6 +1,5 @@
 """What a VAE of sentences computes: posteriors, likelihoods and densities, of words it knows."""
 
-import json
 from typing import Any, cast
 
 import torch
@@ -61,8 +60,7 @@ class TextModel(Module):
     ) -> DensityEstimate:
         """Estimates log p(x) of each sentence as `zoo.vae.density.importance` says.
 
-        Raises:
-            ValueError: The model is a language model, which has log p(x) exactly.
+        Not of a language model, which has log p(x) exactly.
         """
         samples = self.log_density_samples if samples is None else samples
         if not self.latent_dim:
@@ -77,26 +75,15 @@ class TextModel(Module):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words, as the training data had them.
-
-        Raises:
-            ValueError: The model has seen no data yet.
-        """
+        """The words, as the training data had them."""
         if not len(self.symbols):
             raise ValueError("this model has no words yet: train it, or load a trained one")
-        level, *symbols = json.loads(bytes(self.symbols.tolist()))
-        return Vocabulary(level, () if level == "byte" else symbols)
+        return Vocabulary.unpack(bytes(self.symbols.tolist()))
 
     def use_vocabulary(self, words: Vocabulary) -> None:
-        """Takes the data's words.
-
-        Raises:
-            ValueError: There are more or fewer than the model has, or others.
-        """
-        for name, ours, theirs in (
-            ("vocab_size", self.vocab_size, len(words)),
-            ("end", self.decoder.end, words.end),
-        ):
+        """Takes the data's words, which must be as many as the model has, and its."""
+        sizes = ("vocab_size", self.vocab_size, len(words)), ("end", self.decoder.end, words.end)
+        for name, ours, theirs in sizes:
             if ours != theirs:
                 raise ValueError(
                     f"the data has {name}={theirs} but the model {ours}: set "
@@ -104,8 +91,8 @@ class TextModel(Module):
                 )
         if len(self.symbols) and self.vocabulary != words:
             raise ValueError("the data has other words than the model was trained on")
-        packed = json.dumps([words.level, *words.symbols]).encode()
-        self.symbols = torch.tensor(list(packed), dtype=torch.uint8, device=self.symbols.device)
+        packed = list(words.pack())
+        self.symbols = torch.tensor(packed, dtype=torch.uint8, device=self.symbols.device)
 
     def encode_text(self, sentences: list[str]) -> TextBatch:
         """A batch of sentences, numbered from 0, on the model's device."""
