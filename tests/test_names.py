@@ -49,9 +49,8 @@ def test_what_ships_loads(name):
     for value in vars(record).values():
         assert value not in ("", None)
     folder = zoo.pretrained.ROOT / name
-    assert {f.name for f in folder.iterdir()} == {
-        *("README.md", "config.json", "model.safetensors", "results.json")
-    }
+    files = {"README.md", "config.json", "model.safetensors", "results.json"}
+    assert {f.name for f in folder.iterdir()} - {"examples.npy"} == files
     for text in folder.glob("*.json"):
         assert '"/' not in text.read_text()  # a path of the machine that trained
 
@@ -109,6 +108,7 @@ def test_a_path_wins_and_an_unknown_name_suggests(tiny_names, mistake, zoo_cli, 
     Path("tiny/ddpm").mkdir()
     line = mistake("sample", "tiny/ddpm")
     assert "no checkpoint in tiny/ddpm" in line
+    assert "hides the trained model tiny/ddpm" in line
 
 
 @pytest.mark.slow
@@ -164,6 +164,26 @@ def test_a_number_too_large_for_half_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds 100000, too large for float16"):
         zoo.save_pretrained(model, tmp_path / "out", dtype="float16")
     zoo.save_pretrained(model, tmp_path / "out", dtype="bfloat16")
+
+
+def test_images_come_with_a_model_whose_data_are_elsewhere(tiny_names, zoo_cli, mistake, tmp_path):
+    folder = tmp_path / "pretrained/tiny/vae"
+    config = json.loads((folder / "config.json").read_text())
+    data = {"class_path": "zoo.data.ImageFolder", "init_args": {"root": "gone", "size": 8}}
+    data["init_args"]["channels"] = 1
+    (folder / "config.json").write_text(json.dumps({**config, "zoo_config": {"data": data}}))
+    assert "gone" in mistake("density", "tiny/vae")
+    digits = zoo.data.Digits(batch_size=8, flip=False)
+    digits.setup()
+    images = torch.from_numpy(digits.split("test").images[:3].numpy())
+    np.save(folder / "examples.npy", (images.double() * 255 / 16).round().byte().numpy())
+    flags = ("--samples", 4, "--out")
+    code, out, err = zoo_cli("density", "tiny/vae", *flags, "a.csv")
+    assert code == 0, err
+    assert "test images of ImageFolder that come with the model" in out
+    code, _, err = zoo_cli("density", "tiny/vae", "--data", "Digits", "--limit", 3, *flags, "b.csv")
+    assert code == 0, err
+    assert Path("a.csv").read_text() == Path("b.csv").read_text()
 
 
 def test_dtype_is_of_our_own_format(tiny_names, mistake):

@@ -42,7 +42,7 @@ class Entry:
 
     name: str
     recipe: str
-    data: dict[str, str]
+    data: dict[str, Any]
     hours: float
     goals: tuple[Goal, ...]
     flags: tuple[str, ...] = ()

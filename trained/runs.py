@@ -16,6 +16,7 @@ from trained.entries import Entry, Goal
 PRETRAINED = Path(__file__).parents[1] / "zoo" / "pretrained"
 RESULTS = Path(__file__).with_name("results")  # of the models that do not ship
 _POINTS = 24  # of a curve in the record
+_EXAMPLES = 100
 
 
 def train(entry: Entry, data: Path, runs: Path, more: list[str]) -> None:
@@ -77,6 +78,8 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
         shutil.copytree(shipped, target, dirs_exist_ok=True)
         kind = read(config)["zoo_class"].rpartition(".")[2]
         (target / "README.md").write_text(card(entry.name, kind, record), "utf-8")
+        if entry.data.get("examples"):
+            _write_examples(target, entry.root[0].partition("=")[2].format(data=data))
     write(record_file, record)
 
 
@@ -100,9 +103,24 @@ def _record(entry: Entry, run: Path) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": entry.data["title"],
         "licence": entry.data["licence"],
+        "examples": _EXAMPLES if entry.data.get("examples") else 0,
         "headline": [entry.goals[0].metric, entry.goals[0].name],
         "curve": _curve(run / "metrics.csv"),
     }
+
+
+def _write_examples(target: Path, root: str) -> None:
+    """The first test images, for who has not the data: `zoo density NAME` takes them."""
+    import numpy as np
+    import torch
+
+    from zoo.data.images.pixels import to_uint8
+    from zoo.loading import load
+    from zoo.sources import EXAMPLES, open_source
+
+    source = open_source(load(target), str(target), None, root, "test")
+    batch = next(source.batches(_EXAMPLES, _EXAMPLES, torch.device("cpu")))
+    np.save(target / EXAMPLES, to_uint8(batch.images).numpy())
 
 
 def _part(entry: Entry, metrics: dict[str, float]) -> dict[str, Any]:

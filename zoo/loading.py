@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.building import check_arguments, check_size, construct
 from zoo.files import replacing_folder
-from zoo.pretrained import locate
+from zoo.pretrained import locate, names
 from zoo.registry import MODELS, nearest
 from zoo.untrusted import (
     check_plain,
@@ -51,8 +51,9 @@ def find_checkpoint(path: str | Path) -> Path:
         for folder in (path / "checkpoints", path):
             if (folder / "last.ckpt").is_file():
                 return folder / "last.ckpt"
+        hides = f" (the folder hides the trained model {name})" if name in names() else ""
         raise FileNotFoundError(
-            f"no checkpoint in {path}: neither checkpoints/last.ckpt of a run nor {CONFIG}"
+            f"no checkpoint in {path}: neither checkpoints/last.ckpt of a run nor {CONFIG}{hides}"
         )
     return locate(name)
 

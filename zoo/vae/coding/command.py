@@ -81,7 +81,8 @@ def decompress(ckpt: str, file: str, *, out: str = "images") -> None:
     """Writes the images of a file that `zoo compress` wrote.
 
     Args:
-        ckpt: The model that compressed them: a .ckpt file, a run directory or an exported folder.
+        ckpt: The model that compressed them: a .ckpt file, a run directory, an exported folder or a
+            name.
         file: The file.
         out: An .npy to write, uint8 (N, C, H, W), or a new or empty folder for PNGs, numbered in
             their order.
