@@ -2,7 +2,8 @@
 
 Images that the model makes, so that annealed importance sampling brackets each log p(x) from both
 sides; the error of an estimate is against the middle of the bracket, over all repetitions and
-images. Contenders take turns, repetition by repetition:
+images. It has the bracket's own error in it, which the spread over repetitions has not. Contenders
+take turns, repetition by repetition:
 
 * encoder: samples of the encoder's posterior, the published protocol;
 * refined: as many after the refinement, its time included;
@@ -101,13 +102,15 @@ def main() -> None:
     first = times[f"refined, {M}"]
     report: dict[str, Any] = {"machine": machine(), "bracket": [low.tolist(), high.tolist()]}
     print(
-        "\n| | RMSE, nats | bias | time / refined (range) | Pareto-k > 0.7 |\n|---|---|---|---|---|"
+        "\n| | RMSE, nats | spread | bias | time / refined (range) | Pareto-k > 0.7 |\n"
+        "|---|---|---|---|---|---|"
     )
     for name in names:
         error = torch.stack(errors[name])
         ratios = [a / b for a, b in zip(times[name], first, strict=True)]
         row = {
             "rmse": error.square().mean().sqrt().item(),
+            "spread": error.var(0).mean().sqrt().item(),
             "bias": error.mean().item(),
             "ratio": statistics.median(ratios),
             "range": [min(ratios), max(ratios)],
@@ -116,8 +119,8 @@ def main() -> None:
         report[name] = row
         share = "" if row["unreliable"] is None else f"{row['unreliable']:.1%}"
         print(
-            f"| {name} | {row['rmse']:.3f} | {row['bias']:+.3f} | {row['ratio']:.2f} "
-            f"({min(ratios):.2f}-{max(ratios):.2f}) | {share} |"
+            f"| {name} | {row['rmse']:.3f} | {row['spread']:.3f} | {row['bias']:+.3f} | "
+            f"{row['ratio']:.2f} ({min(ratios):.2f}-{max(ratios):.2f}) | {share} |"
         )
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
