@@ -29,7 +29,7 @@ from zoo.training.log import batches_that_stepped, is_last_step, lightning_logs
 from zoo.training.module import evaluating
 
 FOLDER, RECORD = "report", "run.json"
-_STEPS = 32  # of a picture; where there are more, every second one goes
+_STEPS = 32  # of a picture
 # What a model can do, and the verb of the command line.
 _VERBS = {"sample": "sample", "generate_text": "sample", "generate": "generate"}
 
@@ -195,11 +195,12 @@ def steps_of(folder: Path, name: str = "*") -> list[tuple[Path, int]]:
 
 
 def thin(folder: Path, name: str) -> None:
-    """Leaves every second one of a picture's steps, the last among them, where there are many."""
+    """Drops a step of a picture where there are too many: the one whose neighbours are nearest."""
     files = steps_of(folder, name)
     if len(files) > _STEPS:
-        for file, _ in files[-2::-2]:
-            file.unlink(missing_ok=True)
+        steps = [step for _, step in files]
+        middle = min(range(1, len(files) - 1), key=lambda i: steps[i + 1] - steps[i - 1])
+        files[middle][0].unlink(missing_ok=True)
 
 
 def _folder(trainer: Trainer) -> Path:
