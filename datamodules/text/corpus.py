@@ -87,15 +87,14 @@ class Corpus:
         return str(target)
 
     def _size(self, path: str, kind: FileKind) -> int:
-        return len(mapped(path)) if kind in ("text", "jsonl") else rows_of(kind, path)
+        return len(_Content(path)) if kind in ("text", "jsonl") else rows_of(kind, path)
 
     def _ranges(self, paths: list[str], kind: FileKind, split: Split) -> list[tuple[int, int, int]]:
         if kind == "text":
-            return ranges_of([mapped(path) for path in paths], split, self.ends)
+            return ranges_of([_Content(path) for path in paths], split, self.ends)
         if kind == "jsonl":
-            return ranges_of([mapped(path) for path in paths], split, (b"\n",))
-        sizes = [range(rows_of(kind, path)) for path in paths]
-        return ranges_of(sizes, split, ())  # type: ignore[arg-type]  # only their lengths count
+            return ranges_of([_Content(path) for path in paths], split, (b"\n",))
+        return ranges_of([range(rows_of(kind, path)) for path in paths], split, ())
 
     def pieces(self, step: int) -> Iterator[Piece]:
         """All pieces, in order; those of text about `step` bytes."""
@@ -172,6 +171,27 @@ def mapped(path: str) -> Any:
         if not Path(path).stat().st_size:
             return b""
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+class _Content:
+    """The bytes of a file, which is mapped when they are looked at: a process may open few files.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.size = path, Path(path).stat().st_size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, place: int) -> int:
+        return int(mapped(self.path)[place])
+
+    def find(self, part: bytes, start: int) -> int:
+        """The first place from `start` on where these bytes are; -1 if they are not."""
+        return int(mapped(self.path).find(part, start))
 
 
 @lru_cache(8)

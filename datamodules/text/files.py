@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from mmap import mmap
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from zoo.data.protocols import Split
 from zoo.data.splits import SPLIT_WORDS, split_named
@@ -139,12 +138,12 @@ def find_split(folder: Path, split: Split) -> Path | None:
 
 
 def ranges_of(
-    texts: Sequence[bytes | mmap], split: Split, ends: Sequence[bytes | None]
+    texts: Sequence[Any], split: Split, ends: Sequence[bytes | None]
 ) -> list[tuple[int, int, int]]:
     """The part of a split: bytes [0, 90 %), [90 %, 95 %) or [95 %, 100 %) of all texts.
 
     Args:
-        texts: The texts, one behind the other.
+        texts: The texts, one behind the other: bytes, or what has their length and finds in them.
         split: Which part.
         ends: Bytes behind which the bounds are moved, the first that leave no split empty; None for
             the end of a character. None of them: the bounds stay. A line's end alone: always.
@@ -169,7 +168,7 @@ def ranges_of(
     return parts
 
 
-def _next(texts: Sequence[bytes | mmap], position: int, ends: bytes | None) -> int:
+def _next(texts: Sequence[Any], position: int, ends: bytes | None) -> int:
     """The first position from `position` on that is behind such a byte, or begins a text.
 
     Without `ends`: that begins a character of UTF-8.

@@ -351,7 +351,7 @@ class Text(TextData):
         """Symbols of a split for each byte of its text in UTF-8, an end counting as one."""
         windows = self.split(split)
         size = self._bytes[split]
-        symbols = int((windows.stops - windows.starts).sum())
+        symbols = int(windows.stops.sum() - windows.starts.sum())
         if size is not None and self.vocabulary.ends_documents:
             size += len(windows.starts) - 1
         return symbols / size if size else None

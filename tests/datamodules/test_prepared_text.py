@@ -342,3 +342,35 @@ def test_packed_files_that_are_cut_off_are_named(tmp_path, small):
     (tmp_path / "c.txt").write_bytes(lines)
     with pytest.raises(ValueError, match=r"c\.txt, line 401: not UTF-8 \(byte 0xe9\)"):
         Text(root="c.txt").setup()
+
+
+def documents_of(data, split):
+    windows = data.split(split)
+    pairs = zip(windows.starts, windows.stops, strict=True)
+    rows = (windows.symbols[np.arange(*pair)] for pair in pairs)
+    return [data.vocabulary.decode(row.tolist()) for row in rows]
+
+
+def test_data_sets_are_read_saved_or_streamed(tmp_path, small):
+    datasets = pytest.importorskip("datasets")
+    texts = [f"{i} {text}" for i in range(300) if (text := some_text(i % 5, seed=i))]
+    rows = datasets.Dataset.from_dict({"text": texts})
+    rows.save_to_disk("one", num_shards=3)
+    three = {"train": rows, "validation": rows.select(range(9)), "test": rows.select(range(9, 30))}
+    datasets.DatasetDict(three).save_to_disk("three")
+    (tmp_path / "local").mkdir()
+    rows.to_json("local/data.jsonl")
+    one, dict_, streamed = (
+        Text(root=root, level="byte", sequence_length=16) for root in ("one", "three", "hf:local")
+    )
+    assert [t for s in SPLITS for t in documents_of(one, s)] == texts
+    assert [documents_of(dict_, s) for s in SPLITS] == [texts, texts[:9], texts[9:30]]
+    parts = [documents_of(streamed, split) for split in SPLITS]
+    assert sorted(t for part in parts for t in part) == sorted(texts)
+    assert [len(part) > 5 for part in parts] == [True] * 3
+    store = prepare_text("hf:local", tmp_path / "bpe", tokenizer="bpe", vocabulary_size=300)
+    assert store.index["splits"]["train"]["documents"] == len(parts[0])
+    with pytest.raises(ValueError, match=r"three.*no text in the column 'body'.*text"):
+        Text(root="three", column="body", level="byte").setup()
+    with pytest.raises((ValueError, OSError), match="nowhere"):
+        Text(root="hf:nowhere", level="byte").setup()
