@@ -59,7 +59,7 @@ MODELS = {
             "ddpm/digits",
             "2006.11239",
             9119,
-            "denoising diffusion: ancestral and DDIM sampling, bits/dim, guidance",
+            "denoising diffusion: DPM-Solver++, DDIM and ancestral sampling, bits/dim, guidance",
             precisions=ALL_PRECISIONS,
             exchange="zoo.ddpm.interchange",
         ),
