@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,6 +14,38 @@ from zoo.training.optim import clip
 
 class Module(LightningModule):
     """A LightningModule whose checkpoints `zoo.load` reads, and which clips in every precision."""
+
+    sharded = False
+    forwards: ClassVar[tuple[str, ...]] = ()
+    """Methods of `net` and its parts, beside forward, that a step begins with."""
+
+    def parts_to_shard(self) -> Sequence[nn.Module]:
+        """The parts of `self.net` whose weights FSDP gathers one after the other.
+
+        Raises:
+            ValueError: The model is not cut.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be spread over processes: use -c ddp")
+
+    def configure_model(self) -> None:
+        """Spreads weights, gradients and optimiser state over all processes (`-c fsdp`, FSDP2).
+
+        Over a mesh of its own: Lightning's has a dimension for tensors cut across processes.
+        """
+        if self.device_mesh is None or self.sharded:
+            return
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+        parts, self.sharded = self.parts_to_shard(), True
+        mesh = init_device_mesh(self.trainer.strategy.root_device.type, (self.trainer.world_size,))
+        others = [m for m in self.children() if m is not self.net and list(m.parameters())]
+        modules: list[Any] = [*parts, self.net, *others]
+        for module in modules:
+            fully_shard(module, mesh=mesh)
+            for name in self.forwards:
+                if hasattr(module, name):
+                    register_fsdp_forward_method(module, name)
 
     def configure_gradient_clipping(
         self,
