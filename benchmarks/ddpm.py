@@ -32,9 +32,6 @@ from ddpm_contenders import CONTENDERS, NETWORKS, Contender, Lucidrains
 from torch.utils.flop_counter import FlopCounterMode
 
 
-CLOCK = time.perf_counter
-
-
 def build(names: list[str], options: argparse.Namespace) -> dict[str, Contender]:
     """The contenders; those with zoo's network get zoo's weights."""
     made = {name: CONTENDERS[name](options) for name in names}
@@ -44,26 +41,30 @@ def build(names: list[str], options: argparse.Namespace) -> dict[str, Contender]
     return made
 
 
-def seconds(f: Callable[[], Any], device: torch.device) -> float:
+def seconds(f: Callable[[], Any], device: torch.device, clock: Callable[[], float]) -> float:
     """Time of one call, until the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    start = CLOCK()
+    start = clock()
     f()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return CLOCK() - start
+    return clock() - start
 
 
 def interleave(
-    calls: dict[str, Callable[[], Any]], rounds: int, warm: int, device: torch.device
+    calls: dict[str, Callable[[], Any]],
+    rounds: int,
+    warm: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Times of every call, one of each a round, the order turning from round to round."""
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(warm + rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            elapsed = seconds(calls[name], device)
+            elapsed = seconds(calls[name], device, clock)
             if i >= warm:
                 times[name].append(elapsed)
     return times
@@ -169,14 +170,16 @@ def measure(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
                 gap = (output.float() - first.predict(first.images, t).float()).abs().max()
                 difference = max(difference, gap.item())
     counts = {name: flops(c) for name, c in made.items()}
-    train = interleave({n: c.step for n, c in made.items()}, options.rounds, options.warm, device)
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    steps = {n: c.step for n, c in made.items()}
+    train = interleave(steps, options.rounds, options.warm, device, clock)
     n = options.sample_batch
     drawing = {
         name: (lambda c=c: c.sample(n, options.steps))
         for name, c in made.items()
         if options.sample_rounds
     }
-    sample = interleave(drawing, options.sample_rounds, min(options.warm, 1), device)
+    sample = interleave(drawing, options.sample_rounds, min(options.warm, 1), device, clock)
     trained = summary(train, names[0])
     drawn = summary(sample, names[0]) if drawing else {}
     return {
@@ -230,9 +233,6 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True
-    if options.clock == "cpu":
-        global CLOCK
-        CLOCK = time.process_time
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     options.batch = options.batch or (128 if options.device == "cuda" else 8)
