@@ -80,7 +80,7 @@
       if (playing) return stop();
       button.textContent = "❚❚";
       go(0);
-      playing = setInterval(() => (at + 1 < steps.length ? go(at + 1) : stop()), Math.max(150, 4000 / steps.length));
+      playing = setInterval(() => (at + 1 < steps.length ? go(at + 1) : stop()), Math.min(700, Math.max(150, 4000 / steps.length)));
     });
     slider.addEventListener("pointerdown", () => playing && stop());
   }
