@@ -67,6 +67,9 @@ def test_a_page_fits_its_window_and_asks_the_network_for_nothing(opened, size, s
     assert thrown == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert page.evaluate("document.documentElement.scrollWidth") == SIZES[size][0]
+    named = page.locator(".modebar-btn").evaluate_all("all => all.map(one => one.ariaLabel)")
+    assert "Reset axes" in named
+    assert not any("hare" in name for name in named)  # nothing that uploads
     for chart in page.locator(".chart").all():
         assert chart.locator("svg.main-svg").count() > 0
         legend, plot = (chart.locator(part) for part in (".legend", ".nsewdrag"))
@@ -97,9 +100,9 @@ def test_controls_do_what_they_say(opened):
     assert plane.locator("output").inner_text() == "10"
     at_ten = page.evaluate(f"Array.from({x}._inputArray || {x})[0]")
     assert at_ten == pytest.approx(at_end / 2, rel=1e-5)
-    plane.get_by_role("button").click()
+    plane.locator(".steps button").click()
     page.wait_for_function("document.querySelectorAll('.card output')[1].textContent === '20'")
-    page.wait_for_function("document.querySelectorAll('.card button')[1].textContent === '▶'")
+    page.wait_for_function("document.querySelectorAll('.steps button')[1].textContent === '▶'")
 
     loss = card(page, "loss")
     loss.get_by_label("log").check()

@@ -39,6 +39,7 @@
   };
   const options = {
     responsive: true, displaylogo: false,
+    showSendToCloud: false, plotlyServerURL: "", // by default charts have a button that uploads them
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
   };
 
