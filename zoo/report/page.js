@@ -39,6 +39,7 @@
   };
   const options = {
     responsive: true, displaylogo: false,
+    showSendToCloud: false, plotlyServerURL: "", // by default charts have a button that uploads them
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
   };
 
@@ -80,7 +81,7 @@
       if (playing) return stop();
       button.textContent = "❚❚";
       go(0);
-      playing = setInterval(() => (at + 1 < steps.length ? go(at + 1) : stop()), Math.max(150, 4000 / steps.length));
+      playing = setInterval(() => (at + 1 < steps.length ? go(at + 1) : stop()), Math.min(700, Math.max(150, 4000 / steps.length)));
     });
     slider.addEventListener("pointerdown", () => playing && stop());
   }
