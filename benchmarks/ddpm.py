@@ -1,4 +1,4 @@
-"""DDPM against diffusers and lucidrains: a training step and DDIM sampling, in one run.
+"""DDPM against diffusers and lucidrains: a training step and sampling, in one run.
 
 All take turns in one process, round by round, so that whatever else the machine does hits all of
 them; what is printed are medians, and the median and range of the rounds' ratios. zoo and diffusers
@@ -8,7 +8,8 @@ backward, clipping, optimiser and EMA, as each library's own training script doe
 is of a process of each one's own, above what its imports take.
 
     python benchmarks/ddpm.py [--quick] [--network cifar|digits] [--batch 8] [--device auto]
-        [--precision fp32,bf16] [--contenders zoo,diffusers,...] [--json FILE]
+        [--precision fp32,bf16] [--contenders zoo,diffusers,...] [--sampler ddim|dpmpp]
+        [--json FILE]
 """
 
 import argparse
@@ -93,7 +94,7 @@ def flops(contender: Contender) -> dict[str, float]:
 def peak_memory(name: str, options: argparse.Namespace) -> float:
     """MiB that three training steps of one contender take at most, in a process of its own."""
     command = [sys.executable, __file__, "--memory-of", name]
-    for key in ("network", "batch", "device", "precision", "threads", "steps"):
+    for key in ("network", "batch", "device", "precision", "threads", "steps", "sampler"):
         command += [f"--{key}", str(getattr(options, key))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
@@ -129,8 +130,8 @@ def table(results: dict[str, Any], steps: int) -> str:
     reference = results["reference"]
     lines = [
         f"| {results['precision']} | parameters | GFLOP/image forward, step | step, ms "
-        f"| times {reference} (range) | peak MiB | DDIM-{steps}, images/s | times {reference} "
-        "(range) |",
+        f"| times {reference} (range) | peak MiB | {results['sampler']}-{steps}, images/s "
+        f"| times {reference} (range) |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in results["contenders"].items():
@@ -179,6 +180,7 @@ def measure(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
         "precision": options.precision,
         "reference": names[0],
         "sample_batch": n,
+        "sampler": options.sampler,
         "largest_difference": difference,
         "contenders": {
             name: {
@@ -210,7 +212,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32,bf16")
     parser.add_argument("--contenders", help=f"of {', '.join(CONTENDERS)}; the first is 1")
-    parser.add_argument("--steps", type=int, default=50, help="of DDIM")
+    parser.add_argument("--sampler", choices=["ddim", "dpmpp"], default="ddim")
+    parser.add_argument("--steps", type=int, default=50, help="of the sampler")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--warm", type=int, default=5)
     parser.add_argument("--sample-rounds", type=int, default=3)
@@ -232,7 +235,9 @@ def main() -> None:
         return
     if options.quick:
         options.rounds, options.warm, options.sample_rounds, options.steps = 3, 1, 1, 10
-    default = ["zoo", "diffusers", "diffusers-fused", "lucidrains"]
+    default = ["zoo", "diffusers", "diffusers-fused"]
+    if options.sampler == "ddim":
+        default.append("lucidrains")
     if options.device == "cuda":
         default.insert(1, "zoo-compiled")
     names = options.contenders.split(",") if options.contenders else default

@@ -44,7 +44,7 @@ class Contender:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.device = torch.device(options.device)
-        self.batch = options.batch
+        self.batch, self.sampler = options.batch, options.sampler
         config = NETWORKS[options.network]
         self.shape = (config["channels"], config["image_size"], config["image_size"])
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -63,7 +63,7 @@ class Contender:
         raise AssertionError
 
     def sample(self, n: int, steps: int) -> Tensor:
-        """Images by DDIM through the library's own entry point, uint8 on the host."""
+        """Images through the library's own entry point, uint8 on the host."""
         raise AssertionError
 
 
@@ -107,9 +107,10 @@ class Zoo(Contender):
         self.ema.on_train_batch_end(self.trainer, self.model, loss, None, 0)
 
     def sample(self, n: int, steps: int) -> Tensor:
-        """Images by DDIM."""
+        """Images by DDIM or DPM-Solver++."""
+        spacing = "logsnr" if self.sampler == "dpmpp" else "leading"
         with self.autocast():
-            images = self.model.sample(n, sampler="ddim", steps=steps, spacing="leading")
+            images = self.model.sample(n, sampler=self.sampler, steps=steps, spacing=spacing)
         return ((images + 1) * 127.5).round().byte().cpu()
 
 
@@ -126,13 +127,20 @@ class ZooCompiled(Zoo):
 
 
 class Diffusers(Contender):
-    """The loop of diffusers' train_unconditional.py, and its DDIMPipeline."""
+    """The loop of diffusers' train_unconditional.py, and its pipelines."""
 
     optimizer_arguments: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
+        from diffusers import (
+            DDIMPipeline,
+            DDIMScheduler,
+            DDPMPipeline,
+            DDPMScheduler,
+            DPMSolverMultistepScheduler,
+            UNet2DModel,
+        )
         from diffusers.training_utils import EMAModel
 
         config = NETWORKS[options.network]
@@ -152,7 +160,13 @@ class Diffusers(Contender):
             attention_head_dim=None,
         ).to(self.device)
         self.scheduler = DDPMScheduler(variance_type="fixed_large")
-        self.pipeline = DDIMPipeline(self.net, DDIMScheduler.from_config(self.scheduler.config))
+        if self.sampler == "dpmpp":
+            multistep = DPMSolverMultistepScheduler.from_config(
+                self.scheduler.config, use_lu_lambdas=True, thresholding=True
+            )
+            self.pipeline = DDPMPipeline(self.net, multistep)
+        else:
+            self.pipeline = DDIMPipeline(self.net, DDIMScheduler.from_config(self.scheduler.config))
         self.pipeline.set_progress_bar_config(disable=True)
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(),
@@ -192,7 +206,7 @@ class Diffusers(Contender):
         loss.detach().item()
 
     def sample(self, n: int, steps: int) -> Tensor:
-        """Images by DDIM."""
+        """Images by DDIM or DPM-Solver++."""
         with self.autocast():
             images = self.pipeline(n, num_inference_steps=steps, output_type="np").images
         return torch.from_numpy((images * 255).round().astype("uint8"))
@@ -237,7 +251,7 @@ class Lucidrains(Contender):
 
     def sample(self, n: int, steps: int) -> Tensor:
         """Images by DDIM."""
-        assert steps == self.diffusion.sampling_timesteps
+        assert (self.sampler, steps) == ("ddim", self.diffusion.sampling_timesteps)
         with self.autocast():
             images = self.diffusion.sample(batch_size=n)
         return (images.float() * 255).round().byte().cpu()

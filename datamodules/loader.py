@@ -61,17 +61,25 @@ class EpochSampler(Sampler[int]):
         return len(range(self.rank, self.size, self.world_size))
 
     def order(self) -> Tensor:
-        """The indices still to come in this epoch, int64; the next call gives a whole epoch."""
+        """The indices still to come in this epoch; the next call gives a whole epoch."""
         start, self.start = self.start, 0
         if self.train:
             generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
-            order = torch.randperm(self.size, generator=generator)
+            order = torch.randperm(self.size, generator=generator, dtype=_type_of(self.size))
         else:
-            order = torch.arange(self.size)
+            order = torch.arange(self.size, dtype=_type_of(self.size))
         return order[self.rank :: self.world_size][: len(self)][start:]
 
     def __iter__(self) -> Iterator[int]:
-        yield from self.order().tolist()
+        for part in torch.split(
+            self.order(), 2**16
+        ):  # as Python's numbers they take 8 times as much
+            yield from part.tolist()
+
+
+def _type_of(size: int) -> torch.dtype:
+    """The smaller type that counts so far; both are shuffled alike."""
+    return torch.int32 if size < 2**31 else torch.int64
 
 
 def _as_is(batch: Any) -> Any:
@@ -138,9 +146,9 @@ class EpochLoader(DataLoader):
     def _here(self) -> Iterator[Any]:
         """The batches without the DataLoader's machinery, which costs more than a small batch."""
         assert self.batch_size is not None
-        order = self.sampler.order().tolist()
+        order = self.sampler.order()
         for start in range(0, len(order), self.batch_size):
-            indices = order[start : start + self.batch_size]
+            indices = order[start : start + self.batch_size].tolist()
             if len(indices) == self.batch_size or not self.drop_last:
                 yield self.dataset.__getitems__(indices)  # type: ignore[attr-defined]
 

@@ -5,11 +5,15 @@ Any class that has the attributes meets a Protocol: `isinstance(data, HasReferen
 or set as a plain attribute.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from zoo.figures import Figure
+
 Split = Literal["train", "val", "test"]
+Moment = Literal["val", "end", "test"]
 
 
 def datamodule_of(trainer: object) -> object:
@@ -181,3 +185,14 @@ class HasArrays(Protocol):
 
     def arrays(self) -> dict[str, list[float]]:
         """Spectra and histograms for results.json, by name."""
+
+
+@runtime_checkable
+class HasFigures(Protocol):
+    """A module that shows what it has learned."""
+
+    def figures(self, moment: Moment, /) -> Mapping[str, Figure]:
+        """Figures by name, after a validation, at the end of the training, or after a test.
+
+        Called on every process, in evaluation and with averaged weights; no generator moves.
+        """

@@ -24,6 +24,7 @@ model:
     blocks: 1
     attention_levels: [1]
     groups: 4
+    sampler: ancestral
     dropout: 0.1
     lr: 0.002
     lr_schedule: {5: 1.0, 40: 0.2}

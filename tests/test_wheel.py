@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from zoo.pretrained import names
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 OWN = "from zoo.data import Digits\nclass Mine(Digits):\n    'Of the project.'\n"
@@ -89,3 +91,12 @@ def test_a_trusted_datamodules_is_the_users_own(project):
     refused = run(project, *ZOO, "fit", "-c", "Mine.yaml", "--run_dir", "refused")
     assert refused.returncode == 2
     assert "Mine" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif("ddpm/digits" not in names(), reason="no trained model ships yet")
+def test_a_trained_model_is_in_the_wheel(project):
+    shown = run(project, *ZOO, "list", "--weights")
+    assert [line.split()[0] for line in shown.stdout.splitlines()[1 : 1 + len(names())]] == names()
+    done = run(project, *ZOO, "sample", "ddpm/digits", "-n", "2", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    assert (project / "samples.png").is_file()

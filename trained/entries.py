@@ -42,11 +42,12 @@ class Entry:
 
     name: str
     recipe: str
-    data: dict[str, str]
+    data: dict[str, Any]
     hours: float
     goals: tuple[Goal, ...]
     flags: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
+    part: tuple[str, ...] = ("--trainer.limit_test_batches=1",)  # of the test, of seconds
     seed: int = 0
     checkpoint: str = "best"
     dtype: str = "float16"
@@ -88,6 +89,6 @@ def read_list(pattern: str = "*", path: Path = LIST) -> list[Entry]:
 def _entry(row: dict[str, Any], content: dict[str, Any]) -> Entry:
     goals = row["goals"]
     goals = content["goals"][goals] if isinstance(goals, str) else goals
-    flags = {key: tuple(row.get(key, ())) for key in ("flags", "test")}
+    flags = {key: tuple(row[key]) for key in ("flags", "test", "part") if key in row}
     data = content["data"][row["data"]]
     return Entry(**{**row, **flags, "data": data, "goals": tuple(Goal(**g) for g in goals)})

@@ -55,14 +55,15 @@ def _rows(entry: Entry, record: dict[str, Any]) -> list[str]:
 
 
 def _section(entry: Entry, record: dict[str, Any]) -> str:
-    hours = "not known" if record["hours"] is None else f"{record['hours']:.2g}"
+    hours = record["hours"]
+    took = "hours not known" if hours is None else f"{hours:.2g} core hours"
     flags = f" with {' '.join(record['flags'])}" if record["flags"] else ""
     test = f" and tested with `{' '.join(record['test'])}`" if record["test"] else ""
     lines = [
         f"## {entry.name}",
         "",
         f"`{record['command']}`{flags}, seed {record['seed']}; step {record['step']:,} of "
-        f"{record['steps']:,}; {hours} core hours, {record['processor']}; "
+        f"{record['steps']:,}; {took}, {record['processor']}; "
         f"{record['parameters']:,} parameters, {entry.dtype}{test}; trained on {record['data']} "
         f"({record['licence']}).",
         "",

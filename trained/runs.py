@@ -16,6 +16,7 @@ from trained.entries import Entry, Goal
 PRETRAINED = Path(__file__).parents[1] / "zoo" / "pretrained"
 RESULTS = Path(__file__).with_name("results")  # of the models that do not ship
 _POINTS = 24  # of a curve in the record
+_EXAMPLES = 100
 
 
 def train(entry: Entry, data: Path, runs: Path, more: list[str]) -> None:
@@ -53,25 +54,32 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
     target = PRETRAINED / entry.name if entry.ships else None
     record_file = target / "results.json" if target else RESULTS / f"{entry.folder}.json"
     checkpoint = run / "checkpoints" / f"{entry.checkpoint}.ckpt"
-    zoo(run, "export", checkpoint, shipped, "--dtype", entry.dtype)
+    config = shipped / "config.json"
+    if not config.is_file() or config.stat().st_mtime < checkpoint.stat().st_mtime:
+        zoo(run, "export", checkpoint, shipped, "--dtype", entry.dtype)
     test = ["-c", entry.recipe, *entry.fit(data, runs)[2:], *entry.test]
-    weights = read(shipped / "config.json")["sha256"]
+    weights = read(config)["sha256"]
     found = read(record_file)
     if found.get("weights") != weights or found.get("test") != list(entry.test):
         zoo(run, "test", *test, "--ckpt_path", shipped, "--run_dir", tested)
         found = read(tested / "results.json")
+        zoo(run, "test", *test, *entry.part, "--ckpt_path", shipped, "--run_dir", run / "part")
+        found["part"] = _part(entry, read(run / "part" / "results.json")["metrics"])
         if entry.twice:
             zoo(run, "test", *test, "--ckpt_path", checkpoint, "--run_dir", whole)
             found["float32"] = read(whole / "results.json")["metrics"]
     record = {**_record(entry, run), "weights": weights, "test": list(entry.test)}
-    record |= {key: found[key] for key in ("metrics", "protocol", "float32") if key in found}
+    kept = ("metrics", "protocol", "part", "float32")
+    record |= {key: found[key] for key in kept if key in found}
     record["metrics"] |= _of_validation(entry, run)
     if target:
         from zoo.pretrained.card import card
 
         shutil.copytree(shipped, target, dirs_exist_ok=True)
-        kind = read(shipped / "config.json")["zoo_class"].rpartition(".")[2]
+        kind = read(config)["zoo_class"].rpartition(".")[2]
         (target / "README.md").write_text(card(entry.name, kind, record), "utf-8")
+        if entry.data.get("examples"):
+            _write_examples(target, entry.root[0].partition("=")[2].format(data=data))
     write(record_file, record)
 
 
@@ -95,9 +103,31 @@ def _record(entry: Entry, run: Path) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": entry.data["title"],
         "licence": entry.data["licence"],
+        "examples": _EXAMPLES if entry.data.get("examples") else 0,
         "headline": [entry.goals[0].metric, entry.goals[0].name],
         "curve": _curve(run / "metrics.csv"),
     }
+
+
+def _write_examples(target: Path, root: str) -> None:
+    """The first test images, for who has not the data: `zoo density NAME` takes them."""
+    import numpy as np
+    import torch
+
+    from zoo.data.images.pixels import to_uint8
+    from zoo.loading import load
+    from zoo.sources import EXAMPLES, open_source
+
+    source = open_source(load(target), str(target), None, root, "test")
+    batch = next(source.batches(_EXAMPLES, _EXAMPLES, torch.device("cpu")))
+    np.save(target / EXAMPLES, to_uint8(batch.images).numpy())
+
+
+def _part(entry: Entry, metrics: dict[str, float]) -> dict[str, Any]:
+    """A number of a short test, for a test to measure again (tests/test_names.py)."""
+    metric = next(goal.metric for goal in entry.goals if goal.metric.startswith("test/"))
+    root = entry.data.get("root", "")
+    return {"flags": entry.part, "root": root, "metric": metric, "value": metrics[metric]}
 
 
 def _of_validation(entry: Entry, run: Path) -> dict[str, float]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.building import check_arguments, check_size, construct
 from zoo.files import replacing_folder
-from zoo.pretrained import locate
+from zoo.pretrained import locate, names
 from zoo.registry import MODELS, nearest
 from zoo.untrusted import (
     check_plain,
@@ -51,8 +51,9 @@ def find_checkpoint(path: str | Path) -> Path:
         for folder in (path / "checkpoints", path):
             if (folder / "last.ckpt").is_file():
                 return folder / "last.ckpt"
+        hides = f" (the folder hides the trained model {name})" if name in names() else ""
         raise FileNotFoundError(
-            f"no checkpoint in {path}: neither checkpoints/last.ckpt of a run nor {CONFIG}"
+            f"no checkpoint in {path}: neither checkpoints/last.ckpt of a run nor {CONFIG}{hides}"
         )
     return locate(name)
 
@@ -331,4 +332,7 @@ def device_of(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: there is no CUDA device here")
+    if name == "cuda":  # the processes of a machine share its GPUs out
+        local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+        return torch.device(name, int(local) % torch.cuda.device_count())
     return torch.device(name)

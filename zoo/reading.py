@@ -1,9 +1,11 @@
-"""Text from files of anybody: UTF-8, plain or gzip, never more than their length allows.
+"""Text from files of anybody: UTF-8, plain, gzip or zstandard, never more than their length allows.
 
 Whatever such a file holds, a mistake ends in one ValueError that names the file and the place.
 """
 
 import gzip
+import importlib
+import io
 import json
 import sys
 import zlib
@@ -18,14 +20,14 @@ _RATIO, _SMALL, _PART = 100, 64 * 2**20, 2**20
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[tuple[IO[bytes], int]]:
-    """A file to read, unpacked if its name ends in .gz, and the most bytes that it may hold.
+    """A file to read, unpacked if its name ends in .gz or .zst, and the most that it may hold.
 
     Args:
         path: The file; - for standard input.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no regular file, which might never end, or no whole .gz.
+        ValueError: It is no regular file, which might never end, or no whole .gz or .zst.
     """
     if str(path) == "-":
         yield sys.stdin.buffer, sys.maxsize
@@ -35,15 +37,82 @@ def opened(path: str | Path) -> Iterator[tuple[IO[bytes], int]]:
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is no regular file: copy it to one, or pipe it in")
         raise FileNotFoundError(f"no such file: {path}")
+    most = max(_RATIO * path.stat().st_size, _SMALL)
+    if path.suffix.lower() == ".zst":
+        yield cast(IO[bytes], io.BufferedReader(_Zstandard(path))), most
+        return
     if path.suffix.lower() != ".gz":
         with path.open("rb") as plain:
             yield plain, sys.maxsize
         return
     try:
         with gzip.open(path) as unpacked:
-            yield cast(IO[bytes], unpacked), max(_RATIO * path.stat().st_size, _SMALL)
+            yield cast(IO[bytes], unpacked), most
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is cut off or not gzip") from error
+
+
+class _Zstandard(io.RawIOBase):
+    """The content of a .zst, whose own reader takes a file that is cut off for one that ends.
+
+    Raises:
+        ModuleNotFoundError: The package zstandard is not here.
+    """
+
+    def __init__(self, path: Path) -> None:
+        zstandard = needed("zstandard", f"{path} is read")
+        self._path, self._error, self._packed = path, zstandard.ZstdError, path.open("rb")
+        self._new = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
+        self.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Goes to the beginning, and nowhere else."""
+        if offset or whence:
+            raise io.UnsupportedOperation("only to the beginning")
+        self._part, self._ready = self._new(), memoryview(b"")
+        self._begun = bool(self._packed.seek(0))
+        return 0
+
+    def readinto(self, buffer: Any) -> int:
+        while not len(self._ready):
+            unused = self._part.unused_data if self._part.eof else b""
+            packed = unused or self._packed.read(2**17)
+            if not packed:
+                if self._part.eof or not self._begun:
+                    return 0
+                raise ValueError(f"{self._path} is cut off or not zstandard")
+            if self._part.eof:
+                self._part = self._new()
+            self._begun = True
+            try:
+                self._ready = memoryview(self._part.decompress(packed))
+            except self._error as error:
+                raise ValueError(f"{self._path} is cut off or not zstandard") from error
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
+
+
+def needed(package: str, what: str) -> Any:
+    """A package of the extra `text`.
+
+    Raises:
+        ModuleNotFoundError: It is not here; the message says what to install.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{what} by {package}: pip install {package}") from error
 
 
 def _too_large(path: str | Path) -> ValueError:

@@ -41,11 +41,13 @@ class Command:
         function: "module:name"; its arguments are the verb's, its docstring is the help.
         line: What it does, in one line.
         short: Short options and what they stand for.
+        many: Whether what stands without an option is one list.
     """
 
     function: str
     line: str
     short: dict[str, str] = field(default_factory=dict)
+    many: bool = False
 
 
 MODELS = {
@@ -57,7 +59,7 @@ MODELS = {
             "ddpm/digits",
             "2006.11239",
             9119,
-            "denoising diffusion: ancestral and DDIM sampling, bits/dim, guidance",
+            "denoising diffusion: DPM-Solver++, DDIM and ancestral sampling, bits/dim, guidance",
             precisions=ALL_PRECISIONS,
             exchange="zoo.ddpm.interchange",
         ),
@@ -213,6 +215,22 @@ COMMANDS = {
     ),
     "decompress": Command(
         "zoo.vae.coding.command:decompress", "the images of such a file", {"-o": "--out"}
+    ),
+    "report": Command(
+        "zoo.report.command:report",
+        "runs as one page: curves, samples, results, config, machine",
+        {"-o": "--out"},
+        many=True,
+    ),
+    "plot": Command(
+        "zoo.report.command:plot",
+        "the curves of runs for a paper: .png, .pdf or .svg",
+        {"-o": "--out"},
+        many=True,
+    ),
+    "prepare": Command(
+        "zoo.cli.preparing:prepare",
+        "tokenise a corpus into memory-mapped shards (text)",
     ),
     "study": Command(
         "zoo.studies.wasserstein.command:study",

@@ -15,6 +15,9 @@ from zoo.data.images.pixels import to_float
 from zoo.data.loader import epoch_loader
 from zoo.data.protocols import HasImages, Split
 from zoo.data_of import make_data, named_data, recorded_data
+from zoo.loading import find_checkpoint
+
+EXAMPLES = "examples.npy"
 
 
 class Source(NamedTuple):
@@ -28,10 +31,12 @@ class Source(NamedTuple):
     names: list[str] | None
     """Files of the items, if they are files."""
 
-    def batches(self, batch_size: int, limit: int | None, device: torch.device) -> Iterator[Any]:
-        """Batches of the first `limit` items, in order, on the device."""
+    def batches(
+        self, batch_size: int, limit: int | None, device: torch.device, start: int = 0
+    ) -> Iterator[Any]:
+        """Batches of the first `limit` items from `start` on, in order, on the device."""
         count = len(self.dataset) if limit is None else min(limit, len(self.dataset))
-        first: Any = Subset(self.dataset, range(count))
+        first: Any = Subset(self.dataset, range(start, count))
         loader = epoch_loader(first, batch_size, train=False)
         for batch in loader:
             yield self.finish(batch.to(device))
@@ -75,6 +80,9 @@ def open_source(model: Any, ckpt: str, data: str | None, root: str | None, split
     try:
         dataset = module.split(split)
     except (FileNotFoundError, ValueError) as error:
+        if data is root is None and shape is not None and (examples := examples_of(ckpt)):
+            title = f"test images of {name} that come with the model (--root FOLDER reads all)"
+            return _own_images(examples, shape, model.levels)._replace(title=title)
         raise type(error)(str(error).replace("--data.root", "--root")) from error
     if not len(dataset):
         reason = module.reason(split) if hasattr(module, "reason") else ""
@@ -86,6 +94,12 @@ def open_source(model: Any, ckpt: str, data: str | None, root: str | None, split
         f"{split} split of {name}",
         None,
     )
+
+
+def examples_of(ckpt: str) -> Path | None:
+    """Images that come with an exported folder, where the data themselves may not be at hand."""
+    file = find_checkpoint(ckpt) / EXAMPLES
+    return file if file.is_file() else None
 
 
 def _own_images(path: Path, shape: tuple[int, int, int], levels: int) -> Source:

@@ -1,6 +1,8 @@
 """Grey levels to floats and back, exactly, and the coins that decide about flips."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.layers.seeds import mix
@@ -38,3 +40,9 @@ def coin_flips(seed: int, epoch: int, size: int, device: torch.device | str) -> 
     h = (h ^ (h >> 27 & (1 << 37) - 1)) * _signed(0x94D049BB133111EB)
     h = h ^ (h >> 31 & (1 << 33) - 1)
     return h >> 1 & 1
+
+
+def pixels_of(images: Tensor) -> NDArray[np.uint8]:
+    """Images (..., C, H, W) in [-1, 1] as an array of uint8, for a figure."""
+    pixels: NDArray[np.uint8] = to_uint8(images.flatten(0, -4)).view(images.shape).cpu().numpy()
+    return pixels

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from zoo.data.images.base import Split
 from zoo.data.loader import Batches, EpochLoader, epoch_loader
 from zoo.data.text.files import documents_of, left_out, text_files
-from zoo.data.text.vocabulary import Level, Vocabulary, check_level
+from zoo.data.text.vocabulary import Level, Vocabulary, as_level
 from zoo.ranges import Count, Seed, check_ranges
 from zoo.reading import decoded
 
@@ -66,9 +66,10 @@ class TextData(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        check_level(level)
+        as_level(level)
         check_ranges(type(self), self.hparams, "--data.")
-        self.root, self.level, self.limit = root, level, limit
+        self.root, self.limit = root, limit
+        self.level: str = level
         self._limited = False  # whether --data.limit has left training items out
         self.vocabulary_size, self.min_count, self.seed = vocabulary_size, min_count, seed
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
@@ -115,7 +116,7 @@ class TextData(LightningDataModule, ABC):
             return "tiny Shakespeare, which the zoo embeds (no --data.root was given)", []
         parts = text_files(root)
         if isinstance(parts, dict):
-            names = ", ".join(file.name for file in parts.values())
+            names = ", ".join(file.name for files in parts.values() for file in files)
             return f"text of {root}: {names}", left_out(root)
         files = f", {len(parts)} files" if Path(root).is_dir() else ""
         return f"text of {root}{files}: cut at 90 % and 95 % of the bytes", left_out(root)
@@ -137,7 +138,7 @@ class TextData(LightningDataModule, ABC):
         if self._vocabulary is None:
             texts = () if self.level == "byte" else self.texts("train")
             self._vocabulary = Vocabulary.of(
-                texts, self.level, size=self.vocabulary_size, min_count=self.min_count
+                texts, as_level(self.level), size=self.vocabulary_size, min_count=self.min_count
             )
         return self._vocabulary
 

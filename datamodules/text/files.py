@@ -1,14 +1,19 @@
 """Text from a file, a folder or the zoo itself, and which part of it is train, val and test."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from zoo.data.protocols import Split
 from zoo.data.splits import SPLIT_WORDS, split_named
 from zoo.reading import read_bytes
 
 _BARE = {f".{word}" for word in SPLIT_WORDS}  # as in `ptb.train`
-_SUFFIXES = {"", ".txt", ".tokens", ".gz", *_BARE}
+_SUFFIXES = {"", ".txt", ".tokens", ".gz", ".zst", *_BARE}
+_PACKED = re.compile(r"\.(gz|zst)$")
+FileKind = Literal["text", "jsonl", "parquet", "dataset", "stream"]
+STREAM = "hf:"  # begins the name of a data set that the library `datasets` streams
 
 
 class Document(NamedTuple):
@@ -19,6 +24,25 @@ class Document(NamedTuple):
     data: bytes
     line: int = 0
     """Lines of the file before it."""
+
+
+def embedded() -> Path:
+    """The text that the zoo embeds."""
+    return Path(__file__).parents[1] / "assets" / "tinyshakespeare.txt.gz"
+
+
+def kind_of(path: str | Path) -> FileKind:
+    """What a file or folder holds, by its name; of a folder by what `datasets` has saved in it."""
+    if str(path).startswith(STREAM):
+        return "stream"
+    if Path(path).is_dir():
+        return "dataset"
+    name = _PACKED.sub("", Path(path).name.lower())
+    return (
+        "jsonl"
+        if name.endswith((".jsonl", ".ndjson"))
+        else ("parquet" if name.endswith(".parquet") else "text")
+    )
 
 
 def documents_of(root: str | None, split: Split, *, lines: bool) -> list[Document]:
@@ -44,44 +68,55 @@ def documents_of(root: str | None, split: Split, *, lines: bool) -> list[Documen
     """
     parts = text_files(root)
     if isinstance(parts, dict):
-        return [Document(parts[split], read_bytes(parts[split]))]
-    return _cut([Document(file, read_bytes(file)) for file in parts], split, lines)
+        return [Document(file, read_bytes(file)) for file in parts[split]]
+    texts = [read_bytes(file) for file in parts]
+    ends = (b"\n", b" \t\n", None) if lines else ()
+    return [
+        Document(parts[i], texts[i][first:last], texts[i].count(b"\n", 0, first))
+        for i, first, last in ranges_of(texts, split, ends)
+    ]
 
 
-def text_files(root: str | None) -> dict[Split, Path] | list[Path]:
-    """The file of each split, or the files that are cut into splits.
+def text_files(root: str | None) -> dict[Split, list[Path]] | list[Path]:
+    """The files of each split, or the files that are cut into splits.
+
+    Where a folder has no .txt files, those of JSONL, or else of Parquet.
 
     Raises:
         FileNotFoundError: There is no text at `root`, or none for some splits.
     """
     if root is None:
-        return [Path(__file__).parents[1] / "assets" / "tinyshakespeare.txt.gz"]
+        return [embedded()]
     path = Path(root)
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"no such file or folder: {root} (set --data.root)")
-    own = {name: find_split(path, name) for name in get_args(Split)}
-    found = {name: file for name, file in own.items() if file is not None}
-    if len(found) == len(own):
-        return found
-    if found:  # to cut all files anew would train on what was kept for the test
-        missing = [name for name, file in own.items() if file is None]
+    splits = get_args(Split)
+    one = {split: find_split(path, split) for split in splits}
+    own = {split: [file] for split, file in one.items() if file is not None}
+    files = [] if own else sorted(file for file in path.rglob("*") if file.is_file())
+    texts = [file for file in files if _PACKED.sub("", file.name.lower()).endswith(".txt")]
+    for kind in ("jsonl", "parquet"):
+        if not texts and (texts := [file for file in files if kind_of(file) == kind]):
+            by_name = {s: [f for f in texts if split_named(f.name) == s] for s in splits}
+            named = {split: group for split, group in by_name.items() if group}
+            own = {} if list(named) == ["train"] else named  # which is all that there is
+    if len(own) == len(splits):
+        return own
+    if own:  # to cut all files anew would train on what was kept for the test
+        missing = [split for split in splits if split not in own]
         names = " and ".join(
             "/".join(sorted(word for word, split in SPLIT_WORDS.items() if split == name))
             for name in missing
         )
         raise FileNotFoundError(f"{root} has files of some splits, but none named {names}")
-    texts = [file for file in path.rglob("*") if file.is_file() and _is_text(file)]
     if not texts:
         raise FileNotFoundError(
-            f"no text in {root}: it needs train.txt, valid.txt and test.txt, or any .txt files"
+            f"no text in {root}: it needs train.txt, valid.txt and test.txt, or any .txt, .jsonl "
+            "or .parquet files"
         )
-    return sorted(texts)
-
-
-def _is_text(file: Path) -> bool:
-    return file.name.lower().endswith((".txt", ".txt.gz"))
+    return texts
 
 
 def left_out(root: str | None) -> list[str]:
@@ -89,7 +124,7 @@ def left_out(root: str | None) -> list[str]:
     if root is None or not Path(root).is_dir():
         return []
     parts = text_files(root)
-    taken = set(parts.values() if isinstance(parts, dict) else parts)
+    taken = {f for files in parts.values() for f in files} if isinstance(parts, dict) else parts
     return sorted(f.name for f in Path(root).rglob("*") if f.is_file() and f not in taken)
 
 
@@ -102,40 +137,44 @@ def find_split(folder: Path, split: Split) -> Path | None:
     return None
 
 
-def _cut(documents: list[Document], split: Split, lines: bool) -> list[Document]:
-    """The part of a split: bytes [0, 90 %), [90 %, 95 %) or [95 %, 100 %) of all documents."""
-    total = sum(len(document.data) for document in documents)
+def ranges_of(
+    texts: Sequence[Any], split: Split, ends: Sequence[bytes | None]
+) -> list[tuple[int, int, int]]:
+    """The part of a split: bytes [0, 90 %), [90 %, 95 %) or [95 %, 100 %) of all texts.
+
+    Args:
+        texts: The texts, one behind the other: bytes, or what has their length and finds in them.
+        split: Which part.
+        ends: Bytes behind which the bounds are moved, the first that leave no split empty; None for
+            the end of a character. None of them: the bounds stay. A line's end alone: always.
+
+    Returns:
+        The number of each text of which there is a part, and where that begins and ends.
+    """
+    total = sum(map(len, texts))
     bounds = [0, total * 90 // 100, total * 95 // 100, total]
-    if lines:
-        bounds[1:3] = _whole_lines(documents, bounds[1:3], total)
-    i = ("train", "val", "test").index(split)
-    first, last = bounds[i], bounds[i + 1]
+    for which in ends:
+        moved = [_next(texts, bound, which) for bound in bounds[1:3]]
+        if len({0, *moved, total}) == 4 or which == ends[-1] == b"\n":
+            bounds[1:3] = moved
+            break
+    i = get_args(Split).index(split)
     parts, start = [], 0
-    for path, data, _ in documents:
-        here = max(first - start, 0)
-        part = data[here : max(last - start, 0)]
-        if part:
-            parts.append(Document(path, part, data.count(b"\n", 0, here)))
+    for number, data in enumerate(texts):
+        first, last = (min(max(bound - start, 0), len(data)) for bound in bounds[i : i + 2])
+        if first < last:
+            parts.append((number, first, last))
         start += len(data)
     return parts
 
 
-def _whole_lines(documents: list[Document], bounds: list[int], total: int) -> list[int]:
-    """The bounds moved to where a line begins; or, if a split were empty, a word or a character."""
-    for ends in (b"\n", b" \t\n", None):
-        moved = [_next(documents, bound, ends) for bound in bounds]
-        if len({0, *moved, total}) == len(moved) + 2:
-            return moved
-    return bounds
-
-
-def _next(documents: list[Document], position: int, ends: bytes | None) -> int:
-    """The first position from `position` on that is behind such a byte, or begins a document.
+def _next(texts: Sequence[Any], position: int, ends: bytes | None) -> int:
+    """The first position from `position` on that is behind such a byte, or begins a text.
 
     Without `ends`: that begins a character of UTF-8.
     """
     start = 0
-    for _, data, _ in documents:
+    for data in texts:
         end = start + len(data)
         if start < position < end:
             at = position - start
@@ -143,7 +182,7 @@ def _next(documents: list[Document], position: int, ends: bytes | None) -> int:
                 while at < len(data) and data[at] & 0xC0 == 0x80:
                     at += 1
                 return start + at
-            found = [place for byte in ends if (place := data.find(byte, at - 1)) >= 0]
+            found = [place for byte in ends if (place := data.find(bytes([byte]), at - 1)) >= 0]
             return start + min(found) + 1 if found else end
         start = end
     return position

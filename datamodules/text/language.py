@@ -2,8 +2,8 @@
 
 import copy
 import math
-import re
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Iterator
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -13,12 +13,17 @@ from torch import Tensor
 from zoo.data.images.base import Split
 from zoo.data.loader import Batches, EpochLoader
 from zoo.data.text.base import TextData
+from zoo.data.text.corpus import saved_dataset
+from zoo.data.text.files import embedded, kind_of, text_files
+from zoo.data.text.pieces import Documents, parts_of
+from zoo.data.text.prepare import prepare
+from zoo.data.text.store import Store, Tokens, is_prepared
+from zoo.data.text.vocabularies import TRAINED, tokenizer_file
 from zoo.data.text.vocabulary import Level, Vocabulary
 from zoo.ranges import Count
 
-Documents = Literal["file", "paragraph", "line"]
-_LINE_END = re.compile(r"\r?\n")
-_EMPTY_LINES = re.compile(r"\r?\n(?:[^\S\n]*\n)+")  # lines of spaces are empty too
+_CHUNK = 2**24  # symbols that are looked at together
+_SMALL = 2**24  # bytes of a text that is read into memory, as packed .txt files a quarter of it
 NO_TARGET = -100  # what cross_entropy ignores by default
 
 
@@ -54,6 +59,10 @@ class Windows:
         align: Documents begin at multiples of this.
     """
 
+    symbols: NDArray[np.unsignedinteger] | Tokens
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+
     def __init__(
         self,
         documents: list[NDArray[np.int64]],
@@ -68,17 +77,27 @@ class Windows:
         sizes = [-(-len(d) // align) * align for d in documents]
         self.starts = np.cumsum([0, *sizes[:-1]])
         self.stops = self.starts + np.array([len(d) for d in documents])
-        self.symbols = np.full(int(self.stops[-1]), end, small)
+        symbols = np.full(int(self.stops[-1]), end, small)
         for start, document in zip(self.starts, documents, strict=True):
-            self.symbols[start : start + len(document)] = document
+            symbols[start : start + len(document)] = document
+        self.symbols = symbols
 
     def __len__(self) -> int:
-        return -(-max(len(self.symbols) - 1, 0) // self.stride)
+        return -(-max(int(self.stops[-1]) - 1, 0) // self.stride)
 
-    def inside(self, skip: int = 0) -> NDArray[np.integer]:
+    def parts(self, skip: int = 0) -> Iterator[NDArray[np.int64]]:
         """The documents' symbols without the first `skip` of each, and without what aligns them."""
-        pairs = zip(self.starts, self.stops, strict=True)
-        return np.concatenate([self.symbols[start + skip : stop] for start, stop in pairs])
+        total = int(self.stops[-1])
+        for first in range(0, total, _CHUNK):
+            places = np.arange(first, min(first + _CHUNK, total))
+            document = np.searchsorted(self.starts, places, side="right") - 1
+            inside = places < self.stops[document]
+            inside &= places >= self.starts[document] + skip
+            yield self._read(places[inside], document[inside])
+
+    def _read(self, places: NDArray[np.int64], document: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The symbols at these places, which are in these documents."""
+        return np.asarray(self.symbols[places]).astype(np.int64)
 
     def of_length(self, length: int) -> "Windows":
         """The same text in windows of another length, without overlap."""
@@ -89,10 +108,9 @@ class Windows:
     def __getitems__(self, indices: list[int]) -> StreamBatch:
         index = np.array(indices, np.int64)
         places = index[:, None] * self.stride + np.arange(self.length + 1)
-        inside = places < len(self.symbols)
-        symbols = self.symbols[np.minimum(places, len(self.symbols) - 1)].astype(np.int64)
         document = np.searchsorted(self.starts, places, side="right") - 1
-        inside &= places < self.stops[document]
+        symbols = self._read(np.minimum(places, int(self.stops[-1]) - 1), document)
+        inside = places < self.stops[document]
         symbols, document = np.where(inside, symbols, self.end), np.where(inside, document, -1)
         known = inside[:, 1:] & (document[:, 1:] == document[:, :-1])
         targets = np.where(known, symbols[:, 1:], NO_TARGET)
@@ -100,13 +118,53 @@ class Windows:
         return StreamBatch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
 
 
-def encode_document(text: str, vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """A document's symbols: of words an end after each line, empty lines left out."""
-    if vocabulary.level in ("char", "byte"):
-        return vocabulary.encode(text)
-    lines = (vocabulary.encode(line) for line in text.split("\n") if line.strip())
-    parts = [part for line in lines for part in (line, np.array([vocabulary.end]))]
-    return np.concatenate([*parts, np.zeros(0, np.int64)])
+class StoredWindows(Windows):
+    """Windows of a prepared text, of which memory holds what is used.
+
+    Args:
+        store: The text.
+        split: Which part of it.
+        length: As of `Windows`.
+        end: As of `Windows`.
+        stride: As of `Windows`.
+        align: As of `Windows`.
+        limit: Symbols of each document; all if not given.
+        ends: Whether documents, but for the last, end with an end, which is not cut off.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: Split,
+        length: int,
+        end: int,
+        *,
+        stride: int | None = None,
+        align: int = 1,
+        limit: int | None = None,
+        ends: bool = True,
+    ) -> None:
+        self.length, self.stride, self.end = length, stride or length, end
+        self.fingerprint = store.index["fingerprint"]
+        self.symbols, offsets = store.tokens(split), store.offsets(split)
+        self.starts, self.stops = offsets[:-1], offsets[1:]
+        self._offsets = offsets if align > 1 or limit is not None else None
+        if self._offsets is not None:
+            self._ends = np.full(len(self.starts), int(ends))
+            self._ends[-1:] = 0
+            lengths = self.stops - self.starts - self._ends
+            lengths = (lengths if limit is None else np.minimum(lengths, limit)) + self._ends
+            sizes = -(-lengths // align) * align
+            self.starts = np.cumsum(sizes) - sizes
+            self.stops = self.starts + lengths
+
+    def _read(self, places: NDArray[np.int64], document: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self._offsets is not None:
+            last = self._offsets[document + 1] - 1
+            at_end = (places == self.stops[document] - 1) & (self._ends[document] == 1)
+            places = self._offsets[document] + places - self.starts[document]
+            places = np.where(at_end, last, np.minimum(places, last))
+        return np.asarray(self.symbols[places]).astype(np.int64, copy=False)
 
 
 class Text(TextData):
@@ -123,11 +181,15 @@ class Text(TextData):
     Args:
         level: What a symbol is: byte, char, word (text with spaces between words and punctuation)
             or wordpunct (other text).
+        tokenizer: Instead of the level: bpe or unigram, of `vocabulary_size` symbols made of the
+            training split, or the file tokenizer.json of any tokenizer of the library `tokenizers`.
         sequence_length: Symbols of a window.
         test_lengths: Symbols of a window in the test, each a test of its own;
             `sequence_length` if not given.
         stride: Symbols from one training window to the next; `sequence_length` if not given.
-        documents: What a document is: a file, a paragraph (parted by empty lines) or a line.
+        documents: What a document is: a file, a paragraph (parted by empty lines) or a line; of
+            JSONL and tables a row.
+        column: Where the text of a row is.
         align: Begin documents at multiples of this, of which the windows must be multiples too: at
             those of a model's chunk its documents are what each is alone; 1 wastes no space.
 
@@ -141,14 +203,22 @@ class Text(TextData):
         self,
         *,
         level: Level = "char",
+        tokenizer: str | None = None,
         sequence_length: Count = 256,
         test_lengths: list[Count] | None = None,
         stride: Count | None = None,
         documents: Documents = "file",
+        column: str = "text",
         align: Count = 1,
         **text: Any,
     ) -> None:
-        super().__init__(level=level, **text)
+        named = next((known for known in get_args(Level) if known == tokenizer), None)
+        super().__init__(level=named or level, **text)
+        self.tokenizer, self.column = None if named else tokenizer, column
+        if self.tokenizer is not None:
+            self.level = "token"
+        self._store: Store | None = None
+        self._bytes: dict[Split, int | None] = {}
         self.sequence_length, self.stride = sequence_length, stride
         self.documents, self.align = documents, align
         self.test_lengths = list(test_lengths or [sequence_length])
@@ -171,41 +241,132 @@ class Text(TextData):
         self.by_line = documents != "file"
         self.unit = f"windows of {sequence_length}"
 
+    @property
+    def store(self) -> Store | None:
+        """The prepared text; None of a small one, which is read into memory."""
+        if self._store is None and is_prepared(self.root):
+            self._store = Store(str(self.root))
+        elif self._store is None and (self.tokenizer in TRAINED or _is_large(self.root)):
+            # What is trained is kept, since another training of it may give another one.
+            self._store = prepare(
+                self.root or str(embedded()),
+                None,
+                tokenizer=self.tokenizer or self.level,
+                vocabulary_size=self.vocabulary_size,
+                min_count=self.min_count,
+                documents=self.documents,
+                column=self.column,
+                vocabulary=self._vocabulary,
+            )
+        return self._store
+
+    def take_vocabulary(self, words: Vocabulary) -> None:
+        """Uses a trained model's symbols instead of those of the training split.
+
+        Raises:
+            ValueError: They are of another level, or the text was prepared with others.
+        """
+        if not is_prepared(self.root):
+            super().take_vocabulary(words)
+            return
+        self._vocabulary = None
+        theirs = self.vocabulary
+        if theirs != words:
+            raise ValueError(
+                f"--data.root={self.root} was prepared with another tokenizer "
+                f"({theirs.level}, {theirs.digest[:12]}) than the model's ({words.level}, "
+                f"{words.digest[:12]}): prepare the text with --tokenizer and the model's run"
+            )
+        self._vocabulary = words
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols of the training split, or of a tokenizer."""
+        if self._vocabulary is None and (store := self.store) is not None:
+            words = store.vocabulary
+            if self.tokenizer not in (None, *TRAINED) and words.level == "number":
+                given = tokenizer_file(str(self.tokenizer))
+                if len(given) < len(words):
+                    raise ValueError(
+                        f"--data.tokenizer={self.tokenizer} has {len(given)} symbols, and "
+                        f"{self.root} numbers to {len(words) - 1}: give the one that made it"
+                    )
+                words = given
+            self._vocabulary = words
+        elif self._vocabulary is None and self.tokenizer is not None:
+            self._vocabulary = tokenizer_file(self.tokenizer)
+        return super().vocabulary
+
     def texts(self, split: Split) -> list[str]:
-        """The documents of a split."""
-        texts, kind = super().texts(split), self.documents
-        if kind == "file":
-            return texts
-        separator = _EMPTY_LINES if kind == "paragraph" else _LINE_END
-        parts = [part.strip("\r\n") for text in texts for part in separator.split(text)]
-        return [part for part in parts if part.strip()]
+        """The documents of a split of a text that is read into memory."""
+        return [part for text in super().texts(split) for part in parts_of(text, self.documents)]
+
+    def where(self) -> tuple[str, list[str]]:
+        """What is read, in words, and the files of the folder that are not."""
+        if self.store is None:
+            return super().where()
+        made = f"text of {self.root or 'tiny Shakespeare, which the zoo embeds'}"
+        if not is_prepared(self.root):
+            made += f", prepared in {self.store.folder}"
+        return made, []
 
     def load_split(self, split: Split) -> Windows:
-        """Encodes the documents of a split, an end between them."""
-        words = self.vocabulary
-        documents = [encode_document(text, words) for text in self.texts(split)]
-        longest = max(map(len, documents), default=0)
+        """The documents of a split, an end between them."""
+        words, store, limit = self.vocabulary, self.store, None
+        stride = self.stride if split == "train" else None
+        documents: list[NDArray[np.int64]] = []
+        if store is None:
+            texts = self.texts(split)
+            self._bytes[split] = sum(len(t.encode(errors="surrogateescape")) for t in texts)
+            documents = words.encode_documents(texts)
+            longest = max(map(len, documents), default=0)
+        else:
+            self._bytes[split] = store.bytes_of(split)
+            longest = int(np.diff(store.offsets(split)).max(initial=0)) if self.limit else 0
         if split == "train" and self.limit is not None and self.limit < longest:
-            self._limited = True
+            self._limited, limit = True, self.limit
             self._notes.append(f"left out: symbols behind --data.limit={self.limit} in train")
-            documents = [d[: self.limit] for d in documents]
-        documents = [d for d in documents if len(d)]
-        if words.level in ("char", "byte"):
-            documents[:-1] = [np.append(d, words.end) for d in documents[:-1]]
-        if sum(map(len, documents)) < 2:
-            limited = split == "train" and self._limited
-            fix = f"raise --data.limit={self.limit}" if limited else "give more text"
+        documents = [d[:limit] for d in documents if len(d)]
+        if (sum(map(len, documents)) if store is None else len(store.tokens(split))) < 2:
+            fix = f"raise --data.limit={limit}" if limit else "give more text"
             raise ValueError(
                 f"the {split} split of {self.root or 'the text'} has less than two symbols: {fix}"
             )
-        stride = self.stride if split == "train" else None
+        if store is not None:
+            return StoredWindows(
+                store,
+                split,
+                self.sequence_length,
+                words.end,
+                stride=stride,
+                align=self.align,
+                limit=limit,
+                ends=words.ends_documents,
+            )
+        if words.ends_documents:
+            documents[:-1] = [np.append(d, words.end) for d in documents[:-1]]
         return Windows(documents, self.sequence_length, words.end, stride=stride, align=self.align)
+
+    def symbols_per_byte(self, split: Split) -> float | None:
+        """Symbols of a split for each byte of its text in UTF-8, an end counting as one."""
+        windows = self.split(split)
+        size = self._bytes[split]
+        symbols = int(windows.stops.sum() - windows.starts.sum())
+        if size is not None and self.vocabulary.ends_documents:
+            size += len(windows.starts) - 1
+        return symbols / size if size else None
 
     def unigram(self) -> float:
         """Nats a predicted symbol of the test split, by counts in the training split, from 1."""
-        train, test = self.split("train").inside(), self.split("test").inside(skip=1)
-        counts = np.bincount(train, minlength=len(self.vocabulary)) + 1
-        return float(math.log(counts.sum()) - np.log(counts[test]).mean())
+        known = self.store.counts("train") if self.store is not None and not self._limited else None
+        if known is None:
+            size = len(self.vocabulary)
+            found = (np.bincount(p, minlength=size) for p in self.split("train").parts())
+            known = sum(found, np.zeros(size, np.int64))
+        counts = known + 1
+        sums = [(np.log(counts[p]).sum(), len(p)) for p in self.split("test").parts(skip=1)]
+        nats, number = map(sum, zip(*sums, strict=True))
+        return float(math.log(counts.sum()) - nats / number)
 
     def _test_loader(self, length: int) -> EpochLoader:
         tokens = self.val_batch_size * self.sequence_length
@@ -219,3 +380,18 @@ class Text(TextData):
     def predict_dataloader(self) -> Batches:
         """The test windows of the first of `test_lengths`."""
         return Batches(self._test_loader(self.test_lengths[0]))
+
+
+def _is_large(root: str | None) -> bool:
+    """Whether a text is mapped, not read into memory: of more than 16 MB, or no .txt files."""
+    if root is None:
+        return False
+    if kind_of(root) == "stream" or saved_dataset(root):
+        return True
+    found = text_files(root)
+    files = [f for part in found.values() for f in part] if isinstance(found, dict) else found
+    if any(kind_of(file) != "text" for file in files):
+        return True
+    packed = (".gz", ".zst")
+    sizes = (file.stat().st_size * (4 if file.suffix in packed else 1) for file in files)
+    return sum(sizes) > _SMALL

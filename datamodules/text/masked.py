@@ -290,7 +290,7 @@ def _from_one(counts: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy((counts + 1) / (counts + 1).sum())
 
 
-def _vocabulary_of(path: str, level: Level) -> Vocabulary:
+def _vocabulary_of(path: str, level: str) -> Vocabulary:
     """The symbols that a checkpoint of a language model holds.
 
     Raises:
@@ -301,7 +301,7 @@ def _vocabulary_of(path: str, level: Level) -> Vocabulary:
     packed = read_checkpoint(find_checkpoint(path))["state_dict"].get("words.symbols")
     if packed is None or not len(packed):
         raise ValueError(f"--data.vocabulary_of={path}: that model has no symbols")
-    words = Vocabulary.unpack(bytes(packed.tolist()))
+    words = Vocabulary.unpack(packed.cpu().numpy().tobytes())
     if words.level != level:
         raise ValueError(f"--data.vocabulary_of={path}: set --data.level {words.level} as there")
     return words

@@ -1,25 +1,33 @@
-"""What the symbols of a text are, and their numbers: words, characters or bytes."""
+"""What the symbols of a text are, and their numbers: words, characters, bytes or subwords."""
 
+import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Literal, get_args
+from itertools import takewhile
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Level = Literal["word", "wordpunct", "char", "byte"]
 END, UNKNOWN = "</s>", "<unk>"
+_ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "<eos>", "[SEP]", "[EOS]", "<|im_end|>")
 _WORDPUNCT = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 _NO_SPACE_BEFORE = re.compile(r" ([.,;:!?%)\]}])")
 
 
-def check_level(level: str) -> None:
-    """Raises ValueError if there is no such level."""
-    if level not in get_args(Level):
-        raise ValueError(f"level={level!r}: choose one of {', '.join(get_args(Level))}")
+def as_level(name: str) -> Level:
+    """The level of this name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name not in get_args(Level):
+        raise ValueError(f"level={name!r}: choose one of {', '.join(get_args(Level))}")
+    return name  # type: ignore[return-value]  # one of them
 
 
 def split(text: str, level: Level) -> Sequence[str]:
@@ -47,8 +55,7 @@ class Vocabulary:
     """
 
     def __init__(self, level: Level, symbols: Sequence[str] = ()) -> None:
-        check_level(level)
-        self.level = level
+        self.level: str = as_level(level)
         if level == "byte":
             symbols = [*map(chr, range(256)), END]
         elif tuple(symbols[:2]) != (END, UNKNOWN) or len(set(symbols)) != len(symbols):
@@ -85,9 +92,15 @@ class Vocabulary:
         counts = Counter[str]()
         for text in texts:
             counts.update(split(text, level))
-        for special in (END, UNKNOWN):
-            counts.pop(special, None)
-        kept = sorted((-count, symbol) for symbol, count in counts.items() if count >= min_count)
+        return cls.counted(counts, level, size=size, min_count=min_count)
+
+    @classmethod
+    def counted(
+        cls, counts: Mapping[str, int], level: Level, *, size: int | None, min_count: int
+    ) -> "Vocabulary":
+        """The vocabulary of symbols that occur so often; arguments as of `of`."""
+        known = ((-count, symbol) for symbol, count in counts.items() if count >= min_count)
+        kept = sorted(pair for pair in known if pair[1] not in (END, UNKNOWN))
         room = None if size is None else max(size - 2, 0)
         return cls(level, [END, UNKNOWN, *(symbol for _, symbol in kept[:room])])
 
@@ -96,11 +109,18 @@ class Vocabulary:
         symbols = [] if self.level == "byte" else self.symbols
         return json.dumps([self.level, *symbols]).encode()
 
-    @classmethod
-    def unpack(cls, packed: bytes) -> "Vocabulary":
-        """The vocabulary that `pack` wrote."""
+    @staticmethod
+    def unpack(packed: bytes) -> "Vocabulary":
+        """The vocabulary that `pack` wrote, or a tokenizer.json of the library `tokenizers`."""
+        if packed.lstrip()[:1] == b"{":
+            return Subwords(packed)
         level, *symbols = json.loads(packed)
-        return cls(level, symbols)
+        return Numbers(*symbols) if level == "number" else Vocabulary(level, symbols)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the symbols: of subwords the SHA-256 of their tokenizer.json."""
+        return hashlib.sha256(self.pack()).hexdigest()
 
     @cached_property
     def _by_code(self) -> NDArray[np.int64]:
@@ -119,7 +139,24 @@ class Vocabulary:
             numbers: NDArray[np.int64] = self._by_code.take(codes, mode="clip")
             return numbers
         number_of, unknown = self._number, self.unknown
-        return np.array([number_of.get(s, unknown) for s in split(text, self.level)], np.int64)
+        symbols = split(text, as_level(self.level))
+        return np.array([number_of.get(s, unknown) for s in symbols], np.int64)
+
+    def encode_documents(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Numbers of each document: of words an end after each line, empty lines left out."""
+        if self.level not in ("word", "wordpunct"):
+            return [self.encode(text) for text in texts]
+        end, encoded = np.array([self.end]), []
+        for text in texts:
+            lines = (self.encode(line) for line in text.split("\n") if line.strip())
+            parts = [part for line in lines for part in (line, end)]
+            encoded.append(np.concatenate([*parts, np.zeros(0, np.int64)]))
+        return encoded
+
+    @property
+    def ends_documents(self) -> bool:
+        """Whether an end stands between documents; of words there is one after each line."""
+        return self.level not in ("word", "wordpunct")
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of these numbers up to the first end; broken UTF-8 is replaced."""
@@ -135,3 +172,144 @@ class Vocabulary:
             return "".join(symbols)
         text = " ".join(symbols)
         return _NO_SPACE_BEFORE.sub(r"\1", text) if self.level == "wordpunct" else text
+
+
+class Numbers(Vocabulary):
+    """Numbers without a text, as of shards that came without their tokenizer.
+
+    Args:
+        size: How many there are; the last is taken as the end.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.level, self.symbols, self.end = "number", list(map(str, range(size))), size - 1
+        self.unknown = None
+
+    def pack(self) -> bytes:
+        """The size, as it is kept with a model's weights."""
+        return json.dumps([self.level, len(self.symbols)]).encode()
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """The numbers that a text names.
+
+        Raises:
+            ValueError: It holds something else.
+        """
+        if wrong := [word for word in text.split() if word not in set(self.symbols)]:
+            raise ValueError(
+                f"{wrong[0]!r}: this model knows numbers below {len(self.symbols)} and no text; "
+                "give its tokenizer when it is trained: --data.tokenizer FILE"
+            )
+        return np.array(text.split(), np.int64)
+
+    def decode(self, numbers: Iterable[int]) -> str:
+        """The numbers as text."""
+        return " ".join(map(str, numbers))
+
+
+class Subwords(Vocabulary):
+    """The symbols of a tokenizer.json of the library `tokenizers`, of whatever kind.
+
+    The end is its </s>, <|endoftext|> or the like; where it has none, one more symbol.
+
+    Args:
+        packed: The file's bytes, which are kept with a model's weights.
+
+    Raises:
+        ValueError: The library cannot read it.
+    """
+
+    AROUND = 200
+    """Characters around a place that decide how it is read."""
+    _STEP = 2**18  # characters that are encoded at once
+
+    def __init__(self, packed: bytes) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self.tokenizer = Tokenizer.from_str(packed.decode())
+        except BaseException as error:  # the library's panics are no Exceptions
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"no tokenizer.json that can be read: {said}") from error
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.packed, self.level = packed, "token"
+        number_of = self.tokenizer.get_vocab(with_added_tokens=True)
+        size = max(number_of.values(), default=-1) + 1
+        found = [number_of[name] for name in _ENDS if name in number_of]
+        self.end = found[0] if found else size
+        self.symbols = [""] * (size if found else size + 1)
+        for symbol, number in number_of.items():
+            self.symbols[number] = symbol
+        self.unknown = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Subwords) and self.packed == other.packed
+
+    def pack(self) -> bytes:
+        """The bytes of the tokenizer.json."""
+        return self.packed
+
+    def __reduce__(self) -> Any:
+        return Subwords, (self.packed,)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return ids
+
+    def encode(self, text: str, before: str = "") -> NDArray[np.int64]:
+        """Numbers of the text's symbols, as they are behind what stands `before`.
+
+        A long text is cut where that changes nothing, since the library takes a hundred times the
+        memory of what it encodes.
+        """
+        numbers, start = [np.zeros(0, np.int64)], 0
+        while start < len(text):
+            context = before if start == 0 else text[max(start - self.AROUND, 0) : start]
+            context = context[-self.AROUND :]
+            later = range(start + self._STEP, len(text), self.AROUND)
+            found = (self.cut(text, place) for place in later)
+            stop = next((place for place in found if place is not None), len(text))
+            skip = len(self._ids(context)) if context else 0
+            numbers.append(np.array(self._ids(context + text[start:stop])[skip:], np.int64))
+            start = stop
+        return np.concatenate(numbers)
+
+    def cut(self, text: str, start: int) -> int | None:
+        """The first place near behind `start` where a text can be cut; None where there is none.
+
+        What stands before it has the same symbols with what follows and without. That is asked of
+        the text around the place alone, which decides for all tokenizers that first part words.
+        """
+        around = self.AROUND
+        near = range(max(start, 1), min(start + around, len(text)))
+        gaps = [p for p in near if text[p].isspace() and not text[p - 1].isspace()]
+        others = [p for p in near[:32] if text[p - 1 : p + 1] != "\r\n"]
+        for place in (*gaps, *others):
+            before = text[max(place - around, 0) : place].replace("\r\n", "\n")
+            after = text[place : place + around].replace("\r\n", "\n")
+            ids = self._ids(before)
+            if self._ids(before + after)[: len(ids)] == ids:
+                return place
+        return None
+
+    def encode_documents(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Numbers of each document, which are encoded whole and side by side."""
+        if sum(map(len, texts)) > self._STEP:
+            return [self.encode(text) for text in texts]
+        encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(document.ids, np.int64) for document in encoded]
+
+    def decode(self, numbers: Iterable[int]) -> str:
+        """The text of these numbers up to the first end."""
+        kept = list(takewhile(lambda number: number != self.end, map(int, numbers)))
+        return str(self.tokenizer.decode(kept))
+
+    def typing(self) -> Callable[[int], str]:
+        """What each next number adds to the text; nothing if it begins a character."""
+        from tokenizers.decoders import DecodeStream
+
+        stream = DecodeStream(skip_special_tokens=True)
+        return lambda number: stream.step(self.tokenizer, number) or ""

@@ -21,6 +21,7 @@ COPIED = {
     "benchmarks/index.md": "benchmarks/README.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
+    "results/trained.md": "RESULTS.md",
     **{
         f"models/{card.parent.name}.md": card.relative_to(ROOT).as_posix()
         for card in sorted(ROOT.glob("zoo/*/README.md"))

@@ -30,7 +30,7 @@ def test_a_grid_is_the_models_samples_whatever_the_batch(export, zoo_cli):
     for out, batch in (("a.png", 5), ("b.png", 2)):
         code, stdout, err = zoo_cli("sample", export, *flags, "--out", out, "--batch_size", batch)
         assert code == 0, err
-        assert f"5 images in {out}" in stdout
+        assert f"5 images in {out} (dpmpp, 10 of 20 steps, logsnr spacing, eta 0, x0" in stdout
     grid = pixels("a.png")
     assert np.array_equal(grid, pixels("b.png"))
     images = zoo.load(export).sample(5, seed=7)
@@ -42,12 +42,17 @@ def test_a_grid_is_the_models_samples_whatever_the_batch(export, zoo_cli):
 
 def test_options_reach_the_sampler(export, zoo_cli):
     asked = ["--steps", 5, "--sampler", "ddim", "--eta", 0.5, "--labels", "[1,2]", "--guidance", 2]
-    code, _, err = zoo_cli("sample", export, "-n", 4, "--batch_size", 3, "--out", "c.png", *asked)
+    asked += ["--spacing", "leading"]
+    code, said, err = zoo_cli(
+        "sample", export, "-n", 4, "--batch_size", 3, "--out", "c.png", *asked
+    )
     assert code == 0, err
+    assert "(ddim, 5 of 20 steps, leading spacing, eta 0.5, x0 clipped, guidance 2)" in said
     model = zoo.load(export)
     images = model.sample(
-        4, steps=5, sampler="ddim", eta=0.5, labels=torch.tensor([1, 2, 1, 2]), guidance=2.0
-    )
+        4, steps=5, sampler="ddim", eta=0.5, labels=torch.tensor([1, 2, 1, 2]), guidance=2.0,
+        spacing="leading",
+    )  # fmt: skip
     grid = pixels("c.png")
     for i in range(4):
         top, left = 2 + 66 * (i // 2) + 4, 2 + 66 * (i % 2) + 4

@@ -35,7 +35,7 @@ SMALL = {
 POSITIONAL = {
     "paraphrase": ["m", "text"], "export": ["m", "out"], "import": ["m", "out", "--format", "x"],
     "compress": ["m", "test"], "decompress": ["a.zbb", "m", "--out", "x"],
-    "mine-pairs": ["answers", "x"], "study": ["wasserstein"],
+    "mine-pairs": ["answers", "x"], "prepare": ["text", "a", "b"], "study": ["wasserstein"],
     "embed": ["m", "--input", "x"], "similar": ["m", "--query", "x"],
 }  # fmt: skip
 

@@ -121,9 +121,10 @@ def test_last_begins_afresh_only_where_there_is_no_run(tiny, mistake, zoo_cli):
     last = Path("run/checkpoints/last.ckpt")
 
     last.rename("run/checkpoints/best.ckpt")
-    assert "run holds a run (config.yaml, checkpoints/best.ckpt) but no" in mistake(*fit)
+    held = "run holds a run (config.yaml, metrics.csv"
+    assert f"{held}, checkpoints/best.ckpt) but no" in mistake(*fit)
     shutil.rmtree("run/checkpoints")
-    assert "run holds a run (config.yaml) but no checkpoints/last.ckpt" in mistake(*fit)
+    assert f"{held}) but no checkpoints/last.ckpt" in mistake(*fit)
     Path("run/checkpoints").mkdir()
     last.symlink_to("gone.ckpt")
     assert f"{last} is a link to gone.ckpt, which is not there" in mistake(*fit)

@@ -288,7 +288,9 @@ def test_interpolation_begins_at_its_step(model, t):
 
 
 def test_mistakes_are_named(model):
-    with pytest.raises(ValueError, match="variance=zero has no effect on sampler=dpmpp: use eta"):
+    with pytest.raises(
+        ValueError, match="variance=zero has no effect on sampler=dpmpp: use sampler"
+    ):
         model.sample(1, variance="zero")
     with pytest.raises(ValueError, match="steps=41: sample in 1 to 40 steps"):
         model.sample(1, steps=41)

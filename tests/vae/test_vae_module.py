@@ -271,15 +271,21 @@ def test_validation_meets_the_same_noise_whatever_the_batches():
     assert logged[0]["val/elbo"] < bound
 
 
-def test_test_reports_the_estimate_and_its_protocol():
-    model = VAE(**SMALL, binarization="dynamic", log_density_samples=37)
+@pytest.mark.parametrize(
+    ("refine", "words"), [(0, "the encoder's posterior"), (2, "a proposal of its own (2 steps)")]
+)
+def test_test_reports_the_estimate_and_its_protocol(refine, words):
+    model = VAE(**SMALL, binarization="dynamic", log_density_samples=37, refine=refine)
     (logged,) = trainer().test(model, epoch_loader(Numbered(23), 5, train=False), verbose=False)
     index = torch.arange(23)
     x = model.prepare(Numbered(23).x, index)
-    estimate = estimate_log_density(model, x, index, samples=37, seed=EVALUATION_SEED)
+    options = {"samples": 37, "seed": EVALUATION_SEED, "refine": refine}
+    estimate = estimate_log_density(model, x, index, **options)
+    with torch.no_grad():  # of the posterior, whatever the proposal
+        bound = model.bound(model.terms(x, sample_noise(EVALUATION_SEED, index, 0, 1, 3)))
     expected = {
         "test/log_density": estimate.log_density.mean().item(),
-        "test/elbo": estimate.elbo.mean().item(),
+        "test/elbo": (bound if refine else estimate.elbo).mean().item(),
         "test/ess": estimate.ess.mean().item(),
         "test/unreliable": (estimate.pareto_k > 0.7).double().mean().item(),
         "test/kl": model.posterior(x).kl().mean().item(),
@@ -291,7 +297,7 @@ def test_test_reports_the_estimate_and_its_protocol():
         logged["test/elbo"] + logged["test/kl"], rel=1e-5
     )
     said = model.protocol()
-    assert "37 importance samples" in said["test/log_density"]
+    assert f"37 importance samples an item from {words}" in said["test/log_density"]
     assert "23 items" in said["test/log_density"]
     assert "batches of 5" in said["test/mutual_information"]
     assert len(model.arrays()["test/kl_per_dimension"]) == 3

@@ -3,14 +3,13 @@
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from tqdm.auto import tqdm
 
 from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
 from zoo.files import replacing, replacing_folder
@@ -28,7 +27,9 @@ from zoo.memory import check_memory
 from zoo.ranges import Count, Finite, Seed, Share, Temperature, Whole
 from zoo.registry import MODELS, nearest
 from zoo.sources import open_source
+from zoo.training.distributed import place
 from zoo.training.grid import make_grid_png, picture_of_points
+from zoo.training.parts import in_parts
 
 
 def sample(
@@ -55,10 +56,12 @@ def sample(
 ) -> None:
     """Draws images from a checkpoint into one PNG grid, or writes a text model's sentences.
 
-    A seed gives the same samples whatever the batch size.
+    A seed gives the same samples whatever the batch size. Several processes share the batches under
+    torchrun; those that are done are kept beside the output until all are, and a command that is
+    given again goes on from there.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         n: Number of samples.
         out: The PNG to write, samples.png if not given; of a text model the text file, and if not
             given the sentences are printed.
@@ -84,6 +87,7 @@ def sample(
         device: Where to compute; auto takes a GPU if there is one.
         precision: Precision of the network; the sampler's state is float32.
     """
+    given = {name: value for name, value in locals().items() if name not in ("out", "columns")}
     where = device_of(device)
     model = load(ckpt).to(where)
     writes = model.generate_text if isinstance(model, WritesLines) else None
@@ -91,6 +95,8 @@ def sample(
     if not writes and file.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file, not {out!r}")
     if kind not in (None, "prior"):
+        if place()[0]:
+            return  # the first process makes them
         if not isinstance(model, HasPictures):
             raise ValueError(f"{type(model).__name__} has no --kind {kind}")
         _check_grid(model, n * (steps or 1), f"--n={n} --steps={steps or 1}")
@@ -121,43 +127,32 @@ def sample(
             raise ValueError(f"{type(model).__name__} has no --{name}")
     if not writes:
         _check_grid(model, n, f"--n={n}")
-    batches = _draw(model.device, draw, n, batch_size, seed, options, precision)
-    if writes:
-        _write_lines(batches, out)
-        return
-    grid = torch.cat([images.float().cpu() for images in batches])
-    if grid.shape[1:] == (2,):
-        print(f"{n} points in {make_grid_png(picture_of_points(grid), file)}")
-        return
-    how = ""
-    if isinstance(model, HasSampler):
-        told = {key: value for key, value in options.items() if key != "labels"}
-        how = f" ({model.sampler_protocol(**told)})"
-    print(f"{n} images in {make_grid_png(grid, file, columns=columns)}{how}")
+    own_bar = n <= batch_size and "progress" in inspect.signature(draw).parameters
 
-
-def _draw(
-    device: torch.device,
-    draw: Callable[..., Any],
-    n: int,
-    batch_size: int,
-    seed: int,
-    options: dict[str, Any],
-    precision: str,
-) -> Iterator[Any]:
-    """The samples, a batch at a time."""
-    labels, options = options.get("labels"), {**options}
-    firsts = range(0, n, batch_size)
-    for first in tqdm(firsts, "sample", unit="batch", disable=len(firsts) == 1):
-        size = min(batch_size, n - first)
+    def make(first: int, stop: int) -> Any:
+        more: dict[str, Any] = {"progress": True} if own_bar else {}
         if labels:
-            chosen = [labels[i % len(labels)] for i in range(first, first + size)]
-            options["labels"] = torch.tensor(chosen, device=device)
-        if len(firsts) == 1 and "progress" in inspect.signature(draw).parameters:
-            options["progress"] = True
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            drawn = draw(size, seed=seed, first=first, **options)
-        yield drawn
+            chosen = [labels[i % len(labels)] for i in range(first, stop)]
+            more["labels"] = torch.tensor(chosen, device=where)
+        with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
+            drawn = draw(stop - first, seed=seed, first=first, **(options | more))
+        return drawn if writes else drawn.float().cpu()
+
+    target = out if writes else file
+    given["ckpt"] = find_checkpoint(ckpt)
+    with in_parts(target, make, n, batch_size, given) as batches:
+        if writes:
+            _write_lines(batches, out)
+            return
+        grid = torch.cat(list(batches))
+        if grid.shape[1:] == (2,):
+            print(f"{n} points in {make_grid_png(picture_of_points(grid), file)}")
+            return
+        how = ""
+        if isinstance(model, HasSampler):
+            told = {key: value for key, value in options.items() if key != "labels"}
+            how = f" ({model.sampler_protocol(**told)})"
+        print(f"{n} images in {make_grid_png(grid, file, columns=columns)}{how}")
 
 
 def _check_grid(model: LightningModule, n: int, flag: str) -> None:
@@ -193,7 +188,7 @@ def export(
     """Writes a checkpoint's averaged weights for others to use.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         folder: Folder to write; made if it is not there.
         format: zoo (model.safetensors and config.json), or one of the model's own, such as
             diffusers.

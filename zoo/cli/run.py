@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +191,26 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     parser.add_function_arguments(function, as_positional=True, fail_untyped=True)
     short = COMMANDS[verb].short
     longhand = [short.get(argument, argument) for argument in arguments]
+    if COMMANDS[verb].many:
+        longhand = _gathered(longhand)
     values: dict[str, Any] = parser.parse_args(longhand).as_dict()
     check_ranges(function, values, "--")
     return function, values
+
+
+def _gathered(arguments: list[str]) -> list[str]:
+    """The arguments with all that stand without an option as one list, for the parser."""
+    options: list[str] = []
+    alone: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            alone.append(argument)
+        elif "=" in argument or argument in ("-h", "--help"):
+            options.append(argument)
+        else:
+            options += [argument, *islice(rest, 1)]
+    return [*([json.dumps(alone)] if alone else []), *options]
 
 
 class _NoTips(logging.Filter):

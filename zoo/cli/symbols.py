@@ -41,7 +41,7 @@ def settle_symbols(
     fixed = "model.vocab_size" in typed(arguments)
     if issubclass(kind, SentenceData):
         return None if weights else _sentences(kind(**given), model, fixed, said)
-    words = packed_vocabulary(weights or _weights(model.get("pretrained")))
+    words = packed_vocabulary(weights or weights_of(model.get("pretrained")))
     data: TextData = kind(**given)
     if words is not None:
         data.take_vocabulary(words)
@@ -83,7 +83,7 @@ def _sentences(data: SentenceData, model: Any, fixed: bool, said: str) -> Senten
     return data
 
 
-def _weights(path: str | None) -> Mapping[str, Tensor]:
+def weights_of(path: str | None) -> Mapping[str, Tensor]:
     """Those of a checkpoint; none of none."""
     if path is None:
         return {}
@@ -95,5 +95,5 @@ def packed_vocabulary(weights: Mapping[str, Tensor]) -> Vocabulary | None:
     for name in _SYMBOLS:
         packed = weights.get(name)
         if packed is not None and len(packed):
-            return Vocabulary.unpack(bytes(packed.tolist()))
+            return Vocabulary.unpack(packed.cpu().numpy().tobytes())
     return None

@@ -26,6 +26,8 @@ from zoo.files import replacing
 from zoo.metrics.quality import SampleQuality
 from zoo.pretrained import pinned
 from zoo.registry import MODELS
+from zoo.report.page import PAGE, has_extra, write_page
+from zoo.report.run import Run
 from zoo.training import (
     EMA,
     AtomicCheckpointIO,
@@ -34,6 +36,7 @@ from zoo.training import (
     FiniteLoss,
     MetricsCSV,
     NoProfiler,
+    Pictures,
     Resume,
     RunRecord,
     StepProgressBar,
@@ -44,6 +47,7 @@ from zoo.training.changes import changed_options, check_options, check_weights, 
 from zoo.training.failure import told_in_one_line
 from zoo.training.finish import FoundRate, never_seen, why_stopped
 from zoo.training.pace import Pace
+from zoo.training.pictures import verbs
 from zoo.training.samples import SampleGrid
 
 
@@ -196,7 +200,7 @@ class ZooCLI(LightningCLI):
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
         settings = self._get(self.config_init, "trainer")
         fit = self.subcommand == "fit"
-        callbacks: list[Callback] = [StepRNG(), FiniteLoss(), ToldData(), Pace()]
+        callbacks: list[Callback] = [StepRNG(), FiniteLoss(), ToldData(), Pace(), Pictures()]
         if settings.enable_progress_bar is not False:
             callbacks.append(StepProgressBar())
         own = _listed(settings.callbacks)
@@ -262,18 +266,32 @@ class ZooCLI(LightningCLI):
             rank_zero_info(line)
         last = self.prepared.run_dir / "checkpoints" / "last.ckpt"
         run_dir = shlex.quote(str(self.prepared.run_dir))
-        verbs = {"sample": "sample", "generate_text": "sample", "generate": "generate"}
         then = [f"zoo test --ckpt_path {run_dir}"]
         then += [
-            f"zoo {verb} {run_dir}" for name, verb in verbs.items() if hasattr(self.model, name)
+            f"zoo {verb} {run_dir}{' TEXT' if verb == 'paraphrase' else ''}"
+            for verb in verbs(self.model)
         ]
-        if self.model.hparams.get("objective") == "similar":  # others of SimBERT's do not write
-            then.append(f"zoo paraphrase {run_dir} TEXT")
         rank_zero_info(f"done: {last} ({'; '.join(then)})")
+        self._show_page()
         for logger in self.trainer.loggers:
             # Where processes were forked the run is theirs; asking for it would begin another.
             if isinstance(logger, WandbLogger) and logger._experiment is not None:
                 logger.experiment.finish()  # waits until everything is sent
+
+    def after_test(self) -> None:
+        """Adds the results to the run's page."""
+        self._show_page()
+
+    def _show_page(self) -> None:
+        """Writes run_dir/report.html, if its packages are here; costs the run nothing else."""
+        if not self.trainer.is_global_zero or not has_extra():
+            return
+        path = self.prepared.run_dir / PAGE
+        try:
+            write_page([Run(self.prepared.run_dir, self.prepared.run_dir.name)], path)
+            rank_zero_info(f"look at it: {path}")
+        except Exception as error:
+            rank_zero_info(f"no {path}: {' '.join(str(error).split())[:300]}")
 
     def predict(self, **kwargs: Any) -> None:
         """Writes what the model predicts to run_dir/predictions.pt, a file a rank."""

@@ -114,12 +114,16 @@ class Generation(Module):
         clip = own.clip if clip is None else clip
         if chosen.sampler != "ancestral":
             if variance is not None:
-                told = f"variance={variance} has no effect on sampler={chosen.sampler}: use eta"
-                raise ValueError(told)
+                raise ValueError(
+                    f"variance={variance} has no effect on sampler={chosen.sampler}: "
+                    "use sampler=ancestral, or eta"
+                )
             multistep = chosen.sampler == "dpmpp"
             return ddim(self.diffusion, kept, eta=chosen.eta, clip=clip, multistep=multistep)
         if eta:
-            raise ValueError(f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim")
+            raise ValueError(
+                f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim or dpmpp"
+            )
         return ancestral(self.diffusion, kept, variance=variance, clip=clip)
 
     def sampler_protocol(

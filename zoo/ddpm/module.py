@@ -15,7 +15,8 @@ from zoo.ddpm.diffusion import (
     Weighting,
     check_choice,
 )
-from zoo.ddpm.generation import EVALUATION_SEED, Generation, Sampling
+from zoo.ddpm.figures import Figures
+from zoo.ddpm.generation import EVALUATION_SEED, Sampling
 from zoo.ddpm.likelihood import Bound, histogram_bits_per_dim
 from zoo.ddpm.sampler import SamplerName
 from zoo.ddpm.schedule import Chain, Schedule, Spacing, make_betas
@@ -44,7 +45,7 @@ from zoo.training.optim import LAMB, may_fuse, piecewise_linear
 OptimizerName = Literal["adam", "lamb"]
 
 
-class DDPM(Generation):
+class DDPM(Figures):
     """Denoising diffusion model of images in [-1, 1].
 
     arXiv 2006.11239 and kexue.fm/archives/9119; DDIM arXiv 2010.02502; learned variance and cosine
@@ -156,7 +157,9 @@ class DDPM(Generation):
         piecewise_linear(self.lr_points)
         self.has_schedule = lr_schedule is not None
         if sampler == "ancestral" and eta != 0:
-            raise ValueError(f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim")
+            raise ValueError(
+                f"eta={eta} has no effect on sampler=ancestral: use sampler=ddim or dpmpp"
+            )
         self._validation = Averages("val/loss")
         bits = ("bits_per_dim", "bits_prior", "bits_kl", "bits_decoder")
         self._test = Averages(*(f"test/{name}" for name in bits))

@@ -5,6 +5,7 @@ import math
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class PredictionAverages:
@@ -15,23 +16,36 @@ class PredictionAverages:
         unit: What is predicted, for the name of the bits; None for classes, of which neither bits
             nor perplexity are told.
         suffix: Ends the names, such as "@1024".
+
+    `per_byte` is set where it is known how many predictions there are for each byte of the text:
+    then bits a byte are told too, by which models with other symbols compare.
     """
 
     def __init__(self, prefix: str, unit: str | None = "symbol", suffix: str = "") -> None:
         self.prefix, self.unit, self.suffix = prefix, unit, suffix
+        self.per_byte: float | None = None
         self._sums: Tensor | None = None
+        self._places: Tensor | None = None
+        self.places: Tensor | None = None
+        """After `reduce`: nats, right ones and number at each place of this process, (3, n)."""
 
     def add(self, logits: Tensor, targets: Tensor, scored: Tensor) -> None:
         """Adds a batch: logits (B, n, V), targets (B, n) and which of them count (B, n)."""
-        nats = torch.nn.functional.cross_entropy(
+        nats = F.cross_entropy(
             logits.flatten(0, -2).float(), targets.clamp(min=0).flatten(), reduction="none"
         )
         right = logits.argmax(-1).flatten() == targets.flatten()
         wide = torch.float32 if nats.device.type == "mps" else torch.float64
         values = torch.stack([nats.to(wide), right.to(wide), torch.ones_like(nats, dtype=wide)])
         # Not a product with the mask: 0 times an infinite loss is no number.
-        sums = values.where(scored.flatten(), 0.0).sum(1)
+        values = values.where(scored.flatten(), 0.0)
+        sums, places = values.sum(1), values.view(3, *targets.shape).sum(1)
         self._sums = sums if self._sums is None else self._sums + sums
+        if self._places is not None:
+            n = max(places.shape[1], self._places.shape[1])
+            places, before = (F.pad(p, (0, n - p.shape[1])) for p in (places, self._places))
+            places = places + before
+        self._places = places
 
     def reduce(self, module: LightningModule) -> tuple[dict[str, float], int]:
         """Means over all processes by their full names, their number, and starts again."""
@@ -40,11 +54,14 @@ class PredictionAverages:
             wide = torch.float32 if module.device.type == "mps" else torch.float64
             sums = torch.zeros(3, dtype=wide, device=module.device)
         self._sums = None
+        self.places, self._places = self._places, None
         nats, right, count = module.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         mean = nats / max(count, 1.0)
         means = {"loss": mean}
         if self.unit is not None:
             means[f"bits_per_{self.unit}"] = mean / math.log(2)
+            if self.per_byte is not None and self.unit != "byte":
+                means["bits_per_byte"] = mean / math.log(2) * self.per_byte
             means["perplexity"] = math.exp(min(mean, 700.0))
         means["accuracy"] = right / max(count, 1.0)
         return {f"{self.prefix}/{k}{self.suffix}": v for k, v in means.items()}, int(count)

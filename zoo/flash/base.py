@@ -76,9 +76,14 @@ class FlashModule(Module):
         return getattr(self._trainer, "datamodule", None)
 
     def setup(self, stage: str) -> None:
-        """Takes the data's symbols, which must be those of the model, and compiles."""
+        """Takes the data's symbols, those of the model and of all processes, and compiles."""
         words = getattr(self.data, "vocabulary", None)
         if isinstance(words, Vocabulary):
+            if self.trainer.strategy.broadcast(words.digest) != words.digest:
+                raise ValueError(
+                    "this machine's cache has another tokenizer than the first one's: prepare the "
+                    "text in a folder that all of them see, or give --data.tokenizer a file"
+                )
             self.words.use(words)
         if self.compiles and stage == "fit" and not self.compiled:
             self.net.compile_layers(lengths_vary=self.lengths_vary)

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Literal
 
-from zoo.data.text.vocabulary import Vocabulary
+from zoo.data.text.vocabulary import Subwords, Vocabulary
 from zoo.flash.module_lm import FlashLM
 from zoo.loading import device_of, load
 from zoo.ranges import Count, PositiveShare, Seed, Temperature
@@ -15,11 +15,20 @@ _NO_SPACE_BEFORE = re.compile(r"[.,;:!?%)\]}]")
 
 
 class Typewriter:
-    """Text of one symbol of a vocabulary at a time."""
+    """Text of one symbol at a time.
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    Args:
+        vocabulary: Of the symbols.
+        prompt: What they continue, which subwords are joined to.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, prompt: str = "") -> None:
         self.vocabulary = vocabulary
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+        self._typed = vocabulary.typing() if isinstance(vocabulary, Subwords) else None
+        if self._typed is not None:
+            for number in vocabulary.encode(prompt):
+                self._typed(int(number))
 
     def type(self, number: int) -> str:
         """What this symbol adds; nothing if it is the beginning of a character."""
@@ -28,6 +37,8 @@ class Typewriter:
             return "\n"
         if words.level == "byte":
             return self._bytes.decode(bytes([number]))
+        if self._typed is not None:
+            return self._typed(number)
         symbol = words.symbols[number]
         joined = words.level == "wordpunct" and _NO_SPACE_BEFORE.fullmatch(symbol)
         return symbol if words.level == "char" or joined else f" {symbol}"
@@ -48,7 +59,7 @@ def generate(
     """Continues a text and writes it to the terminal as it comes.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         prompt: The text to continue, or @FILE to read it from.
         tokens: Symbols to write.
         temperature: Divides the logits; 0 takes the likeliest symbol.
@@ -67,7 +78,7 @@ def generate(
     model.to(device_of(device))
     choice = (temperature, top_k, top_p, seed)
     stream = model.stream(prompt, tokens, *choice, stop_at_end=stop_at_end)
-    typewriter = Typewriter(model.vocabulary)
+    typewriter = Typewriter(model.vocabulary, prompt)
     sys.stdout.write(prompt)
     count, began = 0, time.perf_counter()
     for token in stream:

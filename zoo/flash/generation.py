@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.flash.base import FlashModule
 from zoo.flash.decoding import continuations
+from zoo.flash.figures import Figures
 from zoo.flash.network import DecodeState
 from zoo.layers.choose import TokenSampling
 
 Prompt = str | list[str] | list[Tensor]
 
 
-class Generation(FlashModule):
+class Generation(Figures):
     """Methods of a causal model that decodes with a state, of constant size if it is flash."""
 
     def init_state(self, batch: int = 1) -> DecodeState:

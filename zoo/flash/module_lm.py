@@ -6,6 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.data.protocols import Split
 from zoo.data.text.language import NO_TARGET, StreamBatch, Text
 from zoo.data.text.vocabulary import Vocabulary
 from zoo.flash.averages import PredictionAverages
@@ -45,6 +46,7 @@ class FlashLM(Generation):
         self.words = Words(vocab_size)
         self.separate_documents = separate_documents
         self._tests: list[PredictionAverages] = []
+        self.test_losses: list[float] = []
         self._unit, self._tested = "symbol", 0
 
     def forward(self, tokens: Tensor, doc_ids: Tensor | None = None) -> Tensor:
@@ -77,6 +79,11 @@ class FlashLM(Generation):
         suffixes = ["", *(f"@{length}" for length in lengths[1:])]
         self._validation.unit = self._unit
         self._tests = [PredictionAverages("test", self._unit, suffix) for suffix in suffixes]
+        if isinstance(self.data, Text):
+            split: Split = "test" if stage in ("test", "predict") else "val"
+            per_byte = self.data.symbols_per_byte(split)
+            for averages in (self._validation, *self._tests):
+                averages.per_byte = per_byte
 
     def test_step(self, batch: StreamBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds to the numbers of this length."""
@@ -84,25 +91,36 @@ class FlashLM(Generation):
 
     def on_test_epoch_end(self) -> None:
         """Logs bits, perplexity and accuracy of each length, beside counting symbols."""
+        self.test_losses = []
         for averages in self._tests:
             means, self._tested = averages.reduce(self)
+            self.test_losses.append(means[f"test/loss{averages.suffix}"])
             self.log_dict(means, sync_dist=True)
         if isinstance(self.data, Text):
             nats = self.data.unigram()
             baseline = {"loss": nats, "perplexity": math.exp(nats)}
             baseline[f"bits_per_{self._unit}"] = nats / math.log(2)
+            if (per_byte := self._validation.per_byte) is not None and self._unit != "byte":
+                baseline["bits_per_byte"] = nats / math.log(2) * per_byte
             self.log_dict({f"baseline/{k}": v for k, v in baseline.items()}, sync_dist=True)
 
     def protocol(self) -> dict[str, str]:
         """How the numbers of a test were made."""
         lengths = getattr(self.data, "test_lengths", None)
         windows = f"windows of {lengths[0]}" if lengths else "the data's windows"
+        per_byte: dict[str, str] = {}
+        if self._validation.per_byte is not None and self._unit != "byte":
+            per_byte["test/bits_per_byte"] = (
+                f"bits_per_{self._unit} times {self._validation.per_byte:.4f}, the symbols of each "
+                "byte of the test split in UTF-8"
+            )
         return {
             f"test/bits_per_{self._unit}": (
                 f"test split, each {self._unit} predicted once ({self._tested} predictions), in "
                 f"{windows} without overlap; @n: in windows of n"
             ),
             f"baseline/bits_per_{self._unit}": "coded by counts in the training split, from 1",
+            **per_byte,
         }
 
     def predict_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:

@@ -30,7 +30,7 @@ class Words(nn.Module):
         if not len(self.symbols):
             raise ValueError("this model has no symbols yet: train it on text, or give numbers")
         if self._vocabulary is None:
-            self._vocabulary = Vocabulary.unpack(bytes(self.symbols.tolist()))
+            self._vocabulary = Vocabulary.unpack(self.symbols.cpu().numpy().tobytes())
         return self._vocabulary
 
     def use(self, vocabulary: Vocabulary) -> None:
@@ -43,9 +43,13 @@ class Words(nn.Module):
                 + f", but the model {self.size}: set --model.vocab_size={needed}"
             )
         if len(self.symbols) and self.vocabulary != vocabulary:
-            raise ValueError("the data has other symbols than the model was trained on")
-        packed = list(vocabulary.pack())
-        self.symbols = torch.tensor(packed, dtype=torch.uint8, device=self.symbols.device)
+            raise ValueError(
+                f"the data has other symbols ({vocabulary.level}, {vocabulary.digest[:12]}) than "
+                f"the model was trained on ({self.vocabulary.level}, {self.vocabulary.digest[:12]})"
+            )
+        packed = torch.frombuffer(bytearray(vocabulary.pack()), dtype=torch.uint8)
+        self.symbols = packed.to(self.symbols.device)
+        self._vocabulary = vocabulary
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         symbols = state_dict.get(f"{prefix}symbols")

@@ -54,6 +54,8 @@ def card(name: str, kind: str, record: dict[str, Any], licence: str | None = Non
         lines += [f"Trained on {data} ({record['licence']}) by `{record['command']}`", ""]
         hours = "" if record["hours"] is None else f", {record['hours']:.2g} core hours"
         lines[-2] += f": {record['step']:,} steps{hours}; {record['parameters']:,} parameters."
+    if record.get("examples"):
+        lines += [f"examples.npy has the first {record['examples']} test images of {data}.", ""]
     if metrics:
         lines += ["| | value | baseline |", "|---|---|---|"]
     for metric, value in metrics.items():

@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from zoo.files import replacing
-from zoo.loading import device_of, load
+from zoo.loading import device_of, find_checkpoint, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, PositiveShare, Range, Seed, Share, Temperature, Whole
 from zoo.reading import numbered_lines
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
 from zoo.simbert.mining import mine
+from zoo.training.distributed import place
+from zoo.training.parts import in_parts
 
 Device = Literal["auto", "cpu", "cuda"]
+_BATCHES = 16  # of a part of the vectors
 
 
 def _model(ckpt: str, device: Device, method: str) -> Any:
@@ -59,8 +63,11 @@ def embed(
 ) -> None:
     """Sentence vectors of the lines of a file, as a float32 array of NumPy, a row a line.
 
+    Some lines at a time, which several processes share under torchrun; what is done is kept beside
+    the output until all of it is, and a command that is given again goes on from there.
+
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         input: Text file of one sentence a line; - for standard input.
         output: The .npy to write.
         batch_size: Sentences at a time.
@@ -69,20 +76,38 @@ def embed(
         normalize: Scale to length 1.
         device: Where to compute; auto takes a GPU if there is one.
     """
+    options = {name: value for name, value in locals().items() if name != "output"}
+    rank, processes = place()
+    if processes > 1 and input == "-":
+        raise ValueError(f"{processes} processes cannot share standard input: give --input FILE")
     lines = _lines(input)
     model = _model(ckpt, device, "encode")
-    _tell_cut(model, lines, max_length)
-    vectors = model.encode(
-        lines,
-        batch_size=batch_size,
-        max_length=max_length,
-        dim=dim,
-        normalize=normalize,
-        progress=True,
-    )
-    with replacing(output) as temporary, temporary.open("wb") as file:
-        np.save(file, vectors.numpy())  # to a path it would add .npy
-    print(f"{len(lines)} vectors of {vectors.shape[1]} features in {output}")
+    if rank == 0:
+        _tell_cut(model, lines, max_length)
+
+    def make(start: int, stop: int) -> Tensor:
+        return model.encode(
+            lines[start:stop],
+            batch_size=batch_size,
+            max_length=max_length,
+            dim=dim,
+            normalize=normalize,
+        )
+
+    options |= {"ckpt": find_checkpoint(ckpt), "lines": lines}
+    size = _BATCHES * batch_size  # lines of like lengths share a batch
+    with (
+        in_parts(output, make, len(lines), size, options) as parts,
+        replacing(output) as temporary,
+        temporary.open("wb") as file,
+    ):
+        for number, part in enumerate(parts):
+            if not number:
+                shape = (len(lines), part.shape[1])
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(part.numpy().astype("<f4").tobytes())
+    print(f"{shape[0]} vectors of {shape[1]} features in {output}")
 
 
 def similar(
@@ -99,7 +124,7 @@ def similar(
     """The nearest sentences of a corpus to each query, with their cosines.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         query: A sentence, or a list of them.
         input: The corpus: a text file of one sentence a line; - for standard input.
         index: Folder of the corpus's vectors: written if input is given too, else read.
@@ -148,7 +173,7 @@ def paraphrase(
     """Sentences that say the same as TEXT, the nearest first, with their cosines.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         text: The sentence; [MASK] in it stands for a token to fill in.
         n: Sentences to generate.
         k: Sentences to show, at most.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -102,8 +102,27 @@ def retrieval_numbers(
     return values
 
 
+class Shown(NamedTuple):
+    """What an evaluation leaves for pictures, of the first items."""
+
+    texts: list[Sequence[str]]
+    """The sentences of each group."""
+    a: Tensor
+    """Unit vectors of the first ones, (N, H)."""
+    b: Tensor
+    """And of the second ones."""
+    family: Tensor
+    cosine: Tensor
+    """Of labelled pairs, (M,)."""
+    label: Tensor
+    task: Tensor
+    """Number of the kind of label in `TASKS`."""
+
+
 class SentenceNumbers:
     """Cosines of labelled pairs and retrieval of groups, over an evaluation."""
+
+    shown: Shown | None = None
 
     def __init__(self) -> None:
         self._cosines, self._groups = Gathered(), Gathered()
@@ -113,7 +132,7 @@ class SentenceNumbers:
         """Adds labelled pairs."""
         vectors = net.vectors(batch.tokens, batch.lengths)
         cosine = paired_cosines(vectors[::2], vectors[1::2])
-        self._cosines.add(batch.index, cosine, batch.label, batch.source)
+        self._cosines.add(batch.index, cosine, batch.label, batch.source, batch.task)
 
     def add_groups(self, vectors: Tensor, batch: TextBatch) -> None:
         """Adds pairs of similar sentences with their vectors (2 B, H), not normalised."""
@@ -131,16 +150,20 @@ class SentenceNumbers:
         groups, cosines = self._groups.collect(module), self._cosines.collect(module)
         values: dict[str, float] = {}
         baseline: dict[str, float] = {}
+        none = torch.empty(0)
+        shown = Shown([], none, none, none, none, none, none)
         if groups is not None and hasattr(data, "groups"):
             index, a, b, family = (column[:CANDIDATES] for column in groups)
             # Both rows of a group have a number.
             texts = [data.groups(stage)[i // 2] for i in index.tolist()]
             values |= retrieval_numbers(a, b, family, texts)
+            shown = shown._replace(texts=texts, a=a, b=b, family=family)
             if stage == "test":
                 baseline |= retrieval_numbers(*tfidf_vectors(texts), family, texts)
             self.groups = len(texts)
         if cosines is not None and hasattr(data, "labelled"):
-            index, cosine, label, source = cosines
+            index, cosine, label, source, task = cosines
+            shown = shown._replace(cosine=cosine, label=label, task=task)
             sets = data.labelled(stage)
             pairs = [pair for part in sets.values() for pair in part]
             members = {name: source == number for number, name in enumerate(sets)}
@@ -155,6 +178,7 @@ class SentenceNumbers:
                 own = {name: spearman(judged[name], label[m]) for name, m in members.items()}
                 baseline |= _with_mean(own)
             self.pairs = len(cosine)
+        self.shown = shown
         values = {f"{stage}/{key}": value for key, value in values.items()}
         return values | {f"baseline/{key}": value for key, value in baseline.items()}
 

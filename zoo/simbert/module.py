@@ -11,6 +11,7 @@ from zoo.layers.precision import at_least_float32
 from zoo.ranges import BelowOne, Count, NonNegative, Positive, Whole
 from zoo.simbert.encoder import Encoder, Positions, unilm_mask
 from zoo.simbert.evaluation import SentenceNumbers
+from zoo.simbert.figures import Figures
 from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import Contrast, contrastive, over_prefixes
 from zoo.simbert.paraphrase import Paraphrasing
@@ -21,7 +22,7 @@ from zoo.training.log import log_every
 Objective = Literal["similar", "mlm", "simcse"]
 
 
-class SimBERT(Paraphrasing):
+class SimBERT(Paraphrasing, Figures):
     """BERT that retrieves similar sentences and writes them (kexue.fm/archives/7427).
 
     One forward pass over rows [CLS] a [SEP] b [SEP] under the mask of UniLM (arXiv 1905.03197)

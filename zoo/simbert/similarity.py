@@ -9,6 +9,7 @@ from zoo.data.sentences.batches import AnyBatch, LabelledBatch
 from zoo.ranges import BelowOne, Count, Finite, Positive
 from zoo.simbert.encoder import Positions
 from zoo.simbert.evaluation import SentenceNumbers
+from zoo.simbert.figures import Figures
 from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import PairLoss, cosent, cosine_loss, over_prefixes, paired_cosines, sbert
 from zoo.simbert.sentences import Encoding, source_vectors
@@ -16,7 +17,7 @@ from zoo.training.distributed import gather_with_grad
 from zoo.training.log import log_every
 
 
-class SentenceSimilarity(Encoding):
+class SentenceSimilarity(Encoding, Figures):
     """A sentence encoder trained on labelled pairs (kexue.fm/archives/8541): RoFormer-Sim-FT.
 
     The post's head is Sentence-BERT's (arXiv 1908.10084): a linear classifier of [u, v, |u - v|]

@@ -9,6 +9,7 @@ from zoo.training.ema import EMA
 from zoo.training.guard import FiniteLoss, TrainingDivergedError
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.overhead import NoProfiler, settle_missing_gpu
+from zoo.training.pictures import Pictures
 from zoo.training.progress import StepProgressBar
 from zoo.training.record import RunRecord
 from zoo.training.resume import Resume
@@ -24,6 +25,7 @@ __all__ = [
     "FiniteLoss",
     "MetricsCSV",
     "NoProfiler",
+    "Pictures",
     "Resume",
     "RunRecord",
     "StepProgressBar",

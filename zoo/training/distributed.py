@@ -1,10 +1,13 @@
-"""Tensors of all processes, with the gradient that one process would have."""
+"""Tensors of all processes, with the gradient that one process would have; and who they are."""
 
+import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor
 
 
@@ -25,6 +28,27 @@ class _Gather(torch.autograd.Function):
 def processes() -> int:
     """How many processes train together; 1 outside a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def place() -> tuple[int, int]:
+    """Rank of this process and how many there are, as torchrun or srun started them."""
+    here = os.environ
+    for names in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
+        if all(name in here for name in names):
+            return int(here[names[0]]), int(here[names[1]])
+    return 0, 1
+
+
+def wait_for_all() -> None:
+    """Returns when all processes that torchrun or srun started have come here."""
+    rank, count = place()
+    if "MASTER_ADDR" not in os.environ:
+        slurm = SLURMEnvironment(auto_requeue=False)
+        os.environ["MASTER_ADDR"] = slurm.main_address
+        os.environ["MASTER_PORT"] = str(slurm.main_port)
+    dist.init_process_group("gloo", rank=rank, world_size=count, timeout=timedelta(days=30))
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def gather_with_grad(x: Tensor) -> Tensor:

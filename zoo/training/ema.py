@@ -1,5 +1,7 @@
 """Exponential moving average of the weights, as evaluation and sampling want them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -124,3 +126,17 @@ class EMA(Callback):
         self._restored = checkpoint["state_dict"]
         self.updates = checkpoint["ema_updates"]
         pl_module.load_state_dict(checkpoint["current_model_state"])
+
+
+@contextmanager
+def averaged(trainer: Trainer) -> Iterator[None]:
+    """With the averages in the module, between two steps of a fit that keeps some."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    keeping = [c for c in callbacks if isinstance(c, EMA) and c._averages and not c._swapped]
+    for callback in keeping:
+        callback._swap()
+    try:
+        yield
+    finally:
+        for callback in keeping:
+            callback._swap()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def is_logging_step(module: LightningModule) -> bool:
-    """Whether Lightning will write this training step's metrics.
+    """Whether Lightning will write this training step's metrics, or it is the last one.
 
     The condition is the Trainer's own, so a guarded `log_dict` loses nothing; each unguarded
     `self.log` would cost about a millisecond a step on a CPU. False outside a Trainer.
@@ -15,8 +15,19 @@ def is_logging_step(module: LightningModule) -> bool:
     trainer = module._trainer
     if trainer is None or not trainer.training:
         return False
-    step = batches_that_stepped(trainer)
-    return (step + 1) % log_interval(trainer) == 0
+    return lightning_logs(trainer) or is_last_step(trainer)
+
+
+def lightning_logs(trainer: Trainer) -> bool:
+    """Whether the step that is done now is a multiple of `--trainer.log_every_n_steps`."""
+    return (batches_that_stepped(trainer) + 1) % log_interval(trainer) == 0
+
+
+def is_last_step(trainer: Trainer) -> bool:
+    """Whether the step that is done now is the run's last, as far as that is known before."""
+    epochs = trainer.max_epochs
+    last_epoch = epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
+    return trainer.global_step + 1 == trainer.max_steps or (last_epoch and trainer.is_last_batch)
 
 
 def batches_that_stepped(trainer: Trainer) -> int:

@@ -8,12 +8,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from zoo.ranges import Seed, Whole, check_ranges
 from zoo.training.distributed import gather_with_grad
+from zoo.training.ema import averaged
 from zoo.training.grid import make_grid_png, picture_of_points
 from zoo.training.log import batches_that_stepped
+
+_PREVIEW = 16  # samples of a last grid, of a model whose samples take long
 
 
 class SampleGrid(Callback):
     """Draws samples at every validation into run_dir/samples/step-N.png and to the loggers.
+
+    A training that no validation ends has a small last grid: a short run leaves one, too.
 
     The same seed every time, so that the pictures show one set of noises becoming images. Every
     rank draws a part of them.
@@ -26,17 +31,30 @@ class SampleGrid(Callback):
     def __init__(self, n: Whole = 0, seed: Seed = 0) -> None:
         check_ranges(SampleGrid, {"n": n, "seed": seed}, "--samples.")
         self.n, self.seed = n, seed
+        self._drawn = -1
 
-    @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws while the averaged weights are still in the module."""
-        if self.n == 0 or trainer.sanity_checking or trainer.state.fn != "fit":
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the last samples, whatever the interval of validations."""
+        if self._drawn != trainer.global_step:
+            with averaged(trainer):
+                self._draw(trainer, pl_module, quick=hasattr(pl_module, "preview"))
+
+    @torch.no_grad()
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, quick: bool = False) -> None:
+        n = min(self.n, _PREVIEW) if quick else self.n
+        if n == 0:
             return
-        each = -(-self.n // trainer.world_size)
+        draw: Any = pl_module.preview if quick else pl_module.sample
+        self._drawn = trainer.global_step
+        each = -(-n // trainer.world_size)
         with trainer.precision_plugin.forward_context():
-            draw: Any = pl_module.sample
             part = draw(each, seed=self.seed, first=trainer.global_rank * each)
-        images = gather_with_grad(part)[: self.n]
+        images = gather_with_grad(part)[:n]
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir) / "samples"
             if images.ndim == 2:

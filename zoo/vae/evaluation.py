@@ -44,6 +44,7 @@ class Report:
         self.labelled: tuple[Tensor, Tensor, Tensor] | None = None  # codes, pixels, labels
         self.frequencies: PixelFrequencies | None = None
         self.embedded: list[dict[str, Tensor]] = []
+        self.estimates: list[tuple[Tensor, ...]] = []  # of this process: log p, its error, k
         self.tested = 0
 
 
@@ -88,6 +89,7 @@ class Evaluation(ImageVAE):
     def on_test_start(self) -> None:
         """Encodes the labelled training images of the k-NN classifier, counts pixels' levels."""
         report, data = self.report, datamodule_of(self.trainer)
+        report.estimates = []
         names = ["log_density", "elbo", "reconstruction", "kl", "ess", "unreliable"]
         baselines = []
         if self.nats_of_a_level is not None:
@@ -157,6 +159,8 @@ class Evaluation(ImageVAE):
                 )
                 values[f"test/knn_{n}"] = votes == batch[1]
                 values[f"baseline/knn_{n}"] = plain == batch[1]
+        shown = (estimate.log_density, estimate.standard_error, estimate.pareto_k)
+        report.estimates.append(shown)
         assert report.test is not None
         report.test.add({name: value.double() for name, value in values.items()})
         report.latents["test"].add(terms.posterior, terms.z[0])

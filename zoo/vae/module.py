@@ -4,11 +4,10 @@ from typing import Any
 
 from zoo.ranges import Count, InsideUnit, NonNegative, Positive
 from zoo.vae.batch_norm import BatchNormMode, GaussianHead, StdForm
-from zoo.vae.evaluation import Evaluation
-from zoo.vae.generation import Generation
+from zoo.vae.figures import Figures
 
 
-class VAE(Evaluation, Generation):
+class VAE(Figures):
     """Variational autoencoder of images with a Gaussian posterior and prior.
 
     arXiv 1312.6114; importance weighted arXiv 1509.00519; density estimation

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from zoo.vae.coding.ans import Binned, Bits, Message, Uniform
 
@@ -137,3 +137,21 @@ def test_binned_law_is_the_table():
 def test_bytes_that_are_no_message(data, words):
     with pytest.raises(ValueError, match=words):
         Message.from_bytes(data, (1, 2))
+
+
+@pytest.mark.parametrize("off", [0.0, 1.5, math.nan])
+def test_a_search_from_the_inverse_finds_what_bisection_finds(off):
+    """At both ends, in tails of symbols that are all but impossible, and from a wrong start."""
+    rng = np.random.default_rng(5)
+    n, edges = 256, ndtri(np.arange(257) / 256)
+    mean, std = rng.normal(size=(40, 5)), np.exp(rng.uniform(-5, 0, (40, 5)))
+
+    def cdf(i):
+        return ndtr((edges[i] - mean) / std)
+
+    whole = Binned(cdf, n, 24, inverse=lambda u: n * ndtr(mean + std * ndtri(u)) + off)
+    for low, high in ((0, 300), (0, 1 << 24), ((1 << 24) - 300, 1 << 24)):
+        number = rng.integers(low, high, (40, 5))
+        number[0, 0], number[0, 1] = low, high - 1
+        for ours, expected in zip(whole.find(number), Binned(cdf, n, 24).find(number), strict=True):
+            assert np.array_equal(ours, expected)

@@ -57,9 +57,25 @@ def test_both_versions_decode_to_the_images(made, tmp_path: Path) -> None:
         assert np.array_equal(decode(again, model, name), grey)
     assert Archive.read(tmp_path / "2.zbb") == archive
     content = (tmp_path / "2.zbb").read_bytes()
-    (tmp_path / "3.zbb").write_bytes(b"ZBB3" + content[4:])
-    with pytest.raises(ValueError, match=r"3\.zbb is of another version .* than 1 to 2"):
-        Archive.read(tmp_path / "3.zbb")
+    (tmp_path / "4.zbb").write_bytes(b"ZBB4" + content[4:])
+    with pytest.raises(ValueError, match=r"4\.zbb is of another version .* than 1 to 3"):
+        Archive.read(tmp_path / "4.zbb")
+
+
+def test_refined_posteriors_are_a_version_of_their_own(made, tmp_path: Path) -> None:
+    model, archive, grey = made
+    codec = Codec(model, chains=3, heads=4, refine=2)
+    message = codec.message()
+    for start in range(0, NUMBER, 3):
+        codec.encode(message, grey[start : start + 3])
+    fine = archive._replace(message=message.to_bytes(), check=codec.check(), refine=2, version=3)
+    fine.write(tmp_path / "a.zbb")
+    again = Archive.read(tmp_path / "a.zbb")
+    assert again == fine
+    assert np.array_equal(decode(again, model, "a.zbb"), grey)
+    fine._replace(refine=3).write(tmp_path / "b.zbb")
+    with pytest.raises(ValueError, match="computes other probabilities"):
+        decode(Archive.read(tmp_path / "b.zbb"), model, "b.zbb")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,10 @@ class TinyVAE(nn.Module):
                 bias = draw.uniform(-scale, scale, shape[0])
                 module.bias.data = torch.from_numpy(bias).float()
 
+    def log_likelihood(self, x, z):
+        output = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        return self.likelihood.log_prob(x, output)
+
     def posterior(self, x):
         mean, log_std = self.encoder(x).chunk(2, dim=1)
         return GaussianPosterior(2 * mean, log_std - 1)
@@ -61,14 +65,16 @@ def encode(codec, data, seed=0):
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
-@pytest.mark.parametrize(("chains", "heads"), [(1, 1), (1, 6), (4, 64)])
-def test_round_trip_through_bytes(name, chains, heads):
+@pytest.mark.parametrize(
+    ("chains", "heads", "refine"), [(1, 1, 0), (1, 6, 0), (4, 64, 0), (1, 6, 1), (4, 64, 2)]
+)
+def test_round_trip_through_bytes(name, chains, heads, refine):
     model = TinyVAE(LIKELIHOODS[name]())
-    codec = Codec(model, chains=chains, heads=heads)
+    codec = Codec(model, chains=chains, heads=heads, refine=refine)
     data = images(14, codec.levels)
     message = encode(codec, data, seed=9)
     # The decoder has its own copy of everything.
-    other = Codec(TinyVAE(LIKELIHOODS[name]()), chains=chains, heads=heads)
+    other = Codec(TinyVAE(LIKELIHOODS[name]()), chains=chains, heads=heads, refine=refine)
     assert other.check() == codec.check()
     shape = message.heads.shape
     again = type(message).from_bytes(message.to_bytes(), shape, seed=9)
@@ -100,6 +106,28 @@ def test_code_length_is_minus_elbo(name):
     spread = elbo.var(0).sum().sqrt().item() / math.log(2)
     assert length == pytest.approx(bits, abs=4 * spread + 1e-3 * bits)
     assert 4 * spread < 0.02 * bits
+
+
+def test_refined_posteriors_make_the_code_shorter():
+    model = TinyVAE(Bernoulli(1))
+    data = images(300, 2)
+    lengths = []
+    for refine in (0, 3):
+        codec = Codec(model, chains=10, heads=8, refine=refine)
+        message = codec.message()
+        codec.encode(message, data[:10])
+        before, drawn = message.content, message.drawn
+        ideal = torch.cat([codec.encode(message, data[i : i + 10]) for i in range(10, 300, 10)])
+        lengths.append(message.content - before - 32 * (message.drawn - drawn))
+        assert lengths[-1] == pytest.approx(ideal.sum().item(), rel=2e-3)
+    # The encoder's weights are random and its posteriors far from p(z|x); the refined are not.
+    x = torch.from_numpy(2.0 * data[10:] - 1).view(-1, 1, 4, 5)
+    z = torch.randn(4000, 3, generator=torch.manual_seed(0)).double()
+    with torch.no_grad():
+        output = codec.model.decoder(z)
+        log_p = torch.stack([model.likelihood.log_prob(image, output) for image in x])
+    exact = -(log_p.logsumexp(1) - math.log(4000)).sum().item() / math.log(2)
+    assert exact < lengths[1] < exact + 0.1 * (lengths[0] - exact)
 
 
 def test_an_image_does_not_feel_how_many_come_with_it():

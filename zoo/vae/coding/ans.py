@@ -224,6 +224,7 @@ class Binned:
 
     The sum of the frequencies before symbol i is round(F(i) (2^precision - n)) + i. It is computed
     where it is needed: a symbol is found by bisection, so there is no table of n numbers a law.
+    With the inverse of F the search begins where the symbol should be, and mostly ends there.
 
     >>> law = Binned(lambda i: (i / 4) ** 2, n=4, precision=8)
     >>> [int(law.interval(np.array([i]))[1][0]) for i in range(4)]
@@ -233,13 +234,19 @@ class Binned:
         cdf: F(i), the probability of all symbols below i, for integers i in [0, n]; 0 at 0, 1 at n.
         n: Number of symbols.
         precision: Bits of a probability.
+        inverse: The real i with F(i) = u, whatever it be outside [0, 1]; it may be off, which takes
+            time alone.
     """
 
     def __init__(
-        self, cdf: Callable[[Integers], NDArray[np.float64]], n: int, precision: int
+        self,
+        cdf: Callable[[Integers], NDArray[np.float64]],
+        n: int,
+        precision: int,
+        inverse: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
     ) -> None:
         assert n < 1 << precision <= 1 << MAX_PRECISION
-        self.cdf, self.n, self.precision = cdf, n, precision
+        self.cdf, self.n, self.precision, self.inverse = cdf, n, precision, inverse
         self._mass = (1 << precision) - n
 
     def _start(self, symbol: Integers) -> Integers:
@@ -253,7 +260,24 @@ class Binned:
     def find(self, number: Integers) -> tuple[Integers, Integers, Integers]:
         """Symbol, start and frequency to a number."""
         low, high = np.zeros_like(number), np.full_like(number, self.n)
-        for _ in range((self.n - 1).bit_length()):
+        if self.inverse is not None:
+            # F(i) mass + i = number, where i counts little.
+            i = number * (self.n / (1 << self.precision))
+            for _ in range(2):
+                i = self.inverse((number + 0.5 - i) / self._mass)
+            probe = np.fmin(np.fmax(i, 0), self.n - 1).astype(np.int64)
+            start, frequency = self.interval(probe)
+            right, left = number >= start + frequency, number < start
+            if not (right | left).any():
+                return probe, start, frequency
+            low = np.where(left, low, probe + right)
+            high = np.where(left, probe, np.where(right, high, probe + 1))
+            # Most of the others are next to it.
+            probe = np.where(left, probe - 1, probe + 2).clip(1, self.n - 1)
+            below = self._start(probe) <= number
+            low = np.where(below, np.maximum(low, probe), low)
+            high = np.where(below, high, np.minimum(high, probe))
+        for _ in range(int((high - low).max() - 1).bit_length()):
             middle = (low + high) >> 1
             below = self._start(middle) <= number
             low, high = np.where(below, middle, low), np.where(below, high, middle)

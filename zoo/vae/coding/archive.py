@@ -13,14 +13,16 @@ from torch import nn
 
 from zoo.files import replacing
 
-VERSION = 2
+VERSION = 3
 _MAGIC = b"ZBB"
 # Little-endian: channels, height, width, levels, images, chains, heads, seed, the codec's check,
 # then of version 1 the images' CRC-32, of version 2 their digest; the weights' hash, the version of
-# PyTorch, and of version 2 the length of the weights' name, which follows.
+# PyTorch, from version 2 on the length of the weights' name, which follows, and of version 3 the
+# steps of the posteriors' refinement. Files without any are written as version 2.
 _HEADERS = {
     1: struct.Struct("<4s HHHH I HH I I I 32s 12s"),
     2: struct.Struct("<4s HHHH I HH I I 32s 32s 12s B"),
+    3: struct.Struct("<4s HHHH I HH I I 32s 32s 12s B B"),
 }
 
 
@@ -47,15 +49,18 @@ class Archive(NamedTuple):
     message: bytes
     name: str = ""
     """Where the weights came from, for people."""
-    version: int = VERSION
+    version: int = 2
+    refine: int = 0
+    """Newton steps of the posteriors."""
 
     def to_bytes(self) -> bytes:
         """The content of the file: the header, the message, and the CRC-32 of both."""
         name = self.name.encode()[-255:]
-        header = _HEADERS[VERSION].pack(
-            b"%s%d" % (_MAGIC, VERSION), *self.shape, self.levels, self.number, self.chains,
+        version, more = (3, [self.refine]) if self.refine else (2, [])
+        header = _HEADERS[version].pack(
+            b"%s%d" % (_MAGIC, version), *self.shape, self.levels, self.number, self.chains,
             self.heads, self.seed, self.check, self.digest, self.weights,
-            self.torch_version.encode()[:12], len(name),
+            self.torch_version.encode()[:12], len(name), *more,
         )  # fmt: skip
         body = header + name + self.message
         return body + struct.pack("<I", zlib.crc32(body))
@@ -69,7 +74,7 @@ class Archive(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> "Archive":
-        """Reads a file of this version or of 1.
+        """Reads a file of any version.
 
         Raises:
             ValueError: It is none of these files, damaged, or says what cannot be.
@@ -96,7 +101,7 @@ class Archive(NamedTuple):
         archive = cls(
             (c, h, w), levels, number, chains, heads, seed, check, digest, weights,
             torch_version.rstrip(b"\0").decode(errors="replace"), content[end:-4],
-            content[size:end].decode(errors="replace"), version,
+            content[size:end].decode(errors="replace"), version, *more[1:],
         )  # fmt: skip
         archive._check(path)
         return archive

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from zoo.training.module import evaluating
 from zoo.vae.coding.ans import Binned, Bits, Integers, Law, Message, Uniform
+from zoo.vae.density.importance import default_chunk
+from zoo.vae.density.refinement import fit
 from zoo.vae.likelihoods import Bernoulli, DiscretizedLogistic
 from zoo.vae.posteriors import GaussianPosterior
 
@@ -48,12 +50,14 @@ class Codec:
         chains: Images that are coded side by side, with one call of the model for all. Each chain
             begins with random bits of its own, about `LATENT_BITS` a latent number.
         heads: Pixels of an image that are coded side by side; each costs about 32 bits once.
+        refine: Newton steps from the encoder's posterior to one of the image's own, with a full
+            covariance, whose ELBO is higher; 0 for the encoder's. The decoder repeats them.
 
     Raises:
         ValueError: The model is none that can be coded.
     """
 
-    def __init__(self, model: Any, *, chains: int = 1, heads: int = 16) -> None:
+    def __init__(self, model: Any, *, chains: int = 1, heads: int = 16, refine: int = 0) -> None:
         likelihood = getattr(model, "likelihood", None)
         if not isinstance(likelihood, Bernoulli | DiscretizedLogistic):
             kind = type(likelihood).__name__ if likelihood is not None else type(model).__name__
@@ -69,7 +73,7 @@ class Codec:
         self.shape: tuple[int, int, int] = tuple(model.shape)
         self.pixels = math.prod(self.shape)
         self.levels: int = 2 if isinstance(likelihood, Bernoulli) else likelihood.levels
-        self.chains, self.heads = chains, min(heads, self.pixels)
+        self.chains, self.heads, self.refine = chains, min(heads, self.pixels), refine
         bins = np.arange((1 << LATENT_BITS) + 1) / (1 << LATENT_BITS)
         self._edges: NDArray[np.float64] = ndtri(bins)
         self._centers: NDArray[np.float64] = ndtri(bins[:-1] + 0.5 / (1 << LATENT_BITS))
@@ -96,23 +100,26 @@ class Codec:
         rows = len(images)
         with self._exactly():
             x = self._to_images(images)
-            q = self.model.posterior(x)
-            bins = self._pop(message, self._posterior(q, rows), rows, self.latent_dim)
+            q = self._posterior(x)
+            bins = np.zeros((rows, self.latent_dim), np.int64)
+            self._pop(message, self._latents(q, bins), bins, self._together(q))
             z = self._to_codes(bins)
             output = self.model.decoder(z)
             ideal: Tensor = q.log_ratio(z) - self.model.likelihood.log_prob(x, output)
-        self._push(message, self._pixels(output, rows), images)
-        self._push(message, _prior, bins)
+        self._push(message, self._pixels(output, rows), images, self.heads)
+        self._push(message, _prior, bins, self.heads)
         return ideal[:rows] / math.log(2)
 
     def decode(self, message: Message, rows: int) -> Integers:
         """Pops the images that were pushed last, as many as they were then, (rows, C H W)."""
-        bins = self._pop(message, _prior, rows, self.latent_dim)
+        bins = np.empty((rows, self.latent_dim), np.int64)
+        images = np.empty((rows, self.pixels), np.int64)
+        self._pop(message, _prior, bins, self.heads)
         with self._exactly():
             output = self.model.decoder(self._to_codes(bins))
-            images = self._pop(message, self._pixels(output, rows), rows, self.pixels)
-            q = self.model.posterior(self._to_images(images))
-        self._push(message, self._posterior(q, rows), bins)
+            self._pop(message, self._pixels(output, rows), images, self.heads)
+            q = self._posterior(self._to_images(images))
+        self._push(message, self._latents(q, bins), bins, self._together(q))
         return images
 
     def check(self) -> int:
@@ -122,10 +129,13 @@ class Codec:
         codes = np.arange(self.chains * self.latent_dim).reshape(self.chains, self.latent_dim)
         bins = (codes * 1543 + 2048) % (1 << LATENT_BITS)
         with self._exactly():
-            q = self.model.posterior(self._to_images(images))
+            q = self._posterior(self._to_images(images))
             output = self.model.decoder(self._to_codes(bins))
+        step, law = self._together(q), self._latents(q, bins)
+        parts = [slice(i, i + step) for i in range(0, self.latent_dim, step)]
+        columns = zip(*(law(part).interval(bins[:, part]) for part in parts), strict=True)
         intervals = [
-            *self._posterior(q, self.chains)(slice(None)).interval(bins),
+            *(np.concatenate(column, axis=1) for column in columns),
             *self._pixels(output, self.chains)(slice(None)).interval(images),
         ]
         return zlib.crc32(b"".join(part.astype("<i8").tobytes() for part in intervals))
@@ -153,14 +163,34 @@ class Codec:
         z[: len(bins)] = self._centers[bins]
         return torch.from_numpy(z)
 
-    def _posterior(self, q: GaussianPosterior, rows: int) -> _Slices:
-        from scipy.special import ndtr
+    def _posterior(self, x: Tensor) -> "GaussianPosterior | Correlated":
+        q: GaussianPosterior = self.model.posterior(x)
+        if not self.refine:
+            return q
+        chunk = default_chunk(self.chains, self.pixels, x.device)
+        return Correlated(*fit(self.model, x, q, q.chart(), steps=self.refine, chunk=chunk))
 
-        mean, std = q.mean[:rows].numpy(), q.log_std[:rows].exp().numpy()
+    def _together(self, q: "GaussianPosterior | Correlated") -> int:
+        """How many latent numbers have laws that do not depend on one another."""
+        return 1 if isinstance(q, Correlated) else self.heads
+
+    def _latents(self, q: "GaussianPosterior | Correlated", bins: Integers) -> _Slices:
+        """The laws of the latent numbers, some of them given bins that are known by then."""
+        from scipy.special import ndtr, ndtri
+
+        n, rows = 1 << LATENT_BITS, len(bins)
 
         def law(part: slice) -> Law:
-            m, s = mean[:, part], std[:, part]
-            return Binned(lambda i: ndtr((self._edges[i] - m) / s), 1 << LATENT_BITS, _PRECISION)
+            if isinstance(q, Correlated):
+                m, s = q.given(part.start, self._centers[bins])
+            else:
+                m, s = q.mean[:rows, part].numpy(), q.log_std[:rows, part].exp().numpy()
+            return Binned(
+                lambda i: ndtr((self._edges[i] - m) / s),
+                n,
+                _PRECISION,
+                inverse=lambda u: n * ndtr(m + s * ndtri(u)),
+            )
 
         return law
 
@@ -187,20 +217,53 @@ class Codec:
 
     # Runs of symbols, `heads` at a time
 
-    def _push(self, message: Message, law: _Slices, symbols: Integers) -> None:
-        for first in range(0, symbols.shape[1], self.heads):
-            part = slice(first, first + self.heads)
+    def _push(self, message: Message, law: _Slices, symbols: Integers, step: int) -> None:
+        for first in range(0, symbols.shape[1], step):
+            part = slice(first, first + step)
             symbol_law = law(part)
             message.push(*symbol_law.interval(symbols[:, part]), symbol_law.precision)
 
-    def _pop(self, message: Message, law: _Slices, rows: int, count: int) -> Integers:
-        symbols = np.empty((rows, count), np.int64)
-        for first in reversed(range(0, count, self.heads)):
-            part = slice(first, min(first + self.heads, count))
+    def _pop(self, message: Message, law: _Slices, symbols: Integers, step: int) -> None:
+        """Fills `symbols`, from the last on."""
+        for first in reversed(range(0, symbols.shape[1], step)):
+            part = slice(first, first + step)
             symbol_law = law(part)
-            shape = (rows, part.stop - first)
+            shape = symbols[:, part].shape
             symbols[:, part] = message.pop(shape, symbol_law.precision, symbol_law.find)
-        return symbols
+
+
+class Correlated:
+    """N(mean, L L^T), whose numbers are coded from the last to the first, each given those after.
+
+    >>> law = Correlated(torch.tensor([[1.0, 0.0]]), torch.tensor([[[1.0, 1.0], [0.0, 1.0]]]))
+    >>> mean, std = law.given(0, np.array([[9.0, 0.5]]))  # z_0 = 1 + e_0 + z_1
+    >>> mean.tolist(), std.tolist()
+    ([[1.5]], [[1.0]])
+
+    Args:
+        mean: (B, d).
+        factor: L, (B, d, d).
+    """
+
+    def __init__(self, mean: Tensor, factor: Tensor) -> None:
+        inverse = torch.linalg.inv(factor)
+        # Upper triangular; T (z - mean) is standard normal.
+        self.whiten = torch.linalg.cholesky(inverse.mT @ inverse).mT.contiguous()
+        self.mean = mean
+
+    def given(self, i: int, z: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Mean and standard deviation of number i given those after it in z (rows, d)."""
+        mean, row = self.mean[: len(z)].numpy(), self.whiten[: len(z), i].numpy()
+        std = 1 / row[:, i : i + 1]
+        after = (row[:, i + 1 :] * (z - mean)[:, i + 1 :]).sum(1, keepdims=True)
+        return mean[:, i : i + 1] - after * std, std
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """The log ratio log q(z|x) - log p(z) of z (B, d), (B,)."""
+        e = (self.whiten @ (z - self.mean)[..., None])[..., 0]
+        volume = self.whiten.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        ratio: Tensor = 0.5 * (z.square() - e.square()).sum(-1) + volume
+        return ratio
 
 
 def _prior(part: slice) -> Law:

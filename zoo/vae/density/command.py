@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from zoo.data.protocols import Split
 from zoo.files import replacing
-from zoo.loading import device_of, load
+from zoo.loading import device_of, find_checkpoint, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, Positive, Seed, Whole
 from zoo.sources import open_source
+from zoo.training.parts import in_parts
 from zoo.vae.density.importance import DensityEstimate, estimate_log_density
 from zoo.vae.density.pareto import UNRELIABLE
 from zoo.vae.density.refinement import STEPS, described
@@ -42,14 +42,16 @@ def density(
 ) -> None:
     """Estimates log p(x) of each datum by importance sampling, with its error bars.
 
-    One row a datum goes to the CSV as soon as it is known, in nats: log_density, its
+    One row a datum goes to the CSV, in nats: log_density, its
     standard_error, ess (effective samples), pareto_k (above 0.7 the estimate is not reliable),
     jackknife (log_density without its first-order bias), elbo (of the
     proposal), and bits_per_dim. A row is a
-    function of (seed, the datum's number), whatever the batch size.
+    function of (seed, the datum's number), whatever the batch size. Several
+    processes share the batches under torchrun; those that are done are kept beside the CSV until
+    all are, and a command that is given again goes on from there.
 
     Args:
-        ckpt: A .ckpt file, a run directory or an exported folder.
+        ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         data: A folder or .zip of images, an .npy of uint8 images, a config, or a DataModule such
             as MNIST; the data that the checkpoint was trained on if not given.
         root: Folder of the data, where it is not the one that the config names.
@@ -70,6 +72,7 @@ def density(
         chunk: Samples of a datum at a time: memory is in proportion to it.
         device: Where to compute; auto takes a GPU if there is one.
     """
+    given = {name: value for name, value in locals().items() if name != "out"}
     check_memory(f"--repeats={repeats}", 72 * repeats)
     check_memory(f"--temperatures={temperatures}", 8 * temperatures)
     target = device_of(device)
@@ -85,45 +88,46 @@ def density(
     stopped: KeyboardInterrupt | None = None
     summary = Summary(repeats, bits_scale(model))
     count = len(source.dataset) if limit is None else min(limit, len(source.dataset))
-    with replacing(out) as path, path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        extra = (["repeat"] if repeats > 1 else []) + (["file"] if source.names else [])
-        table.writerow(["index", *COLUMNS, "bits_per_dim", *extra])
-        bar = tqdm(total=count * repeats, desc="density", unit="datum", disable=None)
-        try:
-            for batch in source.batches(batch_size, limit, target):
-                index = batch.index
-                x = model.prepare(batch[0], index) if hasattr(model, "prepare") else batch
-                estimates = []
-                for repeat in range(repeats):
-                    estimate = estimate_log_density(
-                        model, x, index, samples=samples, seed=seed + repeat, widen=widen,
-                        refine=refine, chunk=chunk,
-                    )  # fmt: skip
-                    estimates.append(DensityEstimate(*(column.cpu() for column in estimate)))
-                    bits = summary.bits(estimates[-1].log_density)
-                    columns = [c.tolist() for c in (index, *estimates[-1], bits)]
-                    for row in zip(*columns, strict=True):
-                        tail: list[Any] = [repeat] if repeats > 1 else []
-                        tail += [source.names[int(row[0])]] if source.names else []
-                        table.writerow([row[0], *(f"{v:.10g}" for v in row[1:]), *tail])
-                    bar.update(len(index))
-                summary.add(estimates)
-        except KeyboardInterrupt as interrupt:
-            if not summary.count:
-                raise
-            stopped = interrupt  # what is done stays
-        finally:
-            bar.close()
-    print(summary.text(source.title, samples, widen, refine, seed))
-    print(f"written to {out}")
-    if stopped:
-        raise stopped
+
+    how: dict[str, Any] = {"samples": samples, "widen": widen, "refine": refine, "chunk": chunk}
+
+    def make(start: int, stop: int) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        batch = next(source.batches(stop - start, stop, target, start))
+        x = model.prepare(batch[0], batch.index) if hasattr(model, "prepare") else batch
+        estimates = (
+            estimate_log_density(model, x, batch.index, seed=seed + repeat, **how)
+            for repeat in range(repeats)
+        )
+        return batch.index.cpu(), [tuple(column.cpu() for column in e) for e in estimates]
+
+    given |= {"ckpt": find_checkpoint(ckpt), "title": source.title, "count": count}
+    with in_parts(out, make, count, batch_size, given) as parts:
+        with replacing(out) as path, path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            extra = (["repeat"] if repeats > 1 else []) + (["file"] if source.names else [])
+            table.writerow(["index", *COLUMNS, "bits_per_dim", *extra])
+            try:
+                for index, columns in parts:
+                    estimates = [DensityEstimate(*each) for each in columns]
+                    for repeat, e in enumerate(estimates):
+                        values = [c.tolist() for c in (index, *e, summary.bits(e.log_density))]
+                        for row in zip(*values, strict=True):
+                            tail: list[Any] = [repeat] if repeats > 1 else []
+                            tail += [source.names[int(row[0])]] if source.names else []
+                            table.writerow([row[0], *(f"{v:.10g}" for v in row[1:]), *tail])
+                    summary.add(estimates)
+            except KeyboardInterrupt as interrupt:
+                if not summary.count:
+                    raise
+                stopped = interrupt  # what is done stays
+        print(summary.text(source.title, samples, widen, refine, seed))
+        print(f"written to {out}")
+        if stopped:
+            raise stopped
     if ais:
         from zoo.vae.density.sandwich import check
 
-        options: dict[str, Any] = {"samples": samples, "widen": widen, "refine": refine}
-        print(check(model, ais, temperatures=temperatures, chunk=chunk, seed=seed, **options))
+        print(check(model, ais, temperatures=temperatures, seed=seed, **how))
 
 
 def bits_scale(model: Any) -> tuple[float, float] | None:

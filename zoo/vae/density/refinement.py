@@ -143,8 +143,9 @@ def fit(
         curvature = curvature.clamp(*_CURVATURE)
         step = _each(axes.mT, score.mean(0)) / curvature
         step = step / (step.norm(dim=-1, keepdim=True) / (_REACH * math.sqrt(n))).clamp_min(1)
-        factor = factor @ axes
-        mean, factor = mean + _each(factor, step), factor / curvature.sqrt()[:, None]
+        mean = mean + _each(factor @ axes, step)
+        # The symmetric root: axes of equal curvature are arbitrary, and it does not depend on them.
+        factor = factor @ (axes / curvature.sqrt()[:, None]) @ axes.mT
         score, elbo = measure(mean, factor)
     better = (elbo > before)[:, None]
     return torch.where(better, mean, start[0]), torch.where(better[..., None], factor, start[1])

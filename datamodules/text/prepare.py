@@ -1,0 +1,180 @@
+"""Preparing a corpus of any size: its vocabulary and its symbols, in parallel and resumable.
+
+Workers read and encode pieces, this process writes what they give, in order, so that memory holds
+a few pieces and what is left by a kill is a beginning, from which the same command goes on.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from zoo.data.text.corpus import Corpus, saved_dataset
+from zoo.data.text.files import kind_of, text_files
+from zoo.data.text.pieces import Documents, Reading, encode
+from zoo.data.text.store import INDEX, Store
+from zoo.data.text.vocabularies import KINDS, bar_of, make_vocabulary, tokenizer_file
+from zoo.data.text.vocabulary import Subwords, Vocabulary
+from zoo.data.text.workers import Pool, cores
+from zoo.data.text.writer import PROGRESS, Writer, key_of
+from zoo.files import naming, replacing
+from zoo.reading import decoded, parsed, read_bytes
+
+_STEP, _SMALL_STEP = 2**22, 2**18  # bytes of a piece; of subwords, whose library takes much memory
+_LOCK = ".lock"
+
+
+def prepare(
+    root: str,
+    out: Path | None,
+    *,
+    tokenizer: str,
+    vocabulary_size: int | None = None,
+    min_count: int = 1,
+    documents: Documents = "file",
+    column: str = "text",
+    processes: int | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Store:
+    """The numbers of a text, prepared now unless they are there.
+
+    Args:
+        root: The text, as `--data.root`, or `hf:NAME` of what `datasets` streams.
+        out: Folder to write; one of the cache's if not given.
+        tokenizer: byte, char, word, wordpunct, bpe, unigram or a tokenizer.json.
+        vocabulary_size: Most symbols of a vocabulary that is made.
+        min_count: Least count of its symbols.
+        documents: What a document of plain text is.
+        column: Where the text of rows is.
+        processes: How many; as many as there are cores if not given.
+        vocabulary: A trained model's, to use instead.
+
+    Raises:
+        FileNotFoundError: There is no text, or a shard is missing.
+        ValueError: The text cannot be read, or `out` holds something else.
+        OSError: The disk is full; what is written stays, and the same call goes on.
+    """
+    made = {
+        "source": fingerprint(root),
+        "tokenizer": vocabulary.digest if vocabulary is not None else _named(tokenizer),
+        "vocabulary_size": vocabulary_size,
+        "min_count": min_count,
+        "documents": documents,
+        "column": column,
+    }
+    home = cache_folder() / key_of(made["source"]) if out is None else out
+    if out is not None:
+        _check_ours(out, made)
+    with naming(home), _locked(home):
+        if out is not None and (out / INDEX).is_file():
+            return Store(out)
+
+        def open_corpus(level: str) -> Corpus:
+            return Corpus(root, column, documents != "file" or level != "byte", home)
+
+        file = home / f"vocabulary-{key_of(made)}.json"
+        with Pool(processes or cores()) as pool:
+            if not file.is_file():
+                words = vocabulary or make_vocabulary(
+                    open_corpus(tokenizer), tokenizer, vocabulary_size, min_count, documents, pool
+                )
+                with replacing(file) as path:
+                    path.write_bytes(words.pack())
+            words = Vocabulary.unpack(read_bytes(file))
+            folder = out or home / key_of([words.digest, documents, column])
+            if not (folder / INDEX).is_file():
+                how = Reading(documents, column, str(file), words.level)
+                _write(open_corpus(words.level), words, how, folder, made, pool)
+        for rest in [*home.glob("unpacked-*"), *([file] if out else [])]:
+            rest.unlink()
+    return Store(folder)
+
+
+def cache_folder() -> Path:
+    """Where prepared text lies unless it is said: $ZOO_CACHE, or zoo in the user's cache."""
+    own = os.environ.get("ZOO_CACHE")
+    return Path(own or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "zoo")).expanduser()
+
+
+def fingerprint(root: str) -> str:
+    """What tells a text from another: names, sizes and times of its files."""
+    if kind_of(root) == "stream":
+        return root
+    found: Any = saved_dataset(root) or text_files(root)
+    listed = [f for files in found.values() for f in files] if isinstance(found, dict) else found
+    files = [f for name in listed for f in ([name] if Path(name).is_file() else _inside(name))]
+    facts = [(str(Path(f).resolve()), Path(f).stat().st_size, Path(f).stat().st_mtime_ns)
+             for f in files]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _inside(folder: str) -> list[Path]:
+    return sorted(file for file in Path(folder).rglob("*") if file.is_file())
+
+
+def _named(tokenizer: str) -> str:
+    """The name of a kind of vocabulary, or the hash of a file."""
+    if tokenizer in KINDS:
+        return tokenizer
+    return tokenizer_file(tokenizer).digest
+
+
+def _check_ours(out: Path, made: dict[str, Any]) -> None:
+    """Refuses a folder that holds something else, or what was made otherwise."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: name a folder to write")
+    for note in (out / INDEX, out / PROGRESS):
+        if note.is_file():
+            before = parsed(decoded(read_bytes(note), note)).get("made", {})
+            if other := [key for key, value in made.items() if before.get(key) != value]:
+                raise ValueError(
+                    f"{out} holds text prepared with another {', '.join(other)}: choose another "
+                    "folder, or remove it"
+                )
+            return
+    names = [file.name for file in out.iterdir()] if out.is_dir() else []
+    ours = (".", "unpacked-", "vocabulary-")
+    if strange := [name for name in names if not name.startswith(ours)]:
+        raise ValueError(f"{out} holds {strange[0]} and no prepared text: choose a new folder")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Waits until no other process prepares in this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            rank_zero_info(f"waiting for another process, which prepares text in {folder}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _write(
+    corpus: Corpus,
+    words: Vocabulary,
+    how: Reading,
+    folder: Path,
+    made: dict[str, Any],
+    pool: Pool,
+) -> None:
+    """Writes the shards of all splits, from where a call before has come."""
+    folder.mkdir(parents=True, exist_ok=True)
+    step = _SMALL_STEP if isinstance(words, Subwords) else _STEP
+    writer = Writer(folder, words, made, how.documents)
+    pieces = islice(corpus.pieces(step), writer.pieces, None)
+    with bar_of(corpus, "tokenise", done=writer.read) as bar, writer:
+        for found in pool.map(encode, pieces, how):
+            writer.add(found)
+            bar.update(found.size)
+    writer.finish()

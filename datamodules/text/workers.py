@@ -1,0 +1,90 @@
+"""Processes that read and encode pieces of a corpus, in order and a few ahead."""
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import connection, get_context, parent_process
+from typing import Any, TypeVar
+
+from zoo.data.text.corpus import Piece
+from zoo.data.text.pieces import Reading
+
+T = TypeVar("T")
+_KILLED = (
+    "a process that reads the text was killed, perhaps for its memory: the same command goes on "
+    "where it was; --processes 1 takes the least"
+)
+
+
+def cores() -> int:
+    """How many processes this one's cores are for."""
+    return len(os.sched_getaffinity(0))
+
+
+def _begin_worker() -> None:
+    """A worker leaves Ctrl-C to its parent, and ends with it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    parent = parent_process()
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])  # type: ignore[union-attr]
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class Pool:
+    """Processes that work on pieces, begun with the first; of one, this process itself."""
+
+    def __init__(self, processes: int) -> None:
+        self.processes = processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(
+        self, function: Callable[[Piece, Reading], T], pieces: Iterable[Piece], how: Reading
+    ) -> Iterator[T]:
+        """What the function makes of each piece, in order, a few pieces ahead."""
+        if self.processes == 1:
+            yield from (function(piece, how) for piece in pieces)
+            return
+        waiting: deque[Future[T]] = deque()
+        source = iter(pieces)
+        try:
+            while True:
+                for piece in islice(source, 2 * self.processes - len(waiting)):
+                    waiting.append(self._begun().submit(function, piece, how))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise ValueError(_KILLED) from error
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """What a process makes of these arguments."""
+        if self.processes == 1:
+            return function(*arguments)
+        try:
+            return self._begun().submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise ValueError(_KILLED) from error
+
+    def _begun(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Not forked from this process, whose threads may hold locks.
+            context = get_context("forkserver")
+            context.set_forkserver_preload(["zoo.data.text.vocabularies"])
+            self._pool = ProcessPoolExecutor(self.processes, context, initializer=_begin_worker)
+        return self._pool

@@ -1,0 +1,75 @@
+"""`zoo prepare`; its docstring is its help."""
+
+from pathlib import Path
+from typing import Literal
+
+from zoo.data.described import block
+from zoo.data.text.pieces import Documents
+from zoo.data.text.prepare import prepare as prepare_text
+from zoo.data.text.vocabularies import KINDS
+from zoo.data.text.vocabulary import Subwords, Vocabulary
+from zoo.ranges import Count
+
+
+def prepare(
+    kind: Literal["text"],
+    root: str,
+    out: str,
+    *,
+    tokenizer: str = "char",
+    vocab_size: Count | None = None,
+    min_count: Count = 1,
+    documents: Documents = "file",
+    column: str = "text",
+    processes: Count | None = None,
+) -> None:
+    """Tokenises a corpus once, in parallel, into memory-mapped shards, which `--data.root` takes.
+
+    A command that was stopped or killed goes on where it was when it is given again.
+
+    Args:
+        kind: text.
+        root: A file or folder as `--data.root` of a text: plain, .gz or .zst, JSONL, Parquet, what
+            `datasets` saved; or hf:NAME or hf:NAME:CONFIG of what it streams.
+        out: Folder to write.
+        tokenizer: byte, char, word or wordpunct; bpe or unigram, made of the training split; a
+            tokenizer.json of the library tokenizers; or a run or checkpoint whose model has one.
+        vocab_size: Most symbols of a vocabulary that is made; all, or of subwords 16,000.
+        min_count: Least count of a symbol of it.
+        documents: What a document of plain text is: a file, a paragraph or a line.
+        column: Where the text of a row of JSONL, Parquet or a data set is.
+        processes: How many work; as many as there are cores if not given.
+    """
+    words: Vocabulary | None = None
+    if tokenizer not in KINDS and not tokenizer.endswith(".json"):
+        words = _of_model(tokenizer)
+    store = prepare_text(
+        root,
+        Path(out),
+        tokenizer=tokenizer,
+        vocabulary_size=vocab_size,
+        min_count=min_count,
+        documents=documents,
+        column=column,
+        processes=processes,
+        vocabulary=words,
+    )
+    words, splits = store.vocabulary, store.index["splits"]
+    kind_of = f"level {words.level}" if not isinstance(words, Subwords) else words.digest[:12]
+    lines = [f"prepared text in {out}", f"vocabulary: {len(words):,} symbols ({kind_of})"]
+    for split, held in splits.items():
+        lines.append(
+            f"{split}: {held['symbols']:,} symbols of {held['bytes']:,} bytes in "
+            f"{held['documents']:,} documents"
+        )
+    print(block(lines))
+
+
+def _of_model(path: str) -> Vocabulary:
+    """The symbols of a trained model of text."""
+    from zoo.cli.symbols import packed_vocabulary, weights_of
+
+    words = packed_vocabulary(weights_of(path))
+    if words is None:
+        raise ValueError(f"--tokenizer={path}: that model has no symbols")
+    return words

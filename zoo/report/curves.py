@@ -1,0 +1,74 @@
+"""Which curves stand in one chart, and how they are drawn; no library of charts is meant here."""
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from zoo.report.run import Curve, Run
+
+_SPLITS = ("train", "val", "baseline", "test")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of a chart.
+
+    Args:
+        label: Its entry in the legend.
+        curve: Steps and values.
+        colour: Number in the palette.
+        kind: train, val or baseline, or other.
+    """
+
+    label: str
+    curve: Curve
+    colour: int
+    kind: str
+
+
+def charts(runs: list[Run], pattern: str = "*") -> dict[str, list[Line]]:
+    """The curves of all runs by chart: a metric of training beside that of validation.
+
+    What is logged in a group of its own (wasserstein/critic, wasserstein/exact) is one chart.
+
+    Args:
+        runs: The runs, a colour each if there are several.
+        pattern: Of the metrics' names.
+    """
+    found: dict[str, list[Line]] = {}
+    colours: dict[str, dict[str, int]] = {}
+    curves = [(number, run, run.curves()) for number, run in enumerate(runs)]
+    logged = dict.fromkeys(name for _, _, own in curves for name in own)
+    names = [name for name in logged if fnmatch(name, pattern)]
+    for name in sorted(names, key=lambda name: (_order(name), names.index(name))):
+        title, label, kind = _place(name)
+        for number, run, own in curves:
+            if name not in own:
+                continue
+            several = len(runs) > 1
+            known = colours.setdefault(title, {})
+            fixed = label in _SPLITS
+            own_colour = _SPLITS.index(label) if fixed else known.setdefault(label, len(known))
+            colour = number if several else own_colour
+            shown = f"{run.name} · {label}" if several else label
+            found.setdefault(title, []).append(Line(shown, own[name], colour, kind))
+    return found
+
+
+def _place(name: str) -> tuple[str, str, str]:
+    """The chart of a metric, its label there and its kind."""
+    split, slash, rest = name.partition("/")
+    if not slash:
+        return name, name, "other"
+    if split not in _SPLITS:
+        return split, rest.replace("_", " "), "train"
+    if quarter := re.fullmatch(r"(.*)_q(\d)", rest):
+        return f"{quarter[1]} by quarter of the steps", f"quarter {int(quarter[2]) + 1}", split
+    return rest.replace("_", " "), split, split
+
+
+def _order(name: str) -> int:
+    """Losses first, then what else is validated, then the rest."""
+    if re.match(r"(train|val)/(loss|objective|bound|elbo)\b", name):
+        return 0
+    return 1 if name.startswith(("val/", "wasserstein/")) else 2

@@ -1,0 +1,74 @@
+"""What a VAE of images shows: its manifold, traversals, KL by dimension and densities."""
+
+import torch
+
+from zoo.data.images.pixels import pixels_of
+from zoo.data.protocols import Moment
+from zoo.figures import Figure
+from zoo.layers.counter_rng import normal
+from zoo.vae.density.pareto import UNRELIABLE
+from zoo.vae.evaluation import Evaluation
+from zoo.vae.generation import Generation
+from zoo.vae.image_vae import EVALUATION_SEED
+
+_SIDE, _STEPS, _ROWS = 12, 11, 10
+
+
+class Figures(Evaluation, Generation):
+    """Pictures for the page of a run."""
+
+    def figures(self, moment: Moment) -> dict[str, Figure]:
+        """KL and manifold of a validation, traversals at the end, densities of a test."""
+        figures: dict[str, Figure] = {}
+        sphere = self.head.space == "sphere"
+        if moment != "end" and moment in self.report.found:
+            figures["kl"] = Figure(
+                "bars",
+                "KL by sphere" if sphere else "KL by dimension",
+                {"values": self.report.found[moment].kl_per_dimension.cpu().numpy()},
+                "near 0: the code says nothing there",
+                {"x": "sphere" if sphere else "dimension", "y": "nats"},
+            )
+            if moment == "val":
+                del self.report.found["val"]  # another step's at the end of a run
+        if moment == "val" and (list(self.head.blocks), sphere) in (([2], False), ([3], True)):
+            what = "the sphere, on an equal-area map" if sphere else "the plane at its quantiles"
+            figures["manifold"] = Figure(
+                "images",
+                "Manifold",
+                {"images": pixels_of(self.manifold(_SIDE, _SIDE))},
+                f"images over the whole latent space: {what}",
+            )
+        if moment == "end":
+            figures["traversals"] = self._traversals(sphere)
+        if moment == "test" and self.report.estimates:
+            columns = [torch.cat(column) for column in zip(*self.report.estimates, strict=True)]
+            names = ("values", "errors", "shape")
+            figures["density"] = Figure(
+                "estimates",
+                "log p(x) of the test items, and its standard error",
+                {n: c.float().cpu().numpy() for n, c in zip(names, columns, strict=True)},
+                f"{self.log_density_samples} importance samples an item; where the Pareto k of "
+                f"the weights is over {UNRELIABLE}, neither value nor error can be relied on",
+                {"x": "log p(x), nats", "y": "standard error", "limit": UNRELIABLE},
+            )
+        return figures
+
+    def _traversals(self, sphere: bool) -> Figure:
+        first = torch.zeros(1, dtype=torch.long, device=self.device)
+        code = self.prior_sample(normal(EVALUATION_SEED, first, 0, (self.latent_dim,)))[0]
+        paths = self.traverse(code, _STEPS)
+        rows = paths.var(1).flatten(1).mean(1).argsort(descending=True)[:_ROWS]
+        ends = (-90, 90) if sphere else (-3, 3)
+        places = torch.linspace(*ends, _STEPS).tolist()
+        return Figure(
+            "images",
+            "Traversals",
+            {"images": pixels_of(paths[rows])},
+            f"one code, of which one coordinate moves{': along a great circle' * sphere}; the "
+            f"{len(rows)} that change most",
+            {
+                "rows": [f"z{row + 1}" for row in rows.tolist()],
+                "columns": [f"{place:z.0f}°" if sphere else f"{place:z.1f}" for place in places],
+            },
+        )
