@@ -129,7 +129,7 @@ class Synthetic(SplitLoaders):
         val_items: Items of validation, and of the test.
         batch_size: Training items a step and process.
         val_batch_size: Items a step and process in evaluation; `batch_size` if not given.
-        seed: Of the training items and their order.
+        seed: Seed of the training items and their order.
 
     Raises:
         ValueError: There is no such task, or an item is too short for it.

@@ -21,11 +21,7 @@ class TooLargeError(ValueError):
 
 
 def check_arguments(cls: type[nn.Module], arguments: Mapping[str, Any], source: Path) -> None:
-    """Raises unless the constructor of `cls` takes these arguments, by name and type.
-
-    Raises:
-        ValueError: It does not.
-    """
+    """Raises ValueError unless the constructor of `cls` takes these arguments, by name and type."""
     for name, most in _LIMITS.items():
         value = arguments.get(name, 0)
         for number in value if isinstance(value, list) else [value]:
@@ -45,23 +41,14 @@ def check_arguments(cls: type[nn.Module], arguments: Mapping[str, Any], source: 
 def check_size(
     cls: type[nn.Module], arguments: Mapping[str, Any], weights: Mapping[str, Tensor], source: Path
 ) -> None:
-    """Builds a model without memory, and stops as soon as it is larger than its weights.
-
-    Raises:
-        TooLargeError: It is.
-        ValueError: The constructor refuses the arguments.
-    """
+    """Builds a model without memory; TooLargeError as soon as it is larger than its weights."""
     with torch.device("meta"), within(weights, source), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         construct(cls, arguments, source)
 
 
 def construct(cls: type[nn.Module], arguments: Mapping[str, Any], source: Path) -> nn.Module:
-    """`cls(**arguments)`, whose failure names the file that the arguments are from.
-
-    Raises:
-        ValueError: The constructor fails.
-    """
+    """`cls(**arguments)`, whose failure names the file that the arguments are from."""
     try:
         return cls(**arguments)
     except TooLargeError:
@@ -80,15 +67,7 @@ def within(
     """Stops constructors inside as soon as they make more than these weights can fill.
 
     What a constructor makes and gives up again, as the head that is tied later, may be as much
-    again.
-
-    Args:
-        weights: The weights.
-        source: The file, for the message.
-        layers_only: Do not bound the sizes of tensors, which are compared one by one later.
-
-    Raises:
-        TooLargeError: It was stopped.
+    again. With `layers_only` the sizes of tensors, which are compared one by one later, are free.
     """
     most = 2 * sum(tensor.numel() for tensor in weights.values()) + _SPARE_NUMBERS
     count = {"numbers": 0, "modules": 0}

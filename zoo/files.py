@@ -32,13 +32,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Readers see the old file or the new one, never a part; what stops half-way leaves the old one
     and nothing else. Folders that are missing are made. A symbolic link stays and its target is
     replaced; a file that is there keeps its permissions. What is no regular file (/dev/null,
-    /dev/stdout, a FIFO) is written through, once all of it is known.
-
-    Args:
-        path: The file to write, on a local disk.
-
-    Raises:
-        OSError: It cannot be written, as on a full disk; the error names `path`.
+    /dev/stdout, a FIFO) is written through, once all of it is known. An OSError names `path`.
     """
     path = Path(path)
     target = Path(os.path.realpath(path))
@@ -70,13 +64,7 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     """A folder to write to, whose files become those of `folder` if all goes well.
 
     A folder that was not there appears whole or not at all. In one that was, the new files replace
-    those of the same names once all of them are written, and others stay.
-
-    Args:
-        folder: The folder to write, on a local disk.
-
-    Raises:
-        OSError: It cannot be written, as on a full disk; the error names `folder`.
+    those of the same names once all of them are written, and others stay. An OSError names it.
     """
     folder = Path(folder)
     target = Path(os.path.realpath(folder))

@@ -27,15 +27,7 @@ def free_memory() -> int:
 
 
 def check_memory(what: str, need: float) -> None:
-    """Refuses what cannot fit.
-
-    Args:
-        what: The flag and its value.
-        need: Bytes.
-
-    Raises:
-        ValueError: More bytes are needed than there are.
-    """
+    """Refuses, naming a flag and its value, what needs more bytes than there are."""
     free = free_memory()
     if need > free:
         raise ValueError(

@@ -123,12 +123,7 @@ def _too_large(path: str | Path) -> ValueError:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """All bytes of a file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no regular file, or a .gz that is damaged or unpacks to too much.
-    """
+    """All bytes of a file."""
     with opened(path) as (file, most):
         data = file.read(min(most + 1, sys.maxsize)) if most < sys.maxsize else file.read()
     if len(data) > most:
@@ -145,15 +140,9 @@ def _undecodable(path: str | Path, line: int, error: UnicodeDecodeError) -> Valu
 
 
 def decoded(data: bytes, path: str | Path, before: int = 0) -> str:
-    """The text of a file's bytes, without a byte order mark.
+    """The text of a file's bytes behind `before` lines, without a byte order mark.
 
-    Args:
-        data: The bytes.
-        path: The file.
-        before: Lines of the file before them.
-
-    Raises:
-        ValueError: It is not UTF-8, or it holds a NUL, as UTF-16 does.
+    ValueError says that it is not UTF-8, or holds a NUL, as UTF-16 does.
     """
     try:
         text = data.decode("utf-8-sig")

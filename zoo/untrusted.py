@@ -21,12 +21,7 @@ _CHUNK = 2**20
 
 
 def check_regular(path: Path) -> None:
-    """Raises if `path` is no regular file, such as a FIFO, which would never end.
-
-    Raises:
-        FileNotFoundError: There is nothing.
-        ValueError: It is something else.
-    """
+    """Raises if `path` is no regular file, such as a FIFO, which would never end."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if not path.is_file():
@@ -36,16 +31,10 @@ def check_regular(path: Path) -> None:
 def check_plain(value: Any, what: str, *, tensors: bool = False) -> None:
     """Raises unless `value` is made of dicts, lists, text, numbers, truth values and None.
 
-    Aliases count as often as they are met, so that a few bytes cannot stand for gigabytes.
-
-    Args:
-        value: What was read.
-        what: Its name in the message.
-        tensors: Take tensors, too.
-
-    Raises:
-        ValueError: It holds something else, is nested too deeply, or too large.
+    Aliases count as often as they are met, so that a few bytes cannot stand for gigabytes. With
+    `tensors` these are taken, too; `what` is the value's name in the ValueError.
     """
+    kinds = (str, int, float, type(None), *((Tensor,) if tensors else ()))
     left, seen = [(value, 0)], 0
     while left:
         item, depth = left.pop()
@@ -62,21 +51,12 @@ def check_plain(value: Any, what: str, *, tensors: bool = False) -> None:
             left += [(inner, depth + 1) for inner in item]
         elif isinstance(item, int) and abs(item) >= 2**64:
             raise ValueError(f"{what} holds a number of {item.bit_length()} bits")
-        elif not (
-            item is None
-            or isinstance(item, str | int | float)
-            or (tensors and isinstance(item, Tensor))
-        ):
+        elif not isinstance(item, kinds):
             raise ValueError(f"{what} holds a {type(item).__name__}")
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is something else, or nested too deeply.
-    """
+    """What a JSON file holds, which is not nested too deeply."""
     check_regular(path)
     if path.stat().st_size > _JSON_BYTES:
         raise ValueError(f"{path} is too large for a JSON file of this kind")
@@ -101,12 +81,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is something else.
-    """
+    """The object that a JSON file holds."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected a JSON object, found a {type(value).__name__}")
@@ -114,18 +89,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is damaged.
-    """
+    """The tensors of a .safetensors file."""
     check_regular(path)
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        return load_file(path)
     except Exception as error:  # its own errors, and those of a name or a dtype that it lacks
-        raise ValueError(f"{path} is damaged: {_short(error)}") from error
-    return tensors
+        short = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(f"{path} is damaged: {short}") from error
 
 
 def read_torch(path: Path, *, mmap: bool = False) -> Any:
@@ -169,16 +139,9 @@ def read_torch(path: Path, *, mmap: bool = False) -> Any:
 
 
 def check_tensors(tensors: Any, what: str, length: int) -> dict[str, Tensor]:
-    """Tensors by name, once they are no larger than the file that they come from.
+    """Tensors by name, once they are no larger than the `length` of the file that they come from.
 
-    Args:
-        tensors: What was read.
-        what: Its name in the message.
-        length: Bytes of the file. Two names may share a tensor, more would be a way to ask for
-            memory without end.
-
-    Raises:
-        ValueError: Something else is there, or the tensors are larger than the file.
+    Two names may share a tensor, more would be a way to ask for memory without end.
     """
     if not isinstance(tensors, dict):
         raise ValueError(f"{what} is a {type(tensors).__name__}, not tensors by name")
@@ -222,7 +185,3 @@ def _verify(path: Path, *version: int) -> None:
         if "CRC" in str(error):
             raise ValueError(f"{path} is damaged: the checksum of {name} is wrong") from error
         raise ValueError(f"{path} is cut off or not a checkpoint") from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

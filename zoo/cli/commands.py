@@ -73,7 +73,7 @@ def sample(
         eta: Noise of ddim and dpmpp, 0 (none) to 1.
         labels: Classes to draw, repeated to n images, for a class-conditional model.
         guidance: Classifier-free guidance scale; 1 is none.
-        temperature: Of a text model's words; 0 takes the likeliest.
+        temperature: Temperature of a text model's words; 0 takes the likeliest.
         kind: What to show of a VAE: prior (the default), reconstructions, interpolation,
             traversals or manifold.
         pixels: mean of a VAE's pixels (the default), or a draw of them.

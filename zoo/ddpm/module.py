@@ -53,9 +53,9 @@ class DDPM(Figures):
     schedule arXiv 2102.09672; classifier-free guidance arXiv 2207.12598. The defaults are Ho's
     CIFAR-10 model.
 
-    >>> model = DDPM(image_size=8, channels=1, width=8, multipliers=[1], groups=4, timesteps=4)
+    >>> model = DDPM(image_size=8, width=8, multipliers=[1, 1], groups=4, timesteps=4)
     >>> model.sample(2, steps=2).shape
-    torch.Size([2, 1, 8, 8])
+    torch.Size([2, 3, 8, 8])
 
     Args:
         image_size: Side of a square image, or [height, width].
@@ -70,8 +70,8 @@ class DDPM(Figures):
         loss: mean of the squared error over an image's pixels (Ho), or sum (the post's author).
         weighting: Weights of the loss over steps: uniform, or min_snr (arXiv 2303.09556).
         min_snr_gamma: Bound of the signal-to-noise ratio in min_snr.
-        variance: Of a reverse step: fixed_small, fixed_large, zero (the post's greedy sampling), or
-            learned_range (the network predicts it, trained by the bound).
+        variance: Variance of a reverse step: fixed_small, fixed_large, zero (the post's greedy
+            sampling), or learned_range (the network predicts it, trained by the bound).
         vlb_weight: Weight of the bound in bits/dim in the loss of learned_range.
         num_classes: Number of classes to condition on; 0 for none.
         label_dropout: Probability of training without the label, for guidance.

@@ -65,7 +65,7 @@ def generate(
         temperature: Divides the logits; 0 takes the likeliest symbol.
         top_k: Choose among so many of the likeliest.
         top_p: Choose among the fewest likeliest that have this probability together.
-        seed: Of the choices.
+        seed: Seed of the choices.
         stop_at_end: Stop where a text, or a line of words, ends.
         device: Where to compute; auto takes a GPU if there is one.
     """

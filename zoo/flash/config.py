@@ -80,7 +80,7 @@ class FlashConfig:
         global_part: Without it, tokens see their own chunk only.
         tied: The head's weights are the embedding's.
         head_bias: The head has a bias.
-        dropout: Of the embedding and of each layer's output.
+        dropout: Dropout of the embedding and of each layer's output.
         init_std: Deviation of the first weights.
         checkpointing: Recompute a layer's activations in the backward pass, to save memory.
     """

@@ -24,7 +24,7 @@ class TokenSampling:
             1904.09751; the token that crosses it is one of them); all if not given.
         top_k: Choose among so many of the likeliest; all if not given.
         temperature: Divides the logits; 0 takes the likeliest token.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: No token could be chosen.

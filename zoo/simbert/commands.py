@@ -179,11 +179,11 @@ def paraphrase(
         k: Sentences to show, at most.
         top_p: Nucleus sampling: least tokens with this probability; 1 for all.
         top_k: Most tokens to choose from; 0 for all.
-        temperature: Of the sampling; 0 is greedy.
+        temperature: Temperature of the sampling; 0 is greedy.
         beams: Beam search of this width instead of sampling, without the arguments that are of
             sampling; 0 for sampling.
         max_new: Most tokens of a sentence.
-        seed: Of the draws.
+        seed: Seed of the draws.
         batch_size: Sentences at a time.
         unfinished: Sentences that reach max_new: drop them, or mark them with "...".
         device: Where to compute; auto takes a GPU if there is one.

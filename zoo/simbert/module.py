@@ -29,6 +29,10 @@ class SimBERT(Paraphrasing, Figures):
     gives two losses: b is predicted from a, and the vector of a, which cannot see b, must be
     nearest to that of b among the batch. The defaults are the released base model's.
 
+    >>> model = SimBERT(vocab_size=8, hidden=8, layers=1, heads=2)
+    >>> model(torch.tensor([[2, 5, 6, 3]])).shape  # [CLS] and [SEP] are 2 and 3
+    torch.Size([1, 8])
+
     Args:
         vocab_size: Tokens of the vocabulary, which comes from the data or from `init`.
         positions: learned (BERT) or rotary (RoFormer).

@@ -25,6 +25,11 @@ class SentenceSimilarity(Encoding, Figures):
     (kexue.fm/archives/8847) ranks cosines instead, and the post's losses of the cosine itself are
     there to compare with. Data are `LabelledPairs`; the defaults are the released base model's.
 
+    >>> model = SentenceSimilarity(vocab_size=8, hidden=8, layers=1, heads=2)
+    >>> model.tokenizer.adopt(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc"])
+    >>> model.similarity(["a", "b"], ["a b c"]).shape
+    torch.Size([2, 1])
+
     Args:
         head: sbert, cosent, cosine_zero, cosine_minus or hinge.
         scale: The lambda of cosent.

@@ -34,6 +34,10 @@ class WGAN(Figures):
     A training step is one iteration of the generator: `n_critic` steps of the critic on fresh
     data, then one of the generator. Steps, schedules and checkpoints count these iterations.
 
+    >>> model = WGAN(network="mlp", generator_widths=[8], critic_widths=[8], lipschitz="gn")
+    >>> model.sample(3).shape
+    torch.Size([3, 2])
+
     Args:
         network: mlp (for points), dcgan or resnet.
         features: Dimension of a point, for mlp.

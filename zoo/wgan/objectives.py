@@ -23,6 +23,9 @@ class Wasserstein:
 
     The first three methods are functions of the critic's values alone; a constraint may change
     these values. The others see the points too, and are what a training step calls.
+
+    >>> Wasserstein().critic_loss(torch.tensor([2.0]), torch.tensor([0.5]))
+    tensor(-1.5000)
     """
 
     name: ClassVar[ObjectiveName] = "wasserstein"
@@ -74,7 +77,11 @@ class Wasserstein:
 
 @dataclass(frozen=True)
 class Hinge(Wasserstein):
-    """Critic: E max(0, 1 - f(real)) + E max(0, 1 + f(fake)); the generator's is Wasserstein's."""
+    """Critic: E max(0, 1 - f(real)) + E max(0, 1 + f(fake)); the generator's is Wasserstein's.
+
+    >>> Hinge().critic_loss(torch.tensor([2.0, 0.0]), torch.tensor([-1.0]))
+    tensor(0.5000)
+    """
 
     name = "hinge"
 

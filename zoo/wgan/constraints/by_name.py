@@ -44,6 +44,9 @@ _FIELDS = {
 def make_constraint(name: str, **options: float | None) -> Unconstrained:
     """A constraint with its published values, but for the options that are given.
 
+    >>> make_constraint("gp", penalty=0.1)
+    GradientPenalty(weight=0.1)
+
     Args:
         name: none, clip, spectral_norm, gp, lp, div, r1, dragan, gn or gran.
         **options: penalty, div_power, clip_value, gran_epsilon, lipschitz_constant.

@@ -27,6 +27,9 @@ class GradientNormalization(Unconstrained):
     With it the hinge loss is 2 plus the Wasserstein loss, and neither is a distance: the difference
     of the means is at most 2.
 
+    >>> GradientNormalization().normalized(torch.tensor([3.0]), torch.tensor([1.0]))
+    tensor([0.7500])
+
     Args:
         scale: The output is multiplied by it, so that the bound of the gradient is `scale`.
     """

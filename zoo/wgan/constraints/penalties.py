@@ -17,6 +17,9 @@ class GradientPenalty(Unconstrained):
 
     The points are alpha real + (1 - alpha) fake with one alpha ~ U(0, 1) a sample.
 
+    >>> GradientPenalty(weight=10.0).penalty(torch.tensor([1.0, 2.0]))
+    tensor(5.)
+
     Args:
         weight: The paper's lambda: 10, and 0.1 for its toys.
     """

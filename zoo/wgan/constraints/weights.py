@@ -140,6 +140,11 @@ class Unconstrained:
 class WeightClipping(Unconstrained):
     """WGAN: each parameter is kept in [-c, c] (arXiv 1701.07875, algorithm 1).
 
+    >>> critic = nn.Linear(2, 1)
+    >>> WeightClipping(c=0.01).project(critic)
+    >>> bool(critic.weight.abs().max() <= 0.01)
+    True
+
     Args:
         c: The bound.
     """

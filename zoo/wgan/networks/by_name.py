@@ -37,6 +37,11 @@ def make_networks(
 ) -> tuple[nn.Module, nn.Module]:
     """Generator (z, labels) -> x and critic (x, labels) -> (B,).
 
+    >>> import torch
+    >>> generator, critic = make_networks("dcgan", (1, 8, 8), latent_dim=4, critic_widths=[8, 16])
+    >>> critic(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2])
+
     `shape` is that of an image, (C, H, W), or of a point, (D,); the others are options of `WGAN`.
 
     Raises:

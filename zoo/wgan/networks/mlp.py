@@ -22,7 +22,11 @@ class MLPGenerator(nn.Module):
 
 
 class MLPCritic(nn.Module):
-    """Points to values; `widths` are those of the hidden layers."""
+    """Points to values; `widths` are those of the hidden layers.
+
+    >>> MLPCritic(2, [8, 8])(torch.zeros(5, 2)).shape
+    torch.Size([5])
+    """
 
     piecewise_linear = True
 

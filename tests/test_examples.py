@@ -2,14 +2,21 @@
 
 import doctest
 import importlib
-import pkgutil
+from pathlib import Path
 
 import pytest
 import torch
 
-import zoo.vae
+import datamodules
+import zoo
 
-MODULES = [m.name for m in pkgutil.walk_packages(zoo.vae.__path__, "zoo.vae.") if not m.ispkg]
+ROOT = Path(zoo.__path__[0]).parent
+MODULES = [
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for package in (zoo, datamodules)
+    for file in sorted(Path(package.__path__[0]).rglob("*.py"))
+    if ">>>" in file.read_text()
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
