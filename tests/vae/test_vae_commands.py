@@ -157,7 +157,7 @@ def test_annealing_brackets_the_estimate(zoo_cli, spheres):
 
 def test_density_mistakes(grey, mistake):
     own = ["density", grey]
-    assert "does not know its data: give --data" in mistake(*own)
+    assert "does not say what data it was trained on: give --data" in mistake(*own)
     assert "did you mean Digits?" in mistake(*own, "--data", "Digit")
     assert "not allowed" in mistake(*own, "--data", "os.path")
     assert "--repeats=0: must be 1 or more" in mistake(*own, "--data", "Digits", "--repeats", 0)
