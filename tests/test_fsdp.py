@@ -13,7 +13,7 @@ DDPM = """\
 model:
   class_path: zoo.DDPM
   init_args: {image_size: 8, channels: 1, levels: 17, timesteps: 20, width: 8, multipliers: [1, 2],
-    blocks: 1, attention_levels: [1], groups: 4, dropout: 0.1, lr: 0.002, checkpointing: true,
+    blocks: 1, attention_levels: [1], groups: 4, dropout: 0.0, lr: 0.002, checkpointing: true,
     channels_last: true, sampler: ancestral}
 data:
   class_path: zoo.data.Digits
