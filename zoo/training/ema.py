@@ -75,8 +75,9 @@ class EMA(Callback):
     @torch.no_grad()
     def _swap(self, pl_module: LightningModule) -> None:
         for module in pl_module.modules():
-            if hasattr(module, "reshard"):  # FSDP's: what it has gathered would not see the change
-                module.reshard()
+            reshard: Any = getattr(module, "reshard", None)
+            if reshard:  # FSDP's: what it has gathered would not see the change
+                reshard()
         averages, weights = _here(self._averages), _here(self._parameters)
         kept = [average.clone() for average in averages]
         torch._foreach_copy_(averages, weights)
