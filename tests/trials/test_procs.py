@@ -1,8 +1,10 @@
 """Verbs over two processes, and after a stop, write what one process writes in one go."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +125,88 @@ def test_batches_of_another_size_are_equal_to_rounding(models, zoo_cli):
         assert zoo_cli("embed", "simbert", *flags)[0] == 0
     a, b = np.load("a.npy"), np.load("b.npy")
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def state(run_dir):
+    return torch.load(Path(run_dir, "checkpoints", "last.ckpt"), weights_only=True)
+
+
+def same(run, other):
+    """Two runs have come to the same bits."""
+    assert run["global_step"] == other["global_step"]
+    for key in ("state_dict", "current_model_state", "optimizer_states"):
+        torch.testing.assert_close(run[key], other[key], rtol=0, atol=0)
+
+
+def test_a_run_in_float64_resumes_to_the_bit(tiny, zoo_cli):
+    for run_dir, steps in (("whole", (6,)), ("cut", (3, 6))):
+        for step in steps:
+            flags = ["--trainer.max_steps", step, "--trainer.precision", "64-true"]
+            flags += ["--run_dir", run_dir, "--ckpt_path", "last"]
+            code, _, err = zoo_cli("fit", "-c", tiny, *flags)
+            assert code == 0, err
+    same(state("cut"), state("whole"))
+
+
+@pytest.mark.slow
+def test_a_slurm_job_that_is_stopped_asks_to_go_on(tiny):
+    """The sbatch file itself, with an srun that starts one task and an scontrol that notes."""
+    for name, line in (
+        ("srun", 'exec "$PYTHON" -m zoo.cli "${@:3}"'),
+        ("scontrol", 'echo "$@" >> asked.txt'),
+    ):
+        Path(name).write_text(f"#!/bin/bash\n{line}\n")
+        Path(name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
+    slurm |= {"SLURM_NTASKS_PER_NODE": "1", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+    slurm |= {"SLURM_JOB_NAME": "zoo", "SLURM_NODELIST": "localhost", "SLURM_STEP_NUM_TASKS": "1"}
+    environment = {**os.environ, **slurm, "PYTHON": sys.executable}
+    environment["PATH"] = f"{Path.cwd()}:{os.environ['PATH']}"
+    script = Path(__file__).parents[2] / "docs" / "slurm.sbatch"
+    command = ["bash", script, "-c", tiny, "--trainer.max_steps", "60"]
+
+    def job(run_dir, stop):
+        process = subprocess.Popen([*command, "--run_dir", run_dir], env=environment)
+        if stop:
+            last = Path(run_dir, "checkpoints", "last.ckpt")
+            while not last.is_file() and process.poll() is None:
+                time.sleep(0.01)
+            claim = Path(run_dir, ".lock").read_text()
+            os.kill(int(claim.split()[0]), signal.SIGTERM)
+        return process.wait(timeout=300)
+
+    assert job("whole", stop=False) == 0
+    assert not Path("asked.txt").exists()
+    assert job("cut", stop=True) == 143
+    assert Path("asked.txt").read_text() == "requeue 7\n"
+    assert state("cut")["global_step"] < 60
+    assert job("cut", stop=False) == 0
+    same(state("cut"), state("whole"))
+
+
+@pytest.mark.slow
+def test_a_lost_worker_is_started_again(tiny):
+    """Torchrun starts all processes anew, with the same command, and they go on from last.ckpt."""
+    clean = ("LOCAL_RANK", "ZOO_RUN_DIR", "RANK", "WORLD_SIZE")
+    environment = {k: v for k, v in os.environ.items() if k not in clean}
+
+    def run(run_dir, lose):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc_per_node=2", "--max_restarts=1", "-m", "zoo.cli", "fit", "-c", tiny]
+        command += ["-c", "ddp", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+        command += ["--trainer.max_steps", "60", "--run_dir", run_dir, "--ckpt_path", "last"]
+        with Path("log").open("w") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        last = Path(run_dir, "checkpoints", "last.ckpt")
+        while lose and not last.is_file() and process.poll() is None:
+            time.sleep(0.01)
+        if lose:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            ranks = [(Path(f"/proc/{c}/environ").read_bytes(), int(c)) for c in children.split()]
+            os.kill(next(c for text, c in ranks if b"\0RANK=1\0" in text), signal.SIGKILL)
+        assert process.wait(timeout=300) == 0, Path("log").read_text()[-3000:]
+        return Path("log").read_text()
+
+    assert "Restored all states" not in run("whole", lose=False)
+    assert "Restored all states" in run("cut", lose=True)
+    same(state("cut"), state("whole"))

@@ -208,6 +208,11 @@ class ZooCLI(LightningCLI):
         kwargs["callbacks"] = [*callbacks, *own, FoundRate(resumed), Changes(), Resume()]
         kwargs["logger"] = self._loggers(settings.logger) if fit else False
         plugins = _listed(settings.plugins)
+        if getattr(settings.strategy, "_save_distributed_checkpoint", False):
+            raise ValueError(
+                "--trainer.strategy.save_distributed_checkpoint true: checkpoints are whole files "
+                "here, which go on with any number of processes: leave it false"
+            )
         if not _shards_weights(settings.strategy):  # those bring files of their own
             plugins = [*plugins, AtomicCheckpointIO()]
         kwargs["plugins"] = plugins
@@ -310,7 +315,7 @@ class ZooCLI(LightningCLI):
 
 def _shards_weights(strategy: Any) -> bool:
     name = strategy if isinstance(strategy, str) else type(strategy).__name__
-    return any(kind in name.lower() for kind in ("fsdp", "deepspeed", "parallelstrategy"))
+    return any(kind in name.lower() for kind in ("fsdp", "deepspeed"))
 
 
 def _pin(spec: Any) -> None:

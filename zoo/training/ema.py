@@ -78,7 +78,7 @@ class EMA(Callback):
     def _swap(self, pl_module: LightningModule) -> None:
         for module in pl_module.modules():
             reshard: Any = getattr(module, "reshard", None)
-            if reshard is not None:  # FSDP's: what it has gathered would not see the change
+            if reshard:  # FSDP's: what it has gathered would not see the change
                 reshard()
         averages, weights = _here(self._averages), _here(self._parameters)
         kept = [average.clone() for average in averages]

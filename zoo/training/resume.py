@@ -36,6 +36,13 @@ class Resume(Callback):
         self._asked: list[Options] = []
         self._file: dict[str, Any] | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives the weights their precision before a file's are put in, which Lightning does after.
+
+        A float64 number would go through float32.
+        """
+        trainer.precision_plugin.convert_module(pl_module)
+
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
