@@ -57,7 +57,7 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
     config = shipped / "config.json"
     if not config.is_file() or config.stat().st_mtime < checkpoint.stat().st_mtime:
         zoo(run, "export", checkpoint, shipped, "--dtype", entry.dtype)
-    test = ["-c", entry.recipe, *entry.fit(data, runs)[2:], *entry.test]
+    test = [flag.format(data=data) for flag in (*entry.root, *entry.test)]
     weights = read(config)["sha256"]
     found = read(record_file)
     if found.get("weights") != weights or found.get("test") != list(entry.test):
