@@ -41,26 +41,30 @@ def build(names: list[str], options: argparse.Namespace) -> dict[str, Contender]
     return made
 
 
-def seconds(f: Callable[[], Any], device: torch.device) -> float:
-    """Wall-clock time of one call, until the device is done."""
+def seconds(f: Callable[[], Any], device: torch.device, clock: Callable[[], float]) -> float:
+    """Time of one call, until the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     f()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def interleave(
-    calls: dict[str, Callable[[], Any]], rounds: int, warm: int, device: torch.device
+    calls: dict[str, Callable[[], Any]],
+    rounds: int,
+    warm: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Times of every call, one of each a round, the order turning from round to round."""
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(warm + rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            elapsed = seconds(calls[name], device)
+            elapsed = seconds(calls[name], device, clock)
             if i >= warm:
                 times[name].append(elapsed)
     return times
@@ -166,14 +170,16 @@ def measure(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
                 gap = (output.float() - first.predict(first.images, t).float()).abs().max()
                 difference = max(difference, gap.item())
     counts = {name: flops(c) for name, c in made.items()}
-    train = interleave({n: c.step for n, c in made.items()}, options.rounds, options.warm, device)
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    steps = {n: c.step for n, c in made.items()}
+    train = interleave(steps, options.rounds, options.warm, device, clock)
     n = options.sample_batch
     drawing = {
         name: (lambda c=c: c.sample(n, options.steps))
         for name, c in made.items()
         if options.sample_rounds
     }
-    sample = interleave(drawing, options.sample_rounds, min(options.warm, 1), device)
+    sample = interleave(drawing, options.sample_rounds, min(options.warm, 1), device, clock)
     trained = summary(train, names[0])
     drawn = summary(sample, names[0]) if drawing else {}
     return {
@@ -218,6 +224,7 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=5)
     parser.add_argument("--sample-rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--quick", action="store_true", help="few rounds, ten steps of DDIM")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--json", type=Path)

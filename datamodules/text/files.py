@@ -64,9 +64,12 @@ def documents_of(root: str | None, split: Split, *, lines: bool) -> list[Documen
     Raises:
         FileNotFoundError: There is no such file or folder, or no text in it, or some splits have a
             file and others have none.
-        ValueError: A .gz is damaged, or unpacks to too much.
+        ValueError: A packed file is damaged or unpacks to too much, or there are rows alone.
     """
     parts = text_files(root)
+    listed = [f for files in parts.values() for f in files] if isinstance(parts, dict) else parts
+    if rows := [file for file in listed if kind_of(file) != "text"]:
+        raise ValueError(f"{rows[0]} has rows, which --data Text reads: give .txt files here")
     if isinstance(parts, dict):
         return [Document(file, read_bytes(file)) for file in parts[split]]
     texts = [read_bytes(file) for file in parts]

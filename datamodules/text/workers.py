@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
+from types import ModuleType
 from typing import Any, TypeVar
 
 from zoo.data.text.corpus import Piece
@@ -65,7 +67,7 @@ class Pool:
         try:
             while True:
                 for piece in islice(source, 2 * self.processes - len(waiting)):
-                    waiting.append(self._begun().submit(function, piece, how))
+                    waiting.append(self._submit(function, piece, how))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
@@ -77,14 +79,19 @@ class Pool:
         if self.processes == 1:
             return function(*arguments)
         try:
-            return self._begun().submit(function, *arguments).result()
+            return self._submit(function, *arguments).result()
         except BrokenProcessPool as error:
             raise ValueError(_KILLED) from error
 
-    def _begun(self) -> ProcessPoolExecutor:
+    def _submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         if self._pool is None:
             # Not forked from this process, whose threads may hold locks.
             context = get_context("forkserver")
             context.set_forkserver_preload(["zoo.data.text.vocabularies"])
             self._pool = ProcessPoolExecutor(self.processes, context, initializer=_begin_worker)
-        return self._pool
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # else each process runs a script anew
+        try:
+            return self._pool.submit(function, *arguments)
+        finally:
+            sys.modules["__main__"] = main

@@ -8,14 +8,17 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from zoo.data import Text
+from zoo.data.loader import EpochSampler
 from zoo.data.text import corpus, language, pieces, prepare, vocabularies, writer
 from zoo.data.text.prepare import prepare as prepare_text
 from zoo.data.text.store import Store
 from zoo.data.text.vocabularies import train_subwords
 from zoo.data.text.vocabulary import Subwords, Vocabulary
+from zoo.layers.seeds import mix
 
 WORDS = ["the", "a", "of", "red", "Häuser", "天气", "river's", "walks", ",", ".", "\u3000"]
 
@@ -374,3 +377,27 @@ def test_data_sets_are_read_saved_or_streamed(tmp_path, small):
         Text(root="three", column="body", level="byte").setup()
     with pytest.raises((ValueError, OSError), match="nowhere"):
         Text(root="hf:nowhere", level="byte").setup()
+
+
+def test_more_files_than_a_process_may_open(tmp_path, small):
+    (tmp_path / "many").mkdir()
+    for i in range(400):
+        (tmp_path / "many" / f"{i:03}.txt").write_text(f"file {i}\n")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+    try:
+        store = prepare_text("many", tmp_path / "out", tokenizer="byte")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert [store.index["splits"][split]["documents"] for split in SPLITS] == [
+        362,
+        20,
+        20,
+    ]  # two are cut
+
+
+def test_an_order_is_the_one_that_it_was_with_numbers_of_64_bits():
+    sampler = EpochSampler(100_003, seed=3)
+    sampler.set_epoch(2)
+    generator = torch.Generator().manual_seed(mix(3, 2))
+    assert sampler.order().tolist() == torch.randperm(100_003, generator=generator).tolist()

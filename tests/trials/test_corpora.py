@@ -122,3 +122,22 @@ def test_what_was_killed_goes_on_and_two_at_once_make_one(tmp_path, done):
         name = f"{split}-00000.bin"
         assert np.array_equal(*(np.fromfile(f"{d}/{name}", "u2") for d in ("parts", "whole")))
     assert not [f for f in os.listdir("parts") if f.startswith(("unpacked", "progress"))]
+
+
+SCRIPT = """\
+from zoo.data import Text
+data = Text(root="rows.jsonl", tokenizer="bpe", vocabulary_size=300, sequence_length=32)
+data.setup("fit")  # where no line says if __name__ == "__main__"
+print("read", len(data.split("train")))
+"""
+
+
+def test_a_script_is_not_run_again_by_the_processes_that_it_begins(tmp_path, mistake):
+    lines = Path("a.txt").read_text().split("\n")
+    Path("rows.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    Path("script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("read") == 1
+    line = mistake("fit", "-c", "vae/text-shakespeare", "--data.root", "rows.jsonl")
+    assert "rows.jsonl has rows, which --data Text reads: give .txt files here" in line

@@ -336,3 +336,32 @@ def test_models_without_bits_back(tmp_path, mistake):
     assert "needs a Gaussian posterior" in mistake("compress", "sphere", "good.npy")
     make("gaussian", likelihood="gaussian")
     assert "likelihood bernoulli or" in mistake("compress", "gaussian", "good.npy")
+
+
+def test_density_says_which_protocol_it_was(grey, zoo_cli):
+    flags = ["--data", "Digits", "--samples", 30, "--limit", 4]
+    out = ran(zoo_cli, "density", grey, *flags, "-o", "a.csv")
+    assert "30 samples each from a proposal of its own (3 steps), seed 0" in out
+    assert "of that proposal" in out
+    out = ran(zoo_cli, "density", grey, *flags, "--refine", 0, "-o", "b.csv")
+    assert "30 samples each from the encoder's posterior, seed 0" in out
+    assert "of that proposal" not in out
+    model = zoo.load(grey)
+    x = torch.from_numpy(Digits().split("test").first(4).numpy()).float() / 8 - 1
+    for name, refine in (("a.csv", 3), ("b.csv", 0)):
+        expected = model.log_density(x, samples=30, seed=0, refine=refine).log_density
+        ours = [float(row["log_density"]) for row in rows(name)]
+        np.testing.assert_allclose(ours, expected, rtol=1e-4)
+    code, _, err = zoo_cli("density", grey, *flags, "--refine", -1)
+    assert code == 2
+    assert "refine=-1" in err.replace("--refine -1", "refine=-1")
+
+
+def test_refined_posteriors_compress_and_decompress(grey, zoo_cli):
+    flags = ["--limit", 6, "--refine", 2, "--check", "true"]
+    array = np.rint(np.random.default_rng(0).integers(0, 17, (6, 8, 8)) * 255 / 16)
+    np.save("own.npy", array.astype(np.uint8))
+    out = ran(zoo_cli, "compress", grey, "own.npy", *flags, "-o", "a.zbb")
+    assert "decoded again and found equal" in out
+    ran(zoo_cli, "decompress", grey, "a.zbb", "-o", "back.npy")
+    assert np.array_equal(np.load("back.npy").squeeze(), array)

@@ -107,8 +107,8 @@ class ZooCLI(LightningCLI):
             "--run_dir",
             type=str,
             default=None,
-            help="Folder of config.yaml, checkpoints/, samples/, metrics.csv, results.json and "
-            "wandb/. Default: runs/CONFIG, numbered if that holds a run.",
+            help="Folder of config.yaml, checkpoints/, samples/, metrics.csv, results.json, "
+            "wandb/, report/ and report.html. Default: runs/CONFIG, numbered if that holds a run.",
         )
         for callback, key in (
             (EMA, "ema"),

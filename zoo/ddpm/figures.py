@@ -29,7 +29,9 @@ class Figures(Generation):
         noise = initial_noise(0, index, self.shape, self.diffusion)
         steps = self._states(plan, noise, index, seed=0, labels=None, guidance=None)
         states = torch.stack([noise, *steps], 1)
-        shown = torch.linspace(0, states.shape[1] - 1, _SHOWN).round().long().tolist()
+        # Nearer to one another at the end, where most is seen to happen.
+        parts = 1 - torch.linspace(1, 0, _SHOWN).square()
+        shown = (parts * (states.shape[1] - 1)).round().long().tolist()
         times = [*(f"t = {t}" for t in plan.timesteps.tolist()), "image"]
         return {
             "denoising": Figure(

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.data.protocols import HasImages, HasReferenceImages, datamodule_of
+from zoo.ddpm.blocks import Attention, ResBlock
 from zoo.ddpm.diffusion import (
     Diffusion,
     LossReduction,
@@ -255,6 +256,17 @@ class DDPM(Figures):
         if self.compiles and not self.compiled:
             self.net.compile(dynamic=False)
             self.compiled = True
+
+    def parts_to_shard(self) -> Sequence[nn.Module]:
+        """Residual blocks and attentions; a level takes tensors off a list, which FSDP copies.
+
+        Raises:
+            ValueError: LAMB measures whole weights.
+        """
+        if self.optimizer_name == "lamb":
+            raise ValueError("optimizer=lamb measures whole weights: use -c ddp, or optimizer=adam")
+        self.net.to(memory_format=torch.contiguous_format)  # all that FSDP2 takes
+        return [m for m in self.net.modules() if isinstance(m, ResBlock | Attention)]
 
     def _unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         x0 = batch[0].float()  # whatever precision the Trainer converts its inputs to

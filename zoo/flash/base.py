@@ -1,6 +1,7 @@
 """What the two language models share: the network's arguments, training and evaluation."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -37,6 +38,7 @@ class FlashModule(Module):
     """
 
     options_of: ClassVar[type] = FlashConfig
+    forwards = ("features",)
     lengths_vary: ClassVar[bool] = False
     """Whether batches are of many lengths."""
     net: Network
@@ -62,7 +64,7 @@ class FlashModule(Module):
             raise ValueError(f"betas={betas}: need two betas in [0, 1)")
         self.lr, self.weight_decay, self.betas = lr, weight_decay, (betas[0], betas[1])
         self.rate = None if lr_schedule is None else piecewise_linear(by_step(lr_schedule))
-        self.compiles, self.compiled, self.sharded = compile, False, False
+        self.compiles, self.compiled = compile, False
         self._validation = PredictionAverages("val")
 
     @property
@@ -89,13 +91,9 @@ class FlashModule(Module):
             self.net.compile_layers(lengths_vary=self.lengths_vary)
             self.compiled = True
 
-    def configure_model(self) -> None:
-        """Shards the network where the strategy does (`-c fsdp`)."""
-        if self.device_mesh is not None and not self.sharded:
-            device = self.trainer.strategy.root_device.type
-            others = [m for m in self.children() if m is not self.net and list(m.parameters())]
-            self.net.shard(device, self.trainer.world_size, *others)
-            self.sharded = True
+    def parts_to_shard(self) -> Sequence[nn.Module]:
+        """The layers."""
+        return list(self.net.layers)
 
     def configure_optimizers(self) -> Any:
         """AdamW that decays matrices only, with the schedule by step."""
@@ -106,10 +104,7 @@ class FlashModule(Module):
         others = [p for p in parameters if id(p) not in matrices]
         both = ((decayed, self.weight_decay), (others, 0.0))
         groups = [{"params": group, "weight_decay": decay} for group, decay in both if group]
-        # FSDP2 makes distributed tensors, of which CPUs have no fused step.
-        sharded = any(type(p.data).__name__ == "DTensor" for p in parameters)
-        fused = may_fuse(self) and not sharded
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=fused)
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=may_fuse(self))
         if self.rate is None:
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)

@@ -94,20 +94,6 @@ class Network(nn.Module):
         for layer in self.layers:
             layer.compile(dynamic=lengths_vary)
 
-    def shard(self, device: str, processes: int, *others: nn.Module) -> None:
-        """Spreads weights, gradients and optimiser state over all processes (FSDP2).
-
-        Over a mesh of its own: Lightning's has a dimension for tensors cut across processes. The
-        others are modules beside the network that learn with it.
-        """
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-
-        mesh = init_device_mesh(device, (processes,))
-        for module in (*self.layers, self, *others):
-            fully_shard(module, mesh=mesh)
-        register_fsdp_forward_method(self, "features")
-
     def embed(
         self, tokens: Tensor, segments: Tensor | None, starts: list[int], docs: Tensor | None = None
     ) -> Tensor:

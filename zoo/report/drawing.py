@@ -239,6 +239,9 @@ def _lines(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
         for i, name in enumerate(names)
     ]
     layout = _axes(words, hovermode="x unified", showlegend=len(names) > 1)
+    if "x" in words.get("log", ()):
+        ticks = {"tickvals": x.tolist()} if len(x) <= 8 else {"dtick": 1}
+        layout["xaxis"] |= ticks | {"minor": {"showgrid": False}}
     return {"data": data, "layout": layout}
 
 

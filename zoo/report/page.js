@@ -28,6 +28,8 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 270, uirevision: "kept",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("text") },
       margin: { l: 46, r: 10, t: 8, b: 40 }, showlegend: true,
+      // beside the legend, not over it
+      modebar: { orientation: "v", bgcolor: "rgba(0,0,0,0)", color: css("muted"), activecolor: css("text") },
       legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", itemsizing: "constant" },
       hoverlabel: { bgcolor: css("card"), bordercolor: css("line"), font: { color: css("text") } },
     };
@@ -39,6 +41,7 @@
   };
   const options = {
     responsive: true, displaylogo: false,
+    showSendToCloud: false, plotlyServerURL: "", // by default charts have a button that uploads them
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
   };
 
@@ -80,7 +83,7 @@
       if (playing) return stop();
       button.textContent = "❚❚";
       go(0);
-      playing = setInterval(() => (at + 1 < steps.length ? go(at + 1) : stop()), Math.max(150, 4000 / steps.length));
+      playing = setInterval(() => (at + 1 < steps.length ? go(at + 1) : stop()), Math.min(700, Math.max(150, 4000 / steps.length)));
     });
     slider.addEventListener("pointerdown", () => playing && stop());
   }

@@ -1,9 +1,10 @@
 """What the models of this room share: encoder, vocabulary, first weights, optimiser."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.data.sentences.tokenizer import Tokenizer
 from zoo.loading import load
@@ -47,6 +48,8 @@ class SentenceModel(Module):
         lr_schedule: Multiplier of lr at some steps, linear between them and constant after, from 0
             at step 0 unless given; {1000: 1} is a warm-up. Constant if not given.
     """
+
+    forwards = ("vectors", "first")
 
     purpose: str
 
@@ -116,6 +119,10 @@ class SentenceModel(Module):
             return optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def parts_to_shard(self) -> Sequence[nn.Module]:
+        """The layers."""
+        return list(self.net.layers)
 
     def setup(self, stage: str) -> None:
         """Before a run: a look at the data, first weights from `init`, one vocabulary for both."""

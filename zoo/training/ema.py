@@ -70,25 +70,31 @@ class EMA(Callback):
         """One fused update, unless the batch only accumulated gradients."""
         if self._averages and trainer.global_step != self._step:
             self._step = trainer.global_step
-            torch._foreach_lerp_(self._averages, self._parameters, 1 - self.current_decay())
+            averages, weights = _here(self._averages), _here(self._parameters)
+            torch._foreach_lerp_(averages, weights, 1 - self.current_decay())
             self.updates += 1
 
     @torch.no_grad()
-    def _swap(self) -> None:
-        kept = [average.clone() for average in self._averages]
-        torch._foreach_copy_(self._averages, self._parameters)
-        torch._foreach_copy_(self._parameters, kept)
+    def _swap(self, pl_module: LightningModule) -> None:
+        for module in pl_module.modules():
+            reshard: Any = getattr(module, "reshard", None)
+            if reshard is not None:  # FSDP's: what it has gathered would not see the change
+                reshard()
+        averages, weights = _here(self._averages), _here(self._parameters)
+        kept = [average.clone() for average in averages]
+        torch._foreach_copy_(averages, weights)
+        torch._foreach_copy_(weights, kept)
         self._swapped = not self._swapped
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the averages into the module while a fit validates."""
         if self._averages:
-            self._swap()
+            self._swap(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the averages out again."""
         if self._swapped:
-            self._swap()
+            self._swap(pl_module)
 
     def averages(self) -> dict[str, Tensor]:
         """The average of each averaged parameter by its name in the module."""
@@ -99,7 +105,7 @@ class EMA(Callback):
         """Leaves the averages in the module when a fit ends, and keeps nothing."""
         if stage == "fit" and self._averages:
             if not self._swapped:
-                self._swap()
+                self._swap(pl_module)
             self._names, self._parameters, self._averages, self._swapped = [], [], [], False
 
     def on_save_checkpoint(
@@ -110,11 +116,10 @@ class EMA(Callback):
             return
         raw = self._averages if self._swapped else self._parameters
         weights = checkpoint["state_dict"]
-        checkpoint["current_model_state"] = {
-            **weights,
-            **{name: t.detach() for name, t in zip(self._names, raw, strict=True)},
-        }
-        checkpoint["state_dict"] = {**weights, **self.averages()}
+        now = {name: _whole(t) for name, t in zip(self._names, raw, strict=True)}
+        averages = {name: _whole(t) for name, t in self.averages().items()}
+        checkpoint["current_model_state"] = {**weights, **now}
+        checkpoint["state_dict"] = {**weights, **averages}
         checkpoint["ema_updates"] = self.updates
 
     def on_load_checkpoint(
@@ -123,9 +128,16 @@ class EMA(Callback):
         """Resumes: raw weights into the module, the average into this callback."""
         if trainer.state.fn != "fit" or "current_model_state" not in checkpoint:
             return  # Lightning calls this for an evaluation too, which wants the average
-        self._restored = checkpoint["state_dict"]
-        self.updates = checkpoint["ema_updates"]
-        pl_module.load_state_dict(checkpoint["current_model_state"])
+        self.updates, raw = checkpoint["ema_updates"], checkpoint["current_model_state"]
+        if "state_dict" in checkpoint:
+            self._restored = checkpoint["state_dict"]
+            pl_module.load_state_dict(raw)
+            return
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        # FSDP's strategy has taken it out, and put it in the module.
+        self._restored = {n: p.detach().clone() for n, p in pl_module.named_parameters()}
+        set_model_state_dict(pl_module, raw, options=StateDictOptions(full_state_dict=True))
 
 
 @contextmanager
@@ -134,9 +146,20 @@ def averaged(trainer: Trainer) -> Iterator[None]:
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     keeping = [c for c in callbacks if isinstance(c, EMA) and c._averages and not c._swapped]
     for callback in keeping:
-        callback._swap()
+        callback._swap(trainer.lightning_module)
     try:
         yield
     finally:
         for callback in keeping:
-            callback._swap()
+            callback._swap(trainer.lightning_module)
+
+
+def _here(tensors: list[Tensor]) -> list[Tensor]:
+    """What this process holds of tensors, which is all of them but under FSDP."""
+    return [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A tensor with the parts that other processes hold, which must ask for it too."""
+    tensor = tensor.detach()
+    return tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor

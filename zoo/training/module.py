@@ -5,14 +5,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from zoo.loading import class_path
 from zoo.training.optim import clip
+from zoo.training.sharding import Shardable
 
 
-class Module(LightningModule):
+class Module(Shardable):
     """A LightningModule whose checkpoints `zoo.load` reads, and which clips in every precision."""
 
     def configure_gradient_clipping(

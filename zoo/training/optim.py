@@ -50,8 +50,11 @@ def may_fuse(module: LightningModule) -> bool:
     """Whether the optimiser may be a fused one, several times as fast as PyTorch's default.
 
     Not beside a loss scaler (16-mixed): a fused step unscales gradients by itself, so that they
-    cannot be clipped before it.
+    cannot be clipped before it. Nor of the distributed tensors that FSDP2 makes, of which CPUs have
+    no fused step.
     """
+    if module.device_mesh is not None:
+        return False
     scaled = module._trainer is not None and module.trainer.precision == "16-mixed"
     return module.device.type in ("cpu", "cuda") and not scaled
 
