@@ -1,14 +1,14 @@
-"""What a number may be: the annotation of an argument is its help and its check.
+"""What an argument may be: its annotation is its help and its check.
 
 `width: Count` is an int to Python and type checkers and "1 or more" in the help; the constructor,
-by `check_ranges`, refuses what is not.
+by `check_ranges`, refuses what is not, and what is none of a Literal's choices.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _INT64 = 2**63 - 1
 _TINY, _HUGE = 1.1754944e-38, 3.4028234e38  # the smallest and the largest normal float32
@@ -102,7 +102,7 @@ def number_hints(function: Callable[..., Any] | type) -> dict[str, Any]:
 def check_ranges(
     function: Callable[..., Any] | type, values: Mapping[str, Any], prefix: str = ""
 ) -> None:
-    """Checks arguments against the ranges in their annotations.
+    """Checks arguments against the ranges and the choices in their annotations.
 
     Args:
         function: The function or class whose arguments they are.
@@ -110,20 +110,22 @@ def check_ranges(
         prefix: Before the name in the message, such as `--model.`.
 
     Raises:
-        ValueError: A number is out of its range; the message names it.
+        ValueError: A number is out of its range, or there is no such choice; the message names it.
     """
     hints = number_hints(function)
     for name in values:
         if name in hints and (fault := find_fault(hints[name], values[name])):
-            raise ValueError(f"{prefix}{name}={values[name]}: {fault}")
+            raise ValueError(f"{prefix}{name}={values[name]!r}: {fault}")
 
 
 def find_fault(hint: Any, value: Any) -> str | None:
-    """What is wrong with the numbers in a value, if anything; not whether it is of the type."""
+    """What is wrong with a choice or the numbers in a value; not whether it is of the type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         ranges = [r for r in hint.__metadata__ if isinstance(r, Range)]
         return _number_fault(arguments[0], value, ranges[0] if ranges else Range())
+    if origin is Literal and value not in arguments:
+        return f"choose one of {', '.join(map(str, arguments))}"
     if hint in (int, float):
         return _number_fault(hint, value, Range())
     if origin in (Union, UnionType):

@@ -35,7 +35,19 @@ def test_the_record_of_a_model_is_flat_and_complete(cls):
 @pytest.mark.parametrize(
     ("cls", "names"),
     [
-        (Text, TEXT | {"sequence_length", "test_lengths", "stride", "documents", "align"}),
+        (
+            Text,
+            TEXT
+            | {
+                "sequence_length",
+                "test_lengths",
+                "stride",
+                "documents",
+                "align",
+                "tokenizer",
+                "column",
+            },
+        ),
         (TextLines, LINES),
         (MaskedSentences, LINES | {"segmenter", "labels", "vocabulary_of"}),
     ],

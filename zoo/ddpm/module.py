@@ -14,7 +14,6 @@ from zoo.ddpm.diffusion import (
     Objective,
     Variance,
     Weighting,
-    check_choice,
 )
 from zoo.ddpm.figures import Figures
 from zoo.ddpm.generation import EVALUATION_SEED, Sampling
@@ -79,14 +78,14 @@ class DDPM(Figures):
         multipliers: Channels of each level in units of width; each level halves the resolution.
         blocks: Residual blocks a level.
         attention_levels: Levels with attention, 0 being the full resolution.
-        dropout: Dropout in the residual blocks.
+        dropout: Dropout before the second convolution of a residual block.
         groups: Groups of the group norms.
         head_dim: Channels of an attention head; one head over all if not given.
-        norm_eps: Epsilon of the group norms.
+        norm_eps: Epsilon of the group norms: Ho's is 1e-6, OpenAI's 1e-5.
         freq_shift: 1 for Ho's timestep embedding, 0 for OpenAI's.
         cos_first: Cosines before sines in the timestep embedding, as OpenAI's.
         symmetric_downsample: Pad downsampling on all four sides, as OpenAI's.
-        checkpointing: Recompute activations in the backward pass, to save memory.
+        checkpointing: Recompute activations in the backward pass: less memory, a third more time.
         compile: Compile the network, and what a sampler does beside it, when a Trainer runs them.
         channels_last: Keep activations as (B, H, W, C) in memory.
         lr: Learning rate.
@@ -152,7 +151,6 @@ class DDPM(Figures):
         self.shape = image_shape(channels, image_size)
         self.num_classes, self.label_dropout = num_classes, label_dropout
         self.channels_last, self.compiles, self.compiled = channels_last, compile, False
-        check_choice("optimizer", optimizer, OptimizerName)
         self.optimizer_name, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.lr_points = by_step(lr_schedule)
         piecewise_linear(self.lr_points)

@@ -44,23 +44,13 @@ class UNet(nn.Module):
     The state dict has the keys of diffusers' `UNet2DModel`, so weights go both ways. The defaults
     are Ho's CIFAR-10 network: 35,746,307 parameters.
 
+    The decoder has one residual block a level more than `blocks`, and the middle always has
+    attention. Of `num_classes` K, row K of the embedding is "no label".
+
     Args:
         in_channels: Channels of x_t.
         out_channels: Channels of the prediction; twice `in_channels` for a learned variance.
-        width: Unit of the levels' channels; Ho's first multiplier is 1, so his first level's.
-        multipliers: Channels of each level, in units of `width`; each one halves the resolution.
-        blocks: Residual blocks a level (the decoder has one more).
-        attention_levels: Levels with attention, 0 being the full resolution; the middle always
-            has one.
-        dropout: Probability of dropping in front of the second convolution of a residual block.
-        groups: Groups of every GroupNorm.
-        head_dim: Channels of an attention head; None is one head over all channels.
-        num_classes: Number K of classes to condition on; row K of the embedding is "no label".
-        norm_eps: Epsilon of every GroupNorm (Ho 1e-6, OpenAI 1e-5).
-        freq_shift: 1: the last frequency of the timestep embedding is 1/10000 (Ho); 0: OpenAI.
-        cos_first: Cosines before sines in the timestep embedding (OpenAI).
-        symmetric_downsample: Pad on all four sides when halving (OpenAI), not two (Ho).
-        checkpointing: Recompute blocks in the backward pass: less memory, a third more time.
+        width: This and all that follow: arguments of `DDPM`.
 
     Raises:
         ValueError: Widths, groups and heads that do not divide, or a level that does not exist.

@@ -1,10 +1,12 @@
 """Rotary position embedding with tables that are rounded once."""
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from zoo.ranges import check_ranges
 
 Pairing = Literal["interleaved", "half"]
 
@@ -88,8 +90,7 @@ class RotaryEmbedding(nn.Module):
             raise ValueError(
                 f"rotary dim={dim}: features are rotated in pairs, give an even number"
             )
-        if pairing not in get_args(Pairing):
-            raise ValueError(f"pairing={pairing!r}: choose one of {', '.join(get_args(Pairing))}")
+        check_ranges(RotaryEmbedding, {"pairing": pairing})
         self.dim, self.base, self.pairing = dim, base, pairing
         self.register_buffer("cos", torch.empty(0), persistent=False)
         self.register_buffer("sin", torch.empty(0), persistent=False)

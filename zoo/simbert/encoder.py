@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.layers.rotary import RotaryEmbedding, rotate
+from zoo.ranges import check_ranges
 from zoo.simbert.cache import KeyValueCache
 
 Positions = Literal["learned", "rotary"]
@@ -135,20 +136,8 @@ def _attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor
 class Encoder(nn.Module):
     """BERT (arXiv 1810.04805) or RoFormer (arXiv 2104.09864) with pooler and language-model head.
 
-    Args:
-        vocab_size: Number of tokens.
-        hidden: Features H.
-        layers: Number of layers.
-        heads: Attention heads.
-        intermediate: Features inside the feed-forward part; 4 H if not given.
-        embedding_size: Features E of the embeddings; H if not given.
-        positions: learned (BERT) or rotary (RoFormer).
-        max_positions: Longest row of learned positions.
-        rotary_value: Rotate values as well (a few RoFormers do).
-        pooler: Sentence vector: cls_linear is the first token through a linear map without an
-            activation, cls the first token, mean the mean of all tokens.
-        dropout: Of embeddings and of what the layers add.
-        attention_dropout: Of the attention weights.
+    The arguments are those of `SentenceModel`. Of the poolers, cls_linear is the first token
+    through a linear map without an activation, cls the first token, mean the mean of all tokens.
 
     Raises:
         ValueError: Sizes do not fit together, or a choice is none.
@@ -173,12 +162,7 @@ class Encoder(nn.Module):
         super().__init__()
         if hidden % heads or (positions == "rotary" and hidden // heads % 2):
             raise ValueError(f"hidden={hidden} does not divide into {heads} heads of even size")
-        for name, value, known in (
-            ("positions", positions, ("learned", "rotary")),
-            ("pooler", pooler, ("cls_linear", "cls", "mean")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}={value!r}: choose one of {', '.join(known)}")
+        check_ranges(Encoder, {"positions": positions, "pooler": pooler})
         E = embedding_size or hidden
         self.pooling, self.dropout, self.max_positions = pooler, dropout, max_positions
         self.width, self.shape = hidden, (layers, heads, hidden // heads)

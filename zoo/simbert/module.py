@@ -66,10 +66,6 @@ class SimBERT(Paraphrasing, Figures):
         super().__init__(
             vocab_size=vocab_size, positions=positions, dropout=dropout, lr=lr, **encoder
         )
-        if objective not in ("similar", "mlm", "simcse"):
-            raise ValueError(f"objective={objective!r}: choose similar, mlm or simcse")
-        if contrast not in ("infonce", "flatnce"):
-            raise ValueError(f"contrast={contrast!r}: choose infonce or flatnce")
         self.purpose = objective
         self.scale, self.contrast, self.contrast_weight = scale, contrast, contrast_weight
         self.mask_family, self.examples = mask_family, examples

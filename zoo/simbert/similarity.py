@@ -1,6 +1,6 @@
 """Supervised sentence similarity as a LightningModule."""
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +65,6 @@ class SentenceSimilarity(Encoding, Figures):
             matryoshka=matryoshka,
             **encoder,
         )
-        if head not in get_args(PairLoss):
-            raise ValueError(f"head={head!r}: choose one of {', '.join(get_args(PairLoss))}")
         if matryoshka and head == "sbert":
             raise ValueError(f"matryoshka={matryoshka} has no effect with head=sbert: use cosent")
         self.head, self.scale, self.threshold = head, scale, threshold

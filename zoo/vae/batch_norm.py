@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.ranges import check_ranges
 from zoo.training.distributed import gather_with_grad
 from zoo.vae.posteriors import GaussianPosterior, Space, full_precision
 
@@ -87,10 +88,7 @@ class GaussianHead(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        if std not in ("exp", "softplus"):
-            raise ValueError(f"posterior_std={std!r}: choose exp or softplus")
-        if batch_norm not in ("none", "paper", "su"):
-            raise ValueError(f"batch_norm={batch_norm!r}: choose none, paper or su")
+        check_ranges(GaussianHead, {"std": std, "batch_norm": batch_norm})
         if batch_norm == "paper" and gamma <= 0:
             raise ValueError(f"bn_gamma={gamma}: must be positive, or the KL may vanish")
         if batch_norm == "su" and not 0 < tau < 1:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.ranges import check_ranges
 from zoo.vae.posteriors import Space, SphericalPosterior, full_precision
 from zoo.vae.sphere.bessel import solve_concentration
 from zoo.vae.von_mises_fisher import VonMisesFisher
@@ -49,8 +50,7 @@ class SphericalHead(nn.Module):
         super().__init__()
         if not spheres or min(spheres) < 2:
             raise ValueError(f"spheres={spheres}: each part of a code needs 2 numbers or more")
-        if concentration not in ("fixed", "target_kl", "learned"):
-            raise ValueError(f"concentration={concentration!r}: choose fixed, target_kl or learned")
+        check_ranges(SphericalHead, {"concentration": concentration})
         for name, value, mode in (("kappa", kappa, "fixed"), ("target_kl", target_kl, "target_kl")):
             if (value is not None) != (concentration == mode):
                 raise ValueError(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -142,8 +142,6 @@ class WGAN(Figures):
         self.automatic_optimization = False
         if dequantize and network == "mlp":
             raise ValueError("dequantize=true is for images: network=mlp takes points")
-        if optimizer not in get_args(OptimizerName):
-            raise ValueError(f"optimizer={optimizer!r}: choose adam or rmsprop")
         self.objective = make_objective(
             objective,
             lipschitz=lipschitz,

@@ -35,8 +35,8 @@ class TextEncoder(nn.Module):
 class TextDecoder(nn.Module):
     """An LSTM that reads z beside every word and starts from it.
 
-    The first word is predicted from the end of a sentence. Without a latent code it is an LSTM
-    language model.
+    The first word is predicted from the end of a sentence. Without a latent code (d = 0) it is an
+    LSTM language model. The arguments are those of `TextVAE`.
 
     >>> decoder = TextDecoder(
     ...     5, end=0, latent_dim=2, embedding=4, hidden=8, dropout_in=0.0, dropout_out=0.0
@@ -44,15 +44,6 @@ class TextDecoder(nn.Module):
     >>> tokens = torch.tensor([[2, 3, 0]])
     >>> decoder.log_prob(tokens, shift(tokens, 0), torch.arange(3), torch.zeros(4, 1, 2)).shape
     torch.Size([4, 1])
-
-    Args:
-        vocab_size: Number V of symbols.
-        end: Number of the end of a sentence.
-        latent_dim: Numbers d of z; 0 for a language model.
-        embedding: Numbers of a symbol's embedding.
-        hidden: Numbers H of the LSTM's state.
-        dropout_in: Dropout of the embeddings.
-        dropout_out: Dropout of the LSTM's outputs.
     """
 
     def __init__(
