@@ -8,7 +8,7 @@ import torch
 import zoo
 from tests.ddpm.test_sampler import LINEAR, bayes, bounded, process, sample
 from zoo.ddpm.sampler import ancestral, ddim, run
-from zoo.ddpm.schedule import NOISIEST, Chain, make_betas, spaced_timesteps
+from zoo.ddpm.schedule import CLEANEST, NOISIEST, Chain, make_betas, spaced_timesteps
 from zoo.layers.counter_rng import normal
 
 CHAINS = {
@@ -44,7 +44,7 @@ def test_steps_are_the_nearest_to_even_log_snrs(name, steps):
     """A loop over all steps for each level; of two with one nearest step, the noisier moves."""
     chain = CHAINS[name]
     log_snr = chain.snr.log().tolist()
-    first, last = max(log_snr[-1], NOISIEST), log_snr[0]
+    first, last = max(log_snr[-1], NOISIEST), min(log_snr[0], CLEANEST)
     expected = []
     for i in range(steps):  # from the cleanest up
         level = last + (first - last) * i / (steps - 1) if steps > 1 else first
@@ -65,11 +65,14 @@ def test_any_number_of_steps(name):
     assert spaced(CHAINS[name], T) == list(range(T - 1, -1, -1))
 
 
-def test_cosine_begins_where_there_is_a_signal():
+def test_cosine_is_without_its_ends():
     assert CHAINS["cosine"].snr[-1].log() < -19
     begin = CHAINS["cosine"].snr[spaced(CHAINS["cosine"], 10)[0]].log()
     assert begin.item() == pytest.approx(NOISIEST, abs=0.2)
     assert spaced(LINEAR, 10)[0] == 999
+    end = CHAINS["cosine"].snr[spaced(CHAINS["cosine"], 10)[-1]].log()
+    assert end.item() == pytest.approx(CLEANEST, abs=0.1)
+    assert spaced(CHAINS["digits"], 10)[-1] == 0
 
 
 # The solver
@@ -203,8 +206,6 @@ def test_diffusers_steps_even_in_log_snr_fall_on_one_another():
     assert len(theirs.timesteps.unique()) < 50
     told = LINEAR.snr[theirs.timesteps] ** -0.5
     assert (theirs.sigmas[:-1].double() / told).log().abs().max() > 0.05
-    theirs.set_timesteps(10)  # with few steps they are ours, as each has a level of its own
-    assert theirs.timesteps.tolist() == spaced(LINEAR, 10)
 
 
 def test_noise_is_the_first_order_forms():

@@ -20,6 +20,9 @@ BETA_START, BETA_END = 1e-4, 0.02
 # Log-SNR where logsnr begins at the latest; Ho's last step has -10.12. A noisier step, as cosine
 # schedules have at their end, sees noise alone, and is better spent elsewhere.
 NOISIEST = -10.2
+# Where it ends at the earliest: noise of 0.03, which one evaluation takes away. Steps below it, of
+# which a cosine schedule has twelve, bring nothing to ten evaluations (docs/results/ddpm.md).
+CLEANEST = 7.0
 
 
 def make_betas(
@@ -76,8 +79,8 @@ def spaced_timesteps(
     linspace: both ends, S >= 2.
     quadratic: floor(linspace(0, sqrt(0.8 T), S)^2) (arXiv 2010.02502, appendix D.2): dense at the
     clean end, where steps that fall on one another are visited once, so there may be fewer than S.
-    logsnr: the steps nearest to S log-SNRs at equal distances, both ends (as arXiv 2206.00927),
-    each at least one noisier than the next.
+    logsnr: the steps nearest to S log-SNRs at equal distances (as arXiv 2206.00927), each at least
+    one noisier than the next: both ends, but for those beyond NOISIEST and CLEANEST.
 
     Args:
         timesteps: Number of steps T of the process.
@@ -106,7 +109,8 @@ def spaced_timesteps(
     elif spacing == "logsnr":
         assert log_snr is not None
         noisiest = max(log_snr[-1].item(), NOISIEST)
-        levels = torch.linspace(noisiest, log_snr[0].item(), S, dtype=torch.float64).flip(0)
+        cleanest = max(noisiest, min(log_snr[0].item(), CLEANEST))
+        levels = torch.linspace(noisiest, cleanest, S, dtype=torch.float64).flip(0)
         nearest = torch.bucketize(-levels, -(log_snr[1:] + log_snr[:-1]) / 2)
         i = torch.arange(S)
         kept = ((nearest - i).cummax(0).values.clamp(max=T - S) + i).tolist()
