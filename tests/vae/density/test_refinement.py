@@ -140,11 +140,11 @@ def test_the_law_is_what_is_drawn_from():
     model = TwoSpheres()
     x = model.data(1)
     q = refine(model, x, model.posterior(x).widen(8.0), steps=0, chunk=9)
-    n = 100_000
+    n = 40_000
     z, log_ratio = q.draw(sample_noise(1, torch.arange(1), 0, n, q.noise_dim).double())
     weights = (-log_ratio[:, 0]).exp()
     assert abs(weights.mean() - 1) < 4 * weights.std() / math.sqrt(n)
-    assert weights.std() / math.sqrt(n) < 0.02
+    assert weights.std() / math.sqrt(n) < 0.03
     torch.testing.assert_close(q.log_ratio(z), log_ratio)
 
 
