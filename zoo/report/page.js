@@ -73,7 +73,7 @@
     };
     slider.addEventListener("input", () => go(slider.value));
     let playing = null;
-    const button = card.querySelector("button");
+    const button = card.querySelector(".steps button"); // the chart has some of its own
     const stop = () => {
       clearInterval(playing);
       playing = null;
