@@ -88,7 +88,8 @@ class GaussianHead(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        check_ranges(GaussianHead, {"std": std, "batch_norm": batch_norm})
+        check_ranges(GaussianHead, {"std": std}, "posterior_")
+        check_ranges(GaussianHead, {"batch_norm": batch_norm})
         if batch_norm == "paper" and gamma <= 0:
             raise ValueError(f"bn_gamma={gamma}: must be positive, or the KL may vanish")
         if batch_norm == "su" and not 0 < tau < 1:
