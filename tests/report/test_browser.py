@@ -116,7 +116,7 @@ def test_controls_do_what_they_say(opened):
     box = chart.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 40)
     page.wait_for_selector(".hoverlayer .legend, .hoverlayer text")
-    label = loss.locator(".hoverlayer").inner_text()
+    label = loss.locator(".hoverlayer").text_content()
     assert "one · val" in label
     assert "two · val" in label
     before = loss.evaluate("node => node.querySelector('.chart').layout.xaxis.range[1]")
