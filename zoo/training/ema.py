@@ -122,6 +122,7 @@ class EMA(Callback):
         checkpoint["state_dict"] = {**weights, **averages}
         checkpoint["ema_updates"] = self.updates
 
+    @torch.no_grad()
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -135,8 +136,8 @@ class EMA(Callback):
             return
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-        # FSDP's strategy has taken it out, and put it in the module.
-        self._restored = {n: p.detach().clone() for n, p in pl_module.named_parameters()}
+        # FSDP's strategy has put it into the module, after the start of the fit.
+        torch._foreach_copy_(_here(self._averages), _here(self._parameters))
         set_model_state_dict(pl_module, raw, options=StateDictOptions(full_state_dict=True))
 
 
