@@ -93,7 +93,8 @@ def test_the_run_directory_owns_everything(tiny, zoo_cli, tmp_path):
     assert code == 0, err
     assert zoo_cli("test", "--ckpt_path", "out/run")[0] == 0
     names = {path.name for path in (tmp_path / "out/run").iterdir()}
-    assert names == {"config.yaml", "checkpoints", "samples", "metrics.csv", "results.json"}
+    own = {"config.yaml", "checkpoints", "samples", "metrics.csv", "results.json"}
+    assert names == own | {"report", "report.html"}
     assert {p.name for p in tmp_path.iterdir()} <= {"out", "tiny.yaml"}
     assert [p.name for p in sorted((tmp_path / "out/run/samples").iterdir())] == [
         f"step-{step:07d}.png" for step in (10, 20, 30)

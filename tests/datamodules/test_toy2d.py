@@ -70,7 +70,7 @@ def test_swiss_roll_is_scikit_learns():
 
 
 def test_an_unknown_distribution_is_refused():
-    with pytest.raises(ValueError, match="'9gaussians': choose 8gaussians"):
+    with pytest.raises(ValueError, match="'9gaussians': choose one of 8gaussians"):
         Toy2D(name="9gaussians")
 
 

@@ -225,7 +225,7 @@ def test_evaluation_keeps_documents_apart_if_asked():
         model, sums = tiny(separate_documents=asked), []
         for x in (tokens, tokens.where(docs == 1, 5)):
             averages = PredictionAverages("val")
-            model._evaluate(StreamBatch(x, targets, docs, torch.arange(1)), averages)
+            averages.add(*model.predictions(StreamBatch(x, targets, docs, torch.arange(1))))
             sums.append(averages._sums[0].item())
         assert (sums[0] == sums[1]) == asked
 
