@@ -240,7 +240,7 @@ def test_mistakes_end_in_one_clear_line(tmp_path: Path) -> None:
         ImageFolder(root=str(tmp_path / "a.txt")).setup("fit")
     with pytest.raises(ValueError, match=r"--data.size .* got \[1, 2, 3\]"):
         ImageFolder(size=[1, 2, 3])
-    with pytest.raises(ValueError, match="--data.channels=2: choose one of 1, 3"):
+    with pytest.raises(ValueError, match=r"--data\.channels=2: choose one of 1, 3"):
         ImageFolder(channels=2)  # type: ignore[arg-type]
 
 

@@ -252,7 +252,7 @@ def test_mistakes_end_before_anything_is_drawn(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no extractor 'digitsnet'"):
         trainer(quality(extractor="digitsnet")).test(model, datamodule=Digits(), verbose=False)
     assert model.drawn == []
-    with pytest.raises(ValueError, match="--quality.reference='val': choose one of test, train"):
+    with pytest.raises(ValueError, match=r"--quality\.reference='val': choose one of test, train"):
         quality(reference="val")
     with pytest.raises(ValueError, match="samples=-1: must be 0 or more"):
         quality(samples=-1)
