@@ -61,13 +61,11 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
     weights = read(config)["sha256"]
     found = read(record_file)
     if found.get("weights") != weights or found.get("test") != list(entry.test):
-        zoo(run, "test", *test, "--ckpt_path", shipped, "--run_dir", tested)
-        found = read(tested / "results.json")
-        zoo(run, "test", *test, *entry.part, "--ckpt_path", shipped, "--run_dir", run / "part")
-        found["part"] = _part(entry, read(run / "part" / "results.json")["metrics"])
+        found = _tested(tested, shipped, weights, *test)
+        part = _tested(run / "part", shipped, weights, *test, *entry.part)
+        found["part"] = _part(entry, part["metrics"])
         if entry.twice:
-            zoo(run, "test", *test, "--ckpt_path", checkpoint, "--run_dir", whole)
-            found["float32"] = read(whole / "results.json")["metrics"]
+            found["float32"] = _tested(whole, checkpoint, weights, *test)["metrics"]
     record = {**_record(entry, run), "weights": weights, "test": list(entry.test)}
     kept = ("metrics", "protocol", "part", "float32")
     record |= {key: found[key] for key in kept if key in found}
@@ -81,6 +79,15 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
         if entry.data.get("examples"):
             _write_examples(target, entry.root[0].partition("=")[2].format(data=data))
     write(record_file, record)
+
+
+def _tested(folder: Path, weights: Path, digest: str, *test: str) -> dict[str, Any]:
+    """Results of a test in `folder`, which is run unless it was, of these weights, to its end."""
+    asked, mark = {"weights": digest, "test": list(test)}, folder / "asked.json"
+    if read(mark) != asked:
+        zoo(folder.parent, "test", *test, "--ckpt_path", weights, "--run_dir", folder)
+        write(mark, asked)
+    return read(folder / "results.json")
 
 
 def _record(entry: Entry, run: Path) -> dict[str, Any]:
