@@ -31,7 +31,8 @@ test: setup  ## the fast tests
 test-slow: setup  ## the tests that start processes or train for a while
 	$(BIN)/python -m pytest -n auto -m slow
 
-test-long: setup  ## 100 kills over all families, resumed and compared; writes docs/results/kills.md (an hour)
+test-long: setup  ## two machines, browsers, 100 kills over all families; writes docs/results/kills.md (over an hour)
+	$(BIN)/python -m pytest -m long
 	$(BIN)/python -m tests.long.kills --kills 100 --out docs/results/kills.md
 
 test-all: test test-slow  ## every test

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-pytestmark = pytest.mark.slow
 FIT = ["fit", "-c", "flash/shakespeare", "--trainer.accelerator", "cpu", "--data.batch_size", "4"]
 FIT += ["--data.sequence_length", "32", "--data.stride", "32", "--data.test_lengths", "[32, 64]"]
 FIT += ["--trainer.limit_val_batches", "2", "--trainer.log_every_n_steps", "1"]
@@ -47,6 +46,7 @@ def started(*arguments):
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_model_carries_its_tokenizer_from_the_corpus_to_the_text(tmp_path, done, mistake):
     said = done("prepare", "text", "a.txt", "out", "--tokenizer", "bpe", "--vocab_size", 400)
     assert "vocabulary: 400 symbols" in said
@@ -81,6 +81,7 @@ def test_a_model_carries_its_tokenizer_from_the_corpus_to_the_text(tmp_path, don
     assert "out/train-00000.bin is cut off or changed" in line
 
 
+@pytest.mark.slow
 def test_a_run_on_a_mapped_text_resumes_to_the_bit(tmp_path, done):
     for run, root, tokenizer in (("x", "a.txt", "unigram"), ("y", "a.txt", "unigram")):
         flags = ["--data.root", root, "--data.tokenizer", tokenizer, "--run_dir", run]
@@ -96,6 +97,7 @@ def test_a_run_on_a_mapped_text_resumes_to_the_bit(tmp_path, done):
         assert torch.equal(value, two["state_dict"][name]), name
 
 
+@pytest.mark.long  # a kill, at a moment that hangs on the machine
 def test_what_was_killed_goes_on_and_two_at_once_make_one(tmp_path, done):
     text = Path("a.txt").read_text()
     with open("large.txt", "w") as file:
@@ -130,6 +132,7 @@ print("read", len(data.split("train")))
 """
 
 
+@pytest.mark.slow
 def test_a_script_is_not_run_again_by_the_processes_that_it_begins(tmp_path, mistake):
     lines = Path("a.txt").read_text().split("\n")
     Path("rows.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
