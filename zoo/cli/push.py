@@ -30,10 +30,11 @@ def push(
         dtype: Numbers of the file: half as long in float16, and float32 again where it is loaded.
     """
     repo = repo.removeprefix("hf://")
-    model, record = load(ckpt), _record(ckpt)
+    file, model = find_checkpoint(ckpt), load(ckpt)
+    config = read_checkpoint(file).get("zoo_config")
+    record = _record(file, config)
     api = library().HfApi()
     with tempfile.TemporaryDirectory() as folder:
-        config = read_checkpoint(find_checkpoint(ckpt)).get("zoo_config")
         save_pretrained(model, folder, dtype=dtype, config=config)
         text = card(f"hf://{repo}", zoo_name(model), record, licence)
         Path(folder, "README.md").write_text(text, "utf-8")
@@ -49,14 +50,13 @@ def push(
     print(f"hf://{repo}@{done.oid}")
 
 
-def _record(ckpt: str) -> dict[str, Any]:
+def _record(file: Path, config: dict[str, Any] | None) -> dict[str, Any]:
     """What the last test of a run wrote, and the data's name; without paths of this machine."""
-    file = find_checkpoint(ckpt)
     folder = file.parent.parent if file.parent.name == "checkpoints" else file.parent
     path = (file if file.is_dir() else folder) / "results.json"
     if not path.is_file():
         return {}
     record: dict[str, Any] = json.loads(path.read_text("utf-8"))
     record["checkpoint"] = Path(str(record.get("checkpoint"))).name
-    data = read_checkpoint(file).get("zoo_config", {}).get("data") or {}
+    data = (config or {}).get("data") or {}
     return {"data": str(data.get("class_path", "unknown")).rpartition(".")[2], **record}

@@ -91,10 +91,8 @@ def telling(name: str) -> Iterator[None]:
         raise FileNotFoundError(
             f"{name} is not in the cache, and the hub is out of reach or HF_HUB_OFFLINE is set"
         ) from error
-    except (ValueError, FileNotFoundError):
+    except (ValueError, FileNotFoundError, ModuleNotFoundError):
         raise
     except Exception as error:  # the library's transport has errors of its own in each version
-        if isinstance(error, ModuleNotFoundError):
-            raise
         said = " ".join(f"{error} {error.__cause__ or ''}".split())
         raise OSError(f"{name}: {said[:300]}") from error
