@@ -16,10 +16,11 @@ help:  ## list the targets
 
 setup: .venv/.installed  ## create .venv and install the zoo with its development tools
 
-lint: setup  ## style, formatting and types
+lint: setup  ## style, formatting, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: setup  ## rewrite to the house style
 	$(BIN)/ruff check --fix .

@@ -116,6 +116,18 @@ def zoo_cli(
 
 
 @pytest.fixture
+def done(zoo_cli: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Runs a command that must go well; returns all that it says."""
+
+    def run(*arguments: object) -> str:
+        code, out, err = zoo_cli(*arguments)
+        assert code == 0, err
+        return out + err
+
+    return run
+
+
+@pytest.fixture
 def mistake(zoo_cli: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
     """Runs a command that must end in one line and exit code 2; returns the line."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trained.entries import Entry, Goal
+from trained.nanogpt import write_split
 
 PRETRAINED = Path(__file__).parents[1] / "zoo" / "pretrained"
 RESULTS = Path(__file__).with_name("results")  # of the models that do not ship
@@ -32,6 +33,8 @@ def train(entry: Entry, data: Path, runs: Path, more: list[str]) -> None:
     begun = (run / "checkpoints" / "last.ckpt").is_file()
     record = read(run / "trained.json") or {"hours": None if begun else 0.0}  # None: not known
     arguments = [*entry.fit(data, runs), *more]
+    if entry.data["title"] == "tiny Shakespeare":
+        write_split(runs / "tinyshakespeare")
     if record.get("done") == arguments:
         return
     before = _cpu_hours()
@@ -57,7 +60,7 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
     config = shipped / "config.json"
     if not config.is_file() or config.stat().st_mtime < checkpoint.stat().st_mtime:
         zoo(run, "export", checkpoint, shipped, "--dtype", entry.dtype)
-    test = [flag.format(data=data) for flag in (*entry.root, *entry.test)]
+    test = [flag.format(data=data, runs=runs) for flag in (*entry.root, *entry.test)]
     weights = read(config)["sha256"]
     found = read(record_file)
     if found.get("weights") != weights or found.get("test") != list(entry.test):

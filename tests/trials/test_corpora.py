@@ -29,18 +29,6 @@ def _cache(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("\n".join(lines))
 
 
-@pytest.fixture
-def done(zoo_cli):
-    """Runs a command that must go well; returns all that it says."""
-
-    def run(*arguments):
-        code, out, err = zoo_cli(*arguments)
-        assert code == 0, err
-        return out + err
-
-    return run
-
-
 def started(*arguments):
     command = [sys.executable, "-m", "zoo.cli", *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

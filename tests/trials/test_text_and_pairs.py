@@ -22,18 +22,6 @@ TEXT += ["--trainer.log_every_n_steps", "1"]
 PAIR = "number {i} here\tthe {i} there\t1"
 
 
-@pytest.fixture
-def done(zoo_cli):
-    """Runs a command that must go well; returns all that it says."""
-
-    def run(*arguments):
-        code, out, err = zoo_cli(*arguments)
-        assert code == 0, err
-        return out + err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A run of a sentence model."""

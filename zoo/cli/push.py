@@ -8,6 +8,7 @@ from typing import Any, Literal
 from zoo.loading import find_checkpoint, load, read_checkpoint, save_pretrained, zoo_name
 from zoo.pretrained.card import card
 from zoo.pretrained.hub import library, telling
+from zoo.untrusted import read_json_object
 
 
 def push(
@@ -56,7 +57,7 @@ def _record(file: Path, config: dict[str, Any] | None) -> dict[str, Any]:
     path = (file if file.is_dir() else folder) / "results.json"
     if not path.is_file():
         return {}
-    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    record = read_json_object(path)
     record["checkpoint"] = Path(str(record.get("checkpoint"))).name
     data = (config or {}).get("data") or {}
     return {"data": str(data.get("class_path", "unknown")).rpartition(".")[2], **record}

@@ -16,6 +16,7 @@ from zoo.studies.wasserstein.data import load_population
 from zoo.studies.wasserstein.report import Part
 from zoo.studies.wasserstein.static import study_static
 from zoo.studies.wasserstein.training import CONFIGS, study_training
+from zoo.untrusted import read_json_object
 
 PartName = Literal["batches", "static", "training", "all"]
 FIGURES = {"batches": "batches.png", "static": "static.png", "training": "training.png"}
@@ -112,7 +113,7 @@ def write_part(folder: Path, name: str, part: Part, *, figures: bool) -> None:
     """Adds a part to study.json and study.md, beside those that other commands have written."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "study.json"
-    parts = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    parts = read_json_object(path) if path.is_file() else {}
     parts[name] = part._asdict()
     parts = {key: parts[key] for key in FIGURES if key in parts}
     with replacing(path) as file:
