@@ -11,6 +11,7 @@ from zoo.flash.config import FlashConfig
 from zoo.flash.gau import GatedAttentionUnit, Rotary
 from zoo.flash.norms import make_norm
 from zoo.flash.quadratic import CacheState
+from zoo.flash.recompute import Recompute
 
 
 @dataclass
@@ -40,6 +41,7 @@ class GAUBlock(nn.Module):
     def __init__(self, config: FlashConfig, *, causal: bool) -> None:
         super().__init__()
         self.post_norm, self.token_shift = config.post_norm, config.token_shift
+        self.checkpointing = config.checkpointing
         self.norm = make_norm(config.norm, config.dim, config.norm_eps)
         self.gau = GatedAttentionUnit(config, causal=causal)
         self.dropout = nn.Dropout(config.dropout)
@@ -62,7 +64,22 @@ class GAUBlock(nn.Module):
         lengths: list[int] | None = None,
     ) -> tuple[Tensor, State | None]:
         """As for `GatedAttentionUnit`, with the residual."""
-        h = x if self.post_norm else self.norm(x)
+        with Recompute(not self.checkpointing) as cheap:
+            y, state = self._residual(x, rotary, key_mask, doc_ids, state, lengths, cheap)
+        x = x + self.dropout(y)
+        return self.norm(x) if self.post_norm else x, state
+
+    def _residual(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        key_mask: Tensor | None,
+        doc_ids: Tensor | None,
+        state: State | None,
+        lengths: list[int] | None,
+        cheap: Recompute,
+    ) -> tuple[Tensor, State | None]:
+        h = x if self.post_norm else cheap.of(self.norm, x)
         inner, last = state, None
         if isinstance(state, ShiftedState):
             assert lengths is not None
@@ -74,12 +91,10 @@ class GAUBlock(nn.Module):
             last = halves[rows, ends + 1]
             h = self._shift(h, state.last, doc_ids)
         elif self.token_shift:
-            h = self._shift(h, None, doc_ids)
+            h = cheap.of(lambda h: self._shift(h, None, doc_ids), h)
         assert not isinstance(inner, ShiftedState)
-        y, inner = self.gau(h, rotary, key_mask, doc_ids, inner, lengths)
-        x = x + self.dropout(y)
-        x = self.norm(x) if self.post_norm else x
-        return x, inner if last is None or inner is None else ShiftedState(inner, last)
+        y, inner = self.gau(h, rotary, key_mask, doc_ids, inner, lengths, cheap)
+        return y, inner if last is None or inner is None else ShiftedState(inner, last)
 
     def init_state(self, batch: int, like: Tensor) -> State:
         """The state before the first token, with dtype and device of `like`."""

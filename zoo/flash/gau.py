@@ -9,6 +9,7 @@ from zoo.flash.attention import mixed_chunk_attention
 from zoo.flash.chunk_state import ChunkState
 from zoo.flash.config import FlashConfig
 from zoo.flash.quadratic import CacheState, quadratic_attention, toeplitz
+from zoo.flash.recompute import Recompute
 from zoo.flash.scores import Score, attend
 from zoo.layers.rotary import rotate
 
@@ -48,10 +49,13 @@ class GatedAttentionUnit(nn.Module):
         size = self.score.size if causal else 2 * self.score.size - 1
         self.position_bias = nn.Parameter(torch.zeros(size)) if config.position_bias else None
 
-    def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def project(
+        self, x: Tensor, rotary: Rotary, cheap: Recompute
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """U, V (B, n, e), and the queries and keys (B, n, s)."""
         width, head = self.config.width, self.config.head_size
-        u, v, z = torch.split(F.silu(self.to_hidden(x)), [width, width, head], -1)
+        hidden = cheap.of(F.silu, self.to_hidden(x))
+        u, v, z = torch.split(hidden, [width, width, head], -1)
         gamma = self.gamma[:, None, None]  # (copies, 1, 1, s): a copy is one block of memory
         if self.beta is None:
             copies = z * gamma
@@ -85,6 +89,7 @@ class GatedAttentionUnit(nn.Module):
         doc_ids: Tensor | None = None,
         state: ChunkState | CacheState | None = None,
         lengths: list[int] | None = None,
+        cheap: Recompute | None = None,
     ) -> tuple[Tensor, ChunkState | CacheState | None]:
         """The unit's output (B, n, d), and the state after it where one was given.
 
@@ -95,8 +100,10 @@ class GatedAttentionUnit(nn.Module):
             doc_ids: Document of each token, shape (B, n).
             state: What came before, to go on from.
             lengths: Tokens each row really has, with a state.
+            cheap: What is not kept for the backward pass; all is kept if not given.
         """
-        u, v, copies = self.project(x, rotary)
+        cheap = cheap or Recompute(False)
+        u, v, copies = self.project(x, rotary, cheap)
         if self.config.kind == "flash":
             assert not isinstance(state, CacheState)
             q_quad, k_quad, q_lin, k_lin = copies
@@ -131,7 +138,7 @@ class GatedAttentionUnit(nn.Module):
                 doc_ids=doc_ids,
                 start=start,
             )
-        out: Tensor = self.to_out(u * y)
+        out: Tensor = self.to_out(cheap.of(torch.mul, u, y))
         return out, state
 
     def init_state(self, batch: int, like: Tensor) -> ChunkState | CacheState:
@@ -143,7 +150,7 @@ class GatedAttentionUnit(nn.Module):
 
     def step(self, x: Tensor, rotary: Rotary, state: ChunkState | CacheState) -> Tensor:
         """Output (B, d) for one more token x (B, d) a row; changes `state`."""
-        u, v, copies = self.project(x[:, None], rotary)
+        u, v, copies = self.project(x[:, None], rotary, Recompute(False))
         q, k, *linear = (copy[:, 0] for copy in copies)
         if isinstance(state, ChunkState):
             q_lin, k_lin = linear
