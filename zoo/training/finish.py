@@ -61,7 +61,7 @@ class FoundRate(Callback):
             if isinstance(record, RunRecord):
                 record.config["model"]["init_args"][name] = rate
                 if trainer.is_global_zero:
-                    record.save_config(trainer, pl_module, "fit")
+                    record.save_config(trainer)
 
 
 def fraction(schedule: Any, group: int) -> float:
