@@ -175,7 +175,7 @@ def test_last_of_an_empty_folder_begins_a_run_and_sigterm_ends_it():
 def test_what_cannot_be_is_told():
     with pytest.raises(ValueError, match="when does it end"):
         zoo.trainer("run")
-    with pytest.raises(ValueError, match="--ema.decay"):
+    with pytest.raises(ValueError, match=r"--ema\.decay"):
         zoo.trainer("run", max_steps=1, ema={"decay": 2.0})
     with pytest.raises(TypeError, match="deacy"):
         zoo.trainer("run", max_steps=1, ema={"deacy": 0.9})

@@ -33,6 +33,7 @@ from zoo.training.claim import Claim, HoldsRunError, holds_run, rank, why_afresh
 from zoo.training.finish import FoundRate, never_seen, why_stopped
 from zoo.training.pace import Pace
 from zoo.training.samples import SampleGrid
+from zoo.training.settings import settle
 from zoo.training.state import check_state, restoring
 
 DEFAULTS: dict[str, Any] = {
@@ -143,6 +144,7 @@ def trainer(
     Raises:
         ValueError: Nothing says when the run ends, or a value is out of range.
     """
+    settle()
     run_dir, options = Path(run_dir), DEFAULTS | options
     endless = options.get("max_steps", -1) == -1 and options["max_epochs"] in (None, -1)
     if endless and not options.get("max_time"):
@@ -193,7 +195,7 @@ class RunTrainer(Trainer):
             file = _to_go_on_from(run_dir, ckpt_path)
             for part in (*self.callbacks, *self.loggers):  # type: ignore[attr-defined]
                 if isinstance(part, FoundRate | MetricsCSV):
-                    part.resumed = file is not None
+                    part.resume = file is not None
             rank_zero_info(f"run directory: {run_dir}")
             try:
                 with restoring(file):

@@ -22,13 +22,13 @@ class MetricsCSV(Logger):
 
     Args:
         folder: The run directory.
-        resumed: Whether the run goes on from a checkpoint; else a file that is there is replaced.
+        resume: Whether the run goes on from a checkpoint; else a file that is there is replaced.
     """
 
-    def __init__(self, folder: str | Path, resumed: bool = False) -> None:
+    def __init__(self, folder: str | Path, resume: bool = False) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
-        self.resumed = resumed
+        self.resume = resume
         self._columns = ["step"]
         self._rows = 0  # that are written
         self._row: dict[str, Any] = {}  # that is still open
@@ -83,7 +83,7 @@ class MetricsCSV(Logger):
             self._write_row()
 
     def _begin(self, step: int) -> None:
-        rows = self._read() if self.resumed else []
+        rows = self._read() if self.resume else []
         if self._restored:
             rows = rows[: self._rows]
         else:
