@@ -2,7 +2,8 @@
 
 `zoo.load(path)` returns a trained model, by path or by name, `zoo.save_pretrained(model, folder)`
 writes one, and `zoo.list_models(pattern)` names them. `zoo.trainer(run_dir)` trains one as
-`zoo fit` does, on data of `zoo.data`. All are imported when first used.
+`zoo fit` does, on data of `zoo.data`, and `zoo.show(result)` is what a notebook shows. All are
+imported when first used.
 """
 
 import importlib
@@ -14,6 +15,7 @@ from zoo.version import zoo_version
 
 if TYPE_CHECKING:
     from zoo.ddpm.module import DDPM as DDPM
+    from zoo.display import show as show
     from zoo.flash.module_lm import FlashLM as FlashLM
     from zoo.flash.module_mlm import FlashMLM as FlashMLM
     from zoo.loading import load as load
@@ -43,6 +45,7 @@ __all__ = [
     "list_models",
     "load",
     "save_pretrained",
+    "show",
     "trainer",
 ]
 
@@ -50,6 +53,7 @@ __all__ = [
 _MODULES = {name: model.module for name, model in MODELS.items()} | {
     "load": "zoo.loading",
     "save_pretrained": "zoo.loading",
+    "show": "zoo.display",
     "trainer": "zoo.run",
 }
 
