@@ -33,9 +33,8 @@ class Paraphrases(list[Paraphrase]):
     """The similar sentences of a sentence, which a notebook shows as a table."""
 
     def _repr_html_(self) -> str:
-        return Table(
-            {name: [getattr(p, name) for p in self] for name in Paraphrase._fields}
-        )._repr_html_()
+        columns = {name: [getattr(p, name) for p in self] for name in Paraphrase._fields}
+        return Table(columns)._repr_html_()
 
 
 class Paraphrasing(Encoding):

@@ -42,9 +42,7 @@ class DensityEstimate(NamedTuple):
     """Mean log weight: the evidence lower bound of the proposal, that of one sample."""
 
     def _repr_html_(self) -> str:
-        return Table(
-            {name: values.flatten() for name, values in self._asdict().items()}
-        )._repr_html_()
+        return Table(self._asdict())._repr_html_()
 
 
 class LogWeights:
