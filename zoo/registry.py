@@ -216,6 +216,11 @@ COMMANDS = {
     "decompress": Command(
         "zoo.vae.coding.command:decompress", "the images of such a file", {"-o": "--out"}
     ),
+    "evaluate": Command(
+        "zoo.cli.evaluating:evaluate",
+        "compare two folders or .npy of images: Fréchet distance, KID, precision, recall",
+        {"-o": "--out"},
+    ),
     "report": Command(
         "zoo.report.command:report",
         "runs as one page: curves, samples, results, config, machine",

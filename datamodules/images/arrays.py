@@ -82,15 +82,25 @@ def _check_file(name: str, file: IO[bytes], shape: tuple[int, int, int]) -> None
             raise UnfitError(f"{name} has {what}, which would be lost: save its pixels alone")
 
 
-def _read_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+def open_array(path: Path) -> np.ndarray:
+    """The array of an .npy, mapped and not read: a header may claim any shape.
+
+    Raises:
+        ValueError: It is no such file.
+    """
     if not path.is_file():
         raise ValueError(f"{path} is no file")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # a header may claim any shape
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged file can raise nearly anything
         raise ValueError(f"{path} is not an .npy of numbers, or damaged") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} is an .npz, no .npy")
+    return array
+
+
+def _read_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    array = open_array(path)
     if array.dtype != np.uint8:
         raise ValueError(f"{path} holds {array.dtype}: give uint8 from 0 to 255")
     if array.ndim == 3 and shape[0] == 1:

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo.cli.claim import LOCK, Claim, InUseError, follow_rank_zero, remove_leftovers
 from zoo.cli.run import again_from, started
+from zoo.training.claim import LOCK, Claim, InUseError, follow_rank_zero, remove_leftovers
 from zoo.untrusted import read_torch
 
 SHORT = ("--trainer.max_steps", 2, "--trainer.limit_val_batches", 0)
 HOLD = """
 import sys, time
 from pathlib import Path
-from zoo.cli.claim import Claim
+from zoo.training.claim import Claim
 claim = Claim(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(600)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo.cli.stored import check_state
+from zoo.training.state import check_state
 
 GOOD = {
     "global_step": 3,

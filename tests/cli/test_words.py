@@ -32,7 +32,7 @@ def test_what_is_meant(written, means):
 
 def test_what_means_nothing_is_told(mistake):
     assert "did you mean fit?" in mistake("train", "-c", "ddpm/digits")
-    assert "did you mean test?" in mistake("evaluate")
+    assert "did you mean test?" in mistake("eval")
     assert "-c needs a recipe" in mistake("fit", "-c", "ddpm/digits", "-c")
     assert "-c needs a recipe" in mistake("fit", "-c", "--model.lr", 1)
     assert "did you mean ddpm/digits?" in mistake("fit", "ddpm/digts")

@@ -104,7 +104,7 @@ def test_tutorials_run(name, tmp_path):
 def test_the_code_of_the_page_on_python_runs(tmp_path):
     blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "docs/python.md").read_text())
     blocks = [block.replace("max_steps=500", "max_steps=3") for block in blocks[1:]]  # 0: a run's
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     printed = 'print(f"{kl:.4f}", model.sample(2).shape)'
     out = run([sys.executable, "-c", "\n".join([*blocks, printed])], tmp_path)
     assert out.splitlines()[-1] == "3.2584 torch.Size([2, 1, 8, 8])"

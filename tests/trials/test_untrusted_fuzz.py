@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 import zoo
 from zoo.cli.arguments import prepare
 from zoo.cli.config_files import read_config
-from zoo.cli.stored import check_state, stored_config
+from zoo.cli.stored import stored_config
 from zoo.ddpm.interchange import IMPORTERS as DDPM_IMPORTERS
 from zoo.flash.interchange import IMPORTERS as FLASH_IMPORTERS
 from zoo.loading import build, read_checkpoint
 from zoo.simbert.interchange import read_folder
+from zoo.training.state import check_state
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,7 +12,6 @@ _SYNONYMS = {
     "run": "fit",
     "resume": "fit --ckpt_path last",
     "eval": "test",
-    "evaluate": "test",
     "val": "validate",
     "inference": "predict",
     "encode": "embed",

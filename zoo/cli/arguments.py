@@ -14,15 +14,24 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.cli.claim import Claim, InUseError, follow_rank_zero, rank
 from zoo.cli.config_files import read_config
-from zoo.cli.stored import check_model, check_state, stored_config
+from zoo.cli.stored import check_model, stored_config
 from zoo.cli.trusted import check_config
 from zoo.data_of import own_arguments
 from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint
 from zoo.pretrained import pinned
 from zoo.recipes import config_root, resolve_config
-from zoo.training.checkpoint import UNSAVED
+from zoo.training.claim import (
+    UNSAVED,
+    Claim,
+    HoldsRunError,
+    InUseError,
+    follow_rank_zero,
+    holds_run,
+    rank,
+    why_afresh,
+)
+from zoo.training.state import check_state
 
 RUNS = Path("runs")
 
@@ -163,15 +172,6 @@ def _numbered(stem: str) -> list[Path]:
     return [path for _, path in numbered]
 
 
-def _holds_run(folder: Path) -> list[str]:
-    """What there is of a run in a folder; one that ended before its first checkpoint is none."""
-    checkpoints = sorted(str(p.relative_to(folder)) for p in folder.glob("checkpoints/*.ckpt"))
-    if not checkpoints and (folder / UNSAVED).is_file():
-        return []
-    names = [name for name in ("config.yaml", "metrics.csv") if (folder / name).is_file()]
-    return names + checkpoints
-
-
 def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prepared:
     """The run directory, and the checkpoint if there is one to start from."""
     launched = os.environ.get("ZOO_RUN_DIR") if "LOCAL_RANK" in os.environ else None
@@ -179,7 +179,7 @@ def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prep
     if asked in ("last", "best"):
         tried = [Path(folder)] if folder else _numbered(stem) or [RUNS / stem]
         if verb == "fit" and not folder:  # the newest run, whatever it holds
-            begun = [p for p in tried if _holds_run(p) or (p / UNSAVED).is_file()]
+            begun = [p for p in tried if holds_run(p) or (p / UNSAVED).is_file()]
             tried = begun[-1:] or tried[:1]
         for run_dir in reversed(tried):
             file = run_dir / "checkpoints" / f"{asked}.ckpt"
@@ -189,7 +189,7 @@ def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prep
             raise FileNotFoundError(
                 f"--ckpt_path {asked}: there is no {tried[-1] / 'checkpoints' / asked}.ckpt"
             )
-        afresh = _why_afresh(tried[-1]) if rank() == 0 else ""
+        afresh = why_afresh(tried[-1]) if rank() == 0 else ""
         return _claimed(verb, Prepared([], tried[-1], afresh=afresh))
     if asked is not None:
         file = find_checkpoint(asked)
@@ -218,52 +218,25 @@ def _in_new_folder(
     if rank() != 0:
         return Prepared([], follow_rank_zero(RUNS / name for name in names[:100]), file, source)
     for name in names:
-        if not _holds_run(RUNS / name):
+        if not holds_run(RUNS / name):
             try:
                 return _claimed(verb, Prepared([], RUNS / name, file, source), new=True)
-            except (InUseError, _HoldsRunError):
+            except (InUseError, HoldsRunError):
                 continue
     raise ValueError(f"{RUNS / stem}-N are all taken: choose a --run_dir")
-
-
-class _HoldsRunError(ValueError):
-    pass
 
 
 def _claimed(verb: str, prepared: Prepared, new: bool = False) -> Prepared:
     """Takes the run directory for a fit, on the process that writes; a `new` one holds no run."""
     if verb == "fit" and rank() == 0:
         prepared.claim = Claim(prepared.run_dir)
-        if new and _holds_run(prepared.run_dir):
+        if new and holds_run(prepared.run_dir):
             prepared.claim.release()
-            raise _HoldsRunError(
+            raise HoldsRunError(
                 f"{prepared.run_dir} already holds a run: go on with --ckpt_path last, or choose "
                 "another --run_dir"
             )
     return prepared
-
-
-def _why_afresh(run_dir: Path) -> str:
-    """Why a job that is always started with `last` may begin at the beginning.
-
-    It may not, and FileNotFoundError says so, where a run or a link to one lacks its checkpoint.
-    """
-    file = run_dir / "checkpoints" / "last.ckpt"
-    for path in (run_dir, file.parent, file):
-        if path.is_symlink() and not path.exists():
-            raise FileNotFoundError(
-                f"--ckpt_path last: {path} is a link to {os.readlink(path)}, which is not there"
-            )
-    found = _holds_run(run_dir)
-    if found:
-        raise FileNotFoundError(
-            f"--ckpt_path last: {run_dir} holds a run ({', '.join(found[:3])}) but no "
-            "checkpoints/last.ckpt: put it back, name another with --ckpt_path FILE, or choose "
-            "another --run_dir"
-        )
-    unsaved = (run_dir / UNSAVED).is_file()
-    why = "ended before its first checkpoint" if unsaved else "holds no run yet"
-    return f"{run_dir} {why}: starting afresh"
 
 
 def _read(verb: str, prepared: Prepared, file: Path) -> None:

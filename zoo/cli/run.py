@@ -3,18 +3,15 @@
 import argparse
 import importlib
 import json
-import logging
 import os
 import re
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from zoo.cli.arguments import take
@@ -25,7 +22,7 @@ from zoo.ranges import check_ranges
 from zoo.registry import COMMANDS, TRAINER_VERBS, nearest
 from zoo.training.failure import RunFailedError
 from zoo.training.guard import TrainingDivergedError
-from zoo.training.overhead import settle_missing_gpu
+from zoo.training.settings import settle
 from zoo.training.stop import Stopped
 
 # Mistakes in what was asked for; anything else is a bug and keeps its traceback.
@@ -47,9 +44,7 @@ _TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
 
 def guarded(verb: str, arguments: list[str]) -> int:
     """Runs `zoo VERB ARGUMENTS` and returns the exit code."""
-    _quieten()
-    torch.set_float32_matmul_precision("high")
-    settle_missing_gpu()
+    settle()
     start = started()
     try:
         if verb in TRAINER_VERBS:
@@ -211,32 +206,3 @@ def _gathered(arguments: list[str]) -> list[str]:
         else:
             options += [argument, *islice(rest, 1)]
     return [*([json.dumps(alone)] if alone else []), *options]
-
-
-class _NoTips(logging.Filter):
-    # Advertisements, and a note about a flag of Lightning's that we set to the safe value anyway.
-    _SILENT = ("💡", "litlogger", "`weights_only` was not set", "TPU available")
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not any(text in message for text in self._SILENT)
-
-
-def _quieten() -> None:
-    """Silences advertisements and warnings about what the zoo does on purpose."""
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's use of it
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.fabric.utilities.rank_zero",
-        "lightning.pytorch.trainer.connectors.checkpoint_connector",
-    ):
-        logger = logging.getLogger(name)
-        if not any(isinstance(f, _NoTips) for f in logger.filters):
-            logger.addFilter(_NoTips())
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*treespec.*")
-    # Logging steps are counted over epochs here.
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")
-    warnings.filterwarnings("ignore", message=".*`anonymous`.*")

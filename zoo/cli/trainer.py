@@ -1,14 +1,15 @@
 """fit, validate, test and predict; the only file that touches LightningCLI's internals."""
 
 import importlib
+import json
 import os
 import shlex
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.cli.arguments import Prepared, prepare
@@ -18,37 +19,18 @@ from zoo.cli.numbers import check_numbers
 from zoo.cli.outputs import default_folders, place_outputs
 from zoo.cli.parser import ZooParser
 from zoo.cli.sizes import settle_sizes
-from zoo.cli.stored import restoring
 from zoo.cli.symbols import settle_symbols
 from zoo.cli.trusted import check_values, restrict_imports
 from zoo.cli.words import meant
 from zoo.files import replacing
-from zoo.metrics.quality import SampleQuality
 from zoo.pretrained import pinned
 from zoo.registry import MODELS
-from zoo.report.page import PAGE, has_extra, write_page
-from zoo.report.run import Run
-from zoo.training import (
-    EMA,
-    AtomicCheckpointIO,
-    Changes,
-    Checkpoint,
-    FiniteLoss,
-    MetricsCSV,
-    NoProfiler,
-    Pictures,
-    Resume,
-    RunRecord,
-    StepProgressBar,
-    StepRNG,
-    ToldData,
-)
+from zoo.run import DEFAULTS, SECTIONS, around, show_page, tell_end
+from zoo.training import RunRecord
 from zoo.training.changes import changed_options, check_options, check_weights, tell_options
 from zoo.training.failure import told_in_one_line
-from zoo.training.finish import FoundRate, never_seen, why_stopped
-from zoo.training.pace import Pace
 from zoo.training.pictures import verbs
-from zoo.training.samples import SampleGrid
+from zoo.training.state import restoring
 
 
 def run_trainer_verb(verb: str, arguments: list[str]) -> None:
@@ -83,14 +65,9 @@ class ZooCLI(LightningCLI):
             datamodule_class=None,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            save_config_callback=RunRecord,
+            save_config_callback=None,
             parser_class=ZooParser,
-            trainer_defaults={
-                "use_distributed_sampler": False,
-                "num_sanity_val_steps": 0,
-                "log_every_n_steps": 50,
-                "max_epochs": -1,
-            },
+            trainer_defaults=DEFAULTS,
             args=args,
         )
 
@@ -110,12 +87,7 @@ class ZooCLI(LightningCLI):
             help="Folder of config.yaml, checkpoints/, samples/, metrics.csv, results.json, "
             "wandb/, report/ and report.html. Default: runs/CONFIG, numbered if that holds a run.",
         )
-        for callback, key in (
-            (EMA, "ema"),
-            (SampleGrid, "samples"),
-            (SampleQuality, "quality"),
-            (Checkpoint, "checkpoint"),
-        ):
+        for key, callback in SECTIONS.items():
             parser.add_lightning_class_args(callback, key)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -199,32 +171,20 @@ class ZooCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
         settings = self._get(self.config_init, "trainer")
-        fit = self.subcommand == "fit"
-        callbacks: list[Callback] = [StepRNG(), FiniteLoss(), ToldData(), Pace(), Pictures()]
-        if settings.enable_progress_bar is not False:
-            callbacks.append(StepProgressBar())
-        own = _listed(settings.callbacks)
         resumed = self.prepared.checkpoint is not None and self.prepared.checkpoint.is_file()
-        kwargs["callbacks"] = [*callbacks, *own, FoundRate(resumed), Changes(), Resume()]
-        kwargs["logger"] = self._loggers(settings.logger) if fit else False
-        plugins = _listed(settings.plugins)
-        if getattr(settings.strategy, "_save_distributed_checkpoint", False):
-            raise ValueError(
-                "--trainer.strategy.save_distributed_checkpoint true: checkpoints are whole files "
-                "here, which go on with any number of processes: leave it false"
-            )
-        if not _shards_weights(settings.strategy):  # those bring files of their own
-            plugins = [*plugins, AtomicCheckpointIO()]
-        kwargs["plugins"] = plugins
-        if settings.profiler is None:
-            kwargs["profiler"] = NoProfiler()
-        return super().instantiate_trainer(**kwargs)
-
-    def _loggers(self, configured: Any) -> list[Logger] | bool:
-        if configured is False:
-            return False
-        csv = MetricsCSV(self.prepared.run_dir, resume=self.prepared.checkpoint is not None)
-        return [csv, *(logger for logger in _listed(configured))]
+        dumped = self._parser(self.subcommand).dump(
+            self.config[self.subcommand], skip_none=False, format="json"
+        )
+        self.record = RunRecord(json.loads(dumped))
+        parts = around(
+            self.prepared.run_dir,
+            vars(settings),
+            [self._get(self.config_init, name) for name in SECTIONS],
+            self.record,
+            resumed=resumed,
+            logs=self.subcommand == "fit",
+        )
+        return Trainer(**{**vars(settings), **parts, **kwargs})
 
     def instantiate_classes(self) -> None:
         """Makes all; the symbols of a text are counted before the model that reads them."""
@@ -240,7 +200,7 @@ class ZooCLI(LightningCLI):
         self.prepared.weights = {}
         if file is not None and file.is_dir():
             self.model.load_state_dict(weights)
-            self.config[self.subcommand].ckpt_path = self.prepared.source  # what the record says
+            self.record.config["ckpt_path"] = self.prepared.source
         elif file is not None:
             check_weights(self.model, weights, self.changed, str(file))
 
@@ -265,10 +225,7 @@ class ZooCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Says what can be done next."""
-        if reason := why_stopped(self.trainer):
-            rank_zero_info(reason)
-        for line in never_seen(self.trainer):
-            rank_zero_info(line)
+        tell_end(self.trainer)
         last = self.prepared.run_dir / "checkpoints" / "last.ckpt"
         run_dir = shlex.quote(str(self.prepared.run_dir))
         then = [f"zoo test --ckpt_path {run_dir}"]
@@ -277,7 +234,7 @@ class ZooCLI(LightningCLI):
             for verb in verbs(self.model)
         ]
         rank_zero_info(f"done: {last} ({'; '.join(then)})")
-        self._show_page()
+        show_page(self.trainer, self.prepared.run_dir)
         for logger in self.trainer.loggers:
             # Where processes were forked the run is theirs; asking for it would begin another.
             if isinstance(logger, WandbLogger) and logger._experiment is not None:
@@ -285,18 +242,7 @@ class ZooCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Adds the results to the run's page."""
-        self._show_page()
-
-    def _show_page(self) -> None:
-        """Writes run_dir/report.html, if its packages are here; costs the run nothing else."""
-        if not self.trainer.is_global_zero or not has_extra():
-            return
-        path = self.prepared.run_dir / PAGE
-        try:
-            write_page([Run(self.prepared.run_dir, self.prepared.run_dir.name)], path)
-            rank_zero_info(f"look at it: {path}")
-        except Exception as error:
-            rank_zero_info(f"no {path}: {' '.join(str(error).split())[:300]}")
+        show_page(self.trainer, self.prepared.run_dir)
 
     def predict(self, **kwargs: Any) -> None:
         """Writes what the model predicts to run_dir/predictions.pt, a file a rank."""
@@ -311,11 +257,6 @@ class ZooCLI(LightningCLI):
     def test(self, **kwargs: Any) -> None:
         """Tests; RunRecord prints the numbers with their protocol."""
         self.trainer.test(**{**kwargs, "verbose": False})
-
-
-def _shards_weights(strategy: Any) -> bool:
-    name = strategy if isinstance(strategy, str) else type(strategy).__name__
-    return any(kind in name.lower() for kind in ("fsdp", "deepspeed"))
 
 
 def _pin(spec: Any) -> None:

@@ -61,17 +61,23 @@ class Extractor:
 
 def load_feature_net(path: Path) -> tuple[FeatureNet, dict[str, str]]:
     """A net that `zoo.metrics.train_features` has written, and what is known about it."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as file:
-        about: dict[str, str] = file.metadata()
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    net = FeatureNet(
-        channels=int(about["channels"]),
-        widths=[int(width) for width in about["widths"].split(",")],
-        num_classes=int(about["num_classes"]),
-    )
-    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    try:
+        with safe_open(path, "pt") as file:
+            about: dict[str, str] = file.metadata()
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        net = FeatureNet(
+            channels=int(about["channels"]),
+            widths=[int(width) for width in about["widths"].split(",")],
+            num_classes=int(about["num_classes"]),
+        )
+        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        net.load_state_dict(state)
+    except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no feature net that zoo.metrics.train_features has written"
+        ) from error
     return net.eval().requires_grad_(False), about
 
 
@@ -82,8 +88,9 @@ def load_extractor(
 
     Args:
         name: digits-net, mnist-net, fashion-net, cifar-net: small classifiers that the package
-            ships (cifar-net was trained on JPEG-compressed CIFAR-10); inception: the network of the
-            published FID, from a file that you supply.
+            ships (cifar-net was trained on JPEG-compressed CIFAR-10); a .safetensors file that
+            `zoo.metrics.train_features` has written; inception: the network of the published FID,
+            from a file that you supply.
         weights: For inception only: its file, or a folder that holds it.
         device: Where it computes.
 
@@ -106,12 +113,15 @@ def load_extractor(
             network=inception,
             device=device,
         )
-    if name not in FEATURE_NETS:
-        raise ValueError(f"no extractor {name!r}: choose one of {', '.join(EXTRACTORS)}")
+    own = name.endswith(".safetensors")
+    if name not in FEATURE_NETS and not own:
+        raise ValueError(
+            f"no extractor {name!r}: choose one of {', '.join(EXTRACTORS)}, or a .safetensors"
+        )
     if weights is not None:
         raise ValueError(f"{name} comes with its weights: leave out weights={weights!r}")
 
-    path = ASSETS / f"{name}.safetensors"
+    path = Path(name) if own else ASSETS / f"{name}.safetensors"
     net, about = load_feature_net(path)
     net.to(device)
     height, width = (int(side) for side in about["size"].split(","))

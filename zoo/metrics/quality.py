@@ -17,13 +17,9 @@ from zoo.data.protocols import (
     Split,
     datamodule_of,
 )
+from zoo.metrics.compare import compare, protocol
 from zoo.metrics.features import Extractor, load_extractor
-from zoo.metrics.frechet import FeatureMoments, frechet_distance
-from zoo.metrics.kernel import kernel_distance
-from zoo.metrics.manifold import Manifold, manifold_metrics
 from zoo.ranges import Count, Seed, Whole, check_ranges
-
-_SUBSETS, _SUBSET_SIZE = 100, 1000  # of the kernel distance, as published
 
 
 class SampleQuality(Callback):
@@ -190,25 +186,15 @@ class SampleQuality(Callback):
 
     def _compare(self, real: Tensor, fake: Tensor, group: str) -> dict[str, Tensor]:
         """The numbers that so many images allow; what others would need is put on record."""
-        count, values = min(len(real), len(fake)), dict[str, Tensor]()
-        most = max(self.k_precision, self.k_density)
-        if count >= 2:
-            moments = [FeatureMoments(real.shape[1], real.device) for _ in range(2)]
-            for moment, features in zip(moments, (real, fake), strict=True):
-                moment.update(features)
-            sizes = {"subsets": _SUBSETS, "subset_size": _SUBSET_SIZE}
-            kid, _ = kernel_distance(real, fake, seed=self.seed, **sizes)
-            values |= {"frechet_distance": frechet_distance(*moments), "kid": kid}
-        if count > most:
-            k = {"k_precision": self.k_precision, "k_density": self.k_density}
-            values |= manifold_metrics(real, fake, **k)._asdict()
-        needed = dict.fromkeys(("frechet_distance", "kid"), 2)
-        needed |= dict.fromkeys(Manifold._fields, most + 1)
-        if missing := [name for name in needed if name not in values]:
-            text = ", ".join(f"{name} (needs {needed[name]})" for name in missing)
-            self._protocol[f"left out of {group}"] = f"{text}: there are {count} images"
-            rank_zero_info(f"left out of {group}: {text}, there are {count} images")
+        values, missing = compare(real, fake, **self._settings())
+        if missing:
+            self._protocol[f"left out of {group}"] = missing
+            rank_zero_info(f"left out of {group}: {missing.replace(': there', ', there')}")
         return {k: v.float() for k, v in values.items()}
+
+    def _settings(self) -> dict[str, int]:
+        names = ("k_precision", "k_density", "seed")
+        return {name: getattr(self, name) for name in names}
 
     def _record(
         self,
@@ -220,19 +206,14 @@ class SampleQuality(Callback):
         held_out: int,
     ) -> None:
         extractor = self._load(trainer)
-        whole = max(real, self.samples) <= _SUBSET_SIZE
+        made = protocol(extractor, max(real, self.samples), **self._settings())
         self._protocol = {
-            "extractor": extractor.name,
-            "extractor_sha256": extractor.sha256,
-            "resize": f"{extractor.resize} to {extractor.size[0]}x{extractor.size[1]}",
+            **{k: made.pop(k) for k in ("extractor", "extractor_sha256", "resize")},
             "rounding": "to the nearest of 256 levels",
             "real": f"{real} images of {split}",
             "generated": str(self.samples),
             "baseline": f"{held_out} images of {other}",
-            "seed": str(self.seed),
-            "kid": "whole sets" if whole else f"{_SUBSETS} subsets of {_SUBSET_SIZE}",
-            "neighbours": f"{self.k_precision} (precision, recall), {self.k_density} "
-            "(density, coverage)",
+            **made,
         }
         if isinstance(module, HasSampler):
             self._protocol["sampler"] = module.sampler_protocol()

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional as F
 
 from zoo.data.sentences.tokenizer import MAX_LENGTH
+from zoo.display import Table
 from zoo.layers.choose import TokenSampling
 from zoo.simbert.decoding import NUCLEUS, beam_search, sample
 from zoo.simbert.sentences import Encoding, checked
@@ -28,10 +29,18 @@ class Paraphrase(NamedTuple):
     """False for a sentence that was cut at the limit, kept by unfinished=mark."""
 
 
+class Paraphrases(list[Paraphrase]):
+    """The similar sentences of a sentence, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        columns = {name: [getattr(p, name) for p in self] for name in Paraphrase._fields}
+        return Table(columns)._repr_html_()
+
+
 class Paraphrasing(Encoding):
     """Sentences to sentences that say the same."""
 
-    def paraphrase(self, text: str, n: int = 100, k: int = 20, **options: Any) -> list[Paraphrase]:
+    def paraphrase(self, text: str, n: int = 100, k: int = 20, **options: Any) -> Paraphrases:
         """Sentences that say the same as one; arguments and options as for `paraphrases`.
 
         >>> import zoo
@@ -56,7 +65,7 @@ class Paraphrasing(Encoding):
         seed: int = 0,
         batch_size: int = 256,
         unfinished: Literal["drop", "mark"] = "drop",
-    ) -> list[list[Paraphrase]]:
+    ) -> list[Paraphrases]:
         """Sentences that say the same, the nearest first (gen_synonyms of kexue.fm/archives/7427).
 
         Of each text n sentences are generated, of which copies of the source and of one another are
@@ -119,13 +128,13 @@ class Paraphrasing(Encoding):
 
     def _rank(
         self, source: list[int], finished: dict[str, bool], k: int, batch_size: int
-    ) -> list[Paraphrase]:
+    ) -> Paraphrases:
         with evaluating(self):
             query = F.normalize(self.rows_vectors([source]).float(), dim=-1).cpu()
         found = list(finished)
         cosine = (self.encode(found, batch_size=batch_size) @ query.T).flatten().tolist()
         order = sorted(range(len(found)), key=lambda i: -cosine[i])[:k]
-        return [Paraphrase(found[i], cosine[i], finished[found[i]]) for i in order]
+        return Paraphrases(Paraphrase(found[i], cosine[i], finished[found[i]]) for i in order)
 
     def generation_numbers(
         self, texts: Sequence[str], folder: str | Path | None = None

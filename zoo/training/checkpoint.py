@@ -15,12 +15,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from zoo.files import replacing
 from zoo.ranges import Whole, check_ranges
 from zoo.registry import nearest
+from zoo.training.claim import UNSAVED
 from zoo.training.csv import MetricsCSV
 from zoo.training.guard import TrainingDivergedError
 from zoo.training.loops import use_exact_loops
 from zoo.training.stop import Stopped, StopRequest
-
-UNSAVED = ".unsaved"  # in a run directory: the run has begun, but written no checkpoint yet
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -28,7 +28,7 @@ class MetricsCSV(Logger):
     def __init__(self, folder: str | Path, resume: bool = False) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
-        self._resume = resume
+        self.resume = resume
         self._columns = ["step"]
         self._rows = 0  # that are written
         self._row: dict[str, Any] = {}  # that is still open
@@ -83,7 +83,7 @@ class MetricsCSV(Logger):
             self._write_row()
 
     def _begin(self, step: int) -> None:
-        rows = self._read() if self._resume else []
+        rows = self._read() if self.resume else []
         if self._restored:
             rows = rows[: self._rows]
         else:

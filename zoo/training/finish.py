@@ -18,17 +18,17 @@ class FoundRate(Callback):
     of its `base_lrs` at the next step. Here these become what was found, and the run's config too,
     so that a resumed run goes on with it.
 
-    A run that is `resumed` from a checkpoint has a rate.
+    One that goes on from a checkpoint (`resume`) has a rate.
     """
 
-    def __init__(self, resumed: bool = False) -> None:
-        self.resumed = resumed
+    def __init__(self, resume: bool = False) -> None:
+        self.resume = resume
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses a search in a run that goes on and has a rate, or of a model with two."""
         if stage != "fit" or _finder(trainer) is None:
             return
-        if self.resumed:
+        if self.resume:
             raise ValueError(
                 "LearningRateFinder: a run that goes on has its rate already: leave the callback "
                 "out (--trainer.callbacks null), and change the rate by --model.lr"
@@ -61,7 +61,7 @@ class FoundRate(Callback):
             if isinstance(record, RunRecord):
                 record.config["model"]["init_args"][name] = rate
                 if trainer.is_global_zero:
-                    record.save_config(trainer, pl_module, "fit")
+                    record.save_config(trainer)
 
 
 def fraction(schedule: Any, group: int) -> float:

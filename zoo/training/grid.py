@@ -1,7 +1,8 @@
-"""A grid of images as a PNG file."""
+"""A grid of images as one picture, and as a PNG file."""
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,28 +10,28 @@ from torch import Tensor
 from zoo.data.images.pixels import to_uint8
 from zoo.files import replacing
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 _GAP = 2  # pixels of grey between images
 _GREY = 128
 _READABLE = 64  # a side that a person can make out a digit on
 
 
-def make_grid_png(
-    images_NCHW: Tensor, path: str | Path, columns: int | None = None, scale: int | None = None
-) -> Path:
-    """Writes images side by side, row by row, into one PNG.
+def grid_of(images_NCHW: Tensor, columns: int | None = None, scale: int | None = None) -> "Image":
+    """Images side by side, row by row, as one picture.
 
     Each value becomes the nearest of 256 levels. Tiny images are enlarged by repeating pixels, so
-    that an 8x8 digit can be read. The file appears complete or not at all.
+    that an 8x8 digit can be read.
 
     Args:
         images_NCHW: Images in [-1, 1], one channel (grey) or three (RGB).
-        path: The file to write; its folder is made if need be.
         columns: Images a row, at most all of them; by default about as many as rows.
-        scale: Pixels of the file a pixel of an image; by default as many as make the longer side at
-            least 64.
+        scale: Pixels of the picture a pixel of an image; by default as many as make the longer side
+            at least 64.
 
-    Returns:
-        `path`.
+    Raises:
+        ValueError: There is no image, or they have other channels.
     """
     from PIL import Image
 
@@ -53,9 +54,19 @@ def make_grid_png(
         left = _GAP + i % columns * (width + _GAP)
         grid[:, top : top + height, left : left + width] = tile
     array = grid.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[..., 0] if channels == 1 else array)
 
+
+def make_grid_png(
+    images_NCHW: Tensor, path: str | Path, columns: int | None = None, scale: int | None = None
+) -> Path:
+    """Writes `grid_of` images as a PNG, which appears complete or not at all; returns `path`.
+
+    Its folder is made if need be.
+    """
+    grid = grid_of(images_NCHW, columns, scale)
     with replacing(path) as file:
-        Image.fromarray(array[..., 0] if channels == 1 else array).save(file, "PNG")
+        grid.save(file, "PNG")
     return Path(path)
 
 

@@ -1,17 +1,21 @@
 """The run directory's memory: config.yaml, what a checkpoint must know, and results.json."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import SaveConfigCallback
+import yaml
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from zoo.data.protocols import HasArrays, HasProtocol
+from zoo.data.protocols import HasArrays, HasProtocol, datamodule_of
+from zoo.data_of import own_arguments
 from zoo.files import replacing
-from zoo.training.checkpoint import UNSAVED
+from zoo.loading import class_path
+from zoo.registry import DATA
+from zoo.training.claim import UNSAVED
 from zoo.version import zoo_version
 
 # What a checkpoint brings back when no config names it; paths and devices are the command's own.
@@ -23,21 +27,38 @@ NOT_KEPT_TRAINER = (
 )  # fmt: skip
 
 
-class RunRecord(SaveConfigCallback):
-    """Writes run_dir/config.yaml on fit, the config into checkpoints, results.json on test."""
+class RunRecord(Callback):
+    """Writes run_dir/config.yaml on fit, the config into checkpoints, results.json on test.
 
-    def __init__(self, parser: Any, config: Any, **kwargs: Any) -> None:
-        super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+    Args:
+        config: The whole config; where it names no model or data, those of the Trainer are noted.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
         self._written = False
         self._step: int | None = None  # of the checkpoint; a test's trainer is at 0
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Completes the config, and sends it to the loggers."""
+        if "model" not in self.config:
+            own: dict[str, Any] = {"seed_everything": int(os.environ.get("PL_GLOBAL_SEED", "0"))}
+            own["model"] = _spec(class_path(pl_module), pl_module)
+            data = datamodule_of(trainer)
+            if isinstance(data, LightningDataModule):
+                own["data"] = _spec(_data_path(type(data)), data)
+            options = {k: v for k, v in self.config["trainer"].items() if k not in NOT_KEPT_TRAINER}
+            self.config = json.loads(
+                json.dumps({**own, **self.config, "trainer": options}, default=str)
+            )
+        if stage == "fit" and trainer.is_global_zero:
+            self.save_config(trainer)
+
+    def save_config(self, trainer: Trainer) -> None:
         """Sends the whole config to the loggers."""
-        if stage != "fit":
-            return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):  # the model's hparams are there; add all the rest
-                logger.experiment.config.update({"zoo": self._primitives()}, allow_val_change=True)
+                logger.experiment.config.update({"zoo": self.config}, allow_val_change=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -51,17 +72,14 @@ class RunRecord(SaveConfigCallback):
             run_dir.mkdir(parents=True, exist_ok=True)
             (run_dir / UNSAVED).touch()
         with replacing(run_dir / "config.yaml") as file:
-            self.parser.save(self.config, file, skip_none=False, overwrite=True, multifile=False)
-
-    def _primitives(self) -> dict[str, Any]:
-        dumped = self.parser.dump(self.config, skip_none=False, format="json")
-        return json.loads(dumped)
+            text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+            file.write_text(text, encoding="utf-8")
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Puts the config and the W&B run's id into the checkpoint."""
-        config = {key: value for key, value in self._primitives().items() if key in KEPT_FOR_FIT}
+        config = {key: value for key, value in self.config.items() if key in KEPT_FOR_FIT}
         trainer_options = config.get("trainer", {}).items()
         config["trainer"] = {k: v for k, v in trainer_options if k not in NOT_KEPT_TRAINER}
         checkpoint["zoo_config"] = config
@@ -83,7 +101,7 @@ class RunRecord(SaveConfigCallback):
         metrics = {str(name): float(value) for name, value in trainer.callback_metrics.items()}
         protocol = gather_protocol(trainer, pl_module)
         result = {
-            "checkpoint": str(trainer.ckpt_path or self.config.ckpt_path),
+            "checkpoint": str(trainer.ckpt_path or self.config["ckpt_path"]),
             "step": trainer.global_step if self._step is None else self._step,
             "metrics": metrics,
             "protocol": protocol,
@@ -119,3 +137,14 @@ def results_table(metrics: dict[str, float], protocol: dict[str, str]) -> str:
         for row in rows
     ]
     return "\n".join(["", *table, "", *(f"{key}: {value}" for key, value in protocol.items())])
+
+
+def _spec(path: str, made: LightningModule | LightningDataModule) -> dict[str, Any]:
+    """A model or data as a config's section."""
+    return {"class_path": path, "init_args": own_arguments(dict(made.hparams))}
+
+
+def _data_path(kind: type) -> str:
+    """What a config calls a DataModule by."""
+    own = kind.__module__.startswith("zoo.data.") and kind.__name__ in DATA
+    return f"{'zoo.data' if own else kind.__module__}.{kind.__qualname__}"

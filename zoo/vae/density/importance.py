@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.display import Table
 from zoo.layers.counter_rng import normal
 from zoo.training.module import evaluating
 from zoo.vae.charts import precise
@@ -39,6 +40,9 @@ class DensityEstimate(NamedTuple):
     """log_density with its bias of order 1/M removed: no bound any more; NaN for one sample."""
     elbo: Tensor
     """Mean log weight: the evidence lower bound of the proposal, that of one sample."""
+
+    def _repr_html_(self) -> str:
+        return Table(self._asdict())._repr_html_()
 
 
 class LogWeights:

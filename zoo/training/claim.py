@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 LOCK = ".lock"
+UNSAVED = ".unsaved"  # the run has begun, but written no checkpoint yet
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
 _held: set[int] = set()  # descriptors, which children would keep open, and so the locks
 
@@ -23,6 +24,10 @@ def rank() -> int:
     """Rank of this process where torchrun, SLURM or Lightning started several; else 0."""
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
+class HoldsRunError(ValueError):
+    """The run directory of a new run holds one."""
 
 
 class Claim:
@@ -140,3 +145,35 @@ def _runs(process: int) -> bool:
     except PermissionError:
         return True
     return process != os.getpid()
+
+
+def holds_run(folder: Path) -> list[str]:
+    """What there is of a run in a folder; one that ended before its first checkpoint is none."""
+    checkpoints = sorted(str(p.relative_to(folder)) for p in folder.glob("checkpoints/*.ckpt"))
+    if not checkpoints and (folder / UNSAVED).is_file():
+        return []
+    names = [name for name in ("config.yaml", "metrics.csv") if (folder / name).is_file()]
+    return names + checkpoints
+
+
+def why_afresh(run_dir: Path) -> str:
+    """Why a job that is always started with `last` may begin at the beginning.
+
+    It may not, and FileNotFoundError says so, where a run or a link to one lacks its checkpoint.
+    """
+    file = run_dir / "checkpoints" / "last.ckpt"
+    for path in (run_dir, file.parent, file):
+        if path.is_symlink() and not path.exists():
+            raise FileNotFoundError(
+                f"--ckpt_path last: {path} is a link to {os.readlink(path)}, which is not there"
+            )
+    found = holds_run(run_dir)
+    if found:
+        raise FileNotFoundError(
+            f"--ckpt_path last: {run_dir} holds a run ({', '.join(found[:3])}) but no "
+            "checkpoints/last.ckpt: put it back, name another with --ckpt_path FILE, or choose "
+            "another --run_dir"
+        )
+    unsaved = (run_dir / UNSAVED).is_file()
+    why = "ended before its first checkpoint" if unsaved else "holds no run yet"
+    return f"{run_dir} {why}: starting afresh"
