@@ -64,10 +64,15 @@ class ImageFiles:
         self._check_there()
         self.left_out.clear()
         if self.root.is_dir():
-            files = sorted(name for name, _ in self._walk())
-            names = [name for name in files if self._is_image(name)]
-            if not names:
-                shards = [self.root / name for name in files if name.lower().endswith(SUFFIXES)]
+            shards, names = list[Path](), list[str]()
+            for name in sorted(name for name, _ in self._walk()):
+                if name.lower().endswith(SUFFIXES):
+                    shards.append(self.root / name)
+                elif self._is_image(name):
+                    names.append(name)
+            if names and shards:
+                self.left_out["shards beside pictures"] = len(shards)
+            elif shards:
                 check_numbers(shards)
                 names = self._of_shards(shards)
         elif self.root.name.lower().endswith(SUFFIXES):
@@ -274,7 +279,7 @@ class LazyImages:
             if i in self.broken:
                 continue
             try:
-                return i, torch.from_numpy(np.ascontiguousarray(self.read(self.names[i])))
+                return i, torch.from_numpy(np.array(self.read(self.names[i]), order="C"))
             except Exception as error:  # a broken image can raise nearly anything
                 if self.refuse:
                     raise refusal([(self.names[i], error)]) from error

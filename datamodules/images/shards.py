@@ -4,6 +4,7 @@ Shards are indexed, so that pictures are read in any order: of a tar its headers
 table the labels.
 """
 
+import os
 import re
 import tarfile
 from collections import defaultdict
@@ -111,7 +112,8 @@ def _of_tar(
                     continue
                 if member.name.endswith(".cls"):
                     file.seek(member.offset_data)
-                    labels[_key(member.name)] = _number(file.read(20), f"{shard}: {member.name}")
+                    text = file.read(min(member.size, 20))
+                    labels[_key(member.name)] = _number(text, f"{shard}: {member.name}")
                 else:
                     found.append((member.name, place))
             # Behind the last member tarfile takes anything for the end.
@@ -148,7 +150,7 @@ def _rows(shard: Path) -> Iterator[tuple[str, str | None, Place]]:
     row = 0
     for group in range(groups):
         values = _values(str(shard), group, label).to_pylist() if label else None
-        count = len(values) if values else len(_pictures(str(shard), group))
+        count = len(values) if values else len(_pictures(str(shard), group, *_stamp(str(shard))))
         for number in range(count):
             value = None if values is None else values[number]
             name = None if value is None else str(value)
@@ -168,9 +170,18 @@ def _column(schema: Any, shard: Any) -> str:
     return (named if len(named) == 1 else found)[0]
 
 
-@lru_cache(8)
 def _table(shard: str) -> Any:
     """A Parquet file, open, or the table of an Arrow file, mapped."""
+    return _opened(shard, *_stamp(shard))
+
+
+def _stamp(shard: str) -> tuple[int, int]:
+    status = os.stat(shard)
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(8)
+def _opened(shard: str, *_: int) -> Any:
     needed("pyarrow", f"{shard} is read")
     import pyarrow
     import pyarrow.parquet
@@ -198,7 +209,7 @@ def _values(shard: str, group: int, column: str) -> Any:
 
 
 @lru_cache(2)
-def _pictures(shard: str, group: int) -> Any:
+def _pictures(shard: str, group: int, *_: int) -> Any:
     table = _table(shard)
     schema = table.schema if shard.lower().endswith(".arrow") else table.schema_arrow
     return _values(shard, group, _column(schema, shard))
@@ -214,7 +225,7 @@ def read(place: Place, most: int | None = None) -> bytes:
         with open(place.shard, "rb") as file:
             file.seek(place.first)
             return file.read(place.second if most is None else min(most, place.second))
-    value = _pictures(place.shard, place.first)[place.second].as_py()
+    value = _pictures(place.shard, place.first, *_stamp(place.shard))[place.second].as_py()
     data = value.get("bytes") if isinstance(value, dict) else value
     if data is None:
         raise ValueError("its row holds no bytes")

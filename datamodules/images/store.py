@@ -257,7 +257,12 @@ def _write(
         images.unlink(missing_ok=True)  # who has mapped it keeps it
     size = len(names) * math.prod(shape)
     with naming(images), images.open("ab") as file:
-        os.posix_fallocate(file.fileno(), 0, size)  # a full disk is told now
+        there = file.tell()
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is told now
+        except OSError:
+            file.truncate(there)
+            raise
 
     def noted() -> None:
         with images.open("rb") as file:
