@@ -52,6 +52,23 @@ def prepare(
         broken: What to do with a picture that cannot be decoded: skip it, or refuse to go on.
         processes: How many work; as many as there are cores if not given.
     """
+    others = {
+        "pictures": {
+            "tokenizer": tokenizer != "char",
+            "vocab_size": vocab_size,
+            "min_count": min_count != 1,
+            "documents": documents != "file",
+            "column": column != "text",
+        },
+        "text": {
+            "size": size != 64,
+            "channels": channels != 3,
+            "folders": folders != "auto",
+            "broken": broken != "skip",
+        },
+    }
+    if strange := [name for name, given in others[kind].items() if given]:
+        raise ValueError(f"--{strange[0]} means nothing to zoo prepare {kind}: leave it out")
     if kind == "pictures":
         data = ImageFolder(root=root, size=size, channels=channels, folders=folders, broken=broken)
         data.prepare(Path(out), processes)
