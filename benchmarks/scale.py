@@ -1,22 +1,29 @@
-"""Memory, time to the first step and rates of text against its size, here and at another commit.
+"""Memory, time to the first step and rates of text and pictures against their size.
 
     python benchmarks/scale.py --sizes 10,100 --before ../zoo-before
+    python benchmarks/scale.py --sizes "" --rates "" --pictures 2000,200000
 
 makes texts of so many MB, fits a small FlashLM to each, twice, as a user does, and prints tables.
 The time to the first step is from the start of the command; the memory is what no file backs
-(RssAnon of /proc/PID/status), at its most, of the process that trains.
+(RssAnon of /proc/PID/status), at its most, of the process that trains. Of pictures (64x64 PNG),
+10,000 or more, there is also the rate of two workers from the cache and lazily, in turns.
 """
 
 import argparse
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from itertools import accumulate
 from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
 
 HERE = Path(__file__).resolve().parents[1]
 PROBE = """\
@@ -33,6 +40,30 @@ FIT = """\
 --trainer.limit_val_batches 2 --trainer.val_check_interval 10 --trainer.enable_progress_bar false
 --data.batch_size 8 --data.val_batch_size 8 --data.stride 256 --model.dim 32 --model.depth 2
 --model.head_size 16 --trainer.callbacks probe.FirstStep --data.level
+"""
+FIT_PICTURES = """\
+-c ddpm/folder --trainer.accelerator cpu --trainer.max_steps 3 --trainer.limit_val_batches 0
+--trainer.enable_progress_bar false --data.batch_size 16
+--model.width 8 --model.multipliers [1,1] --model.attention_levels [] --model.blocks 1
+--model.groups 4 --samples.n 0 --trainer.callbacks probe.FirstStep
+"""
+RATE_PICTURES = """\
+import sys, time
+from zoo.data import ImageFolder
+rates, options = {}, {"root": sys.argv[1], "num_workers": 2, "batch_size": 128}
+for cache in (False, True):
+    data = ImageFolder(cache=cache, memory_limit_gb=0, **options)
+    data.setup("fit")
+    rates[cache] = iter(data.train_dataloader())
+    next(rates[cache])  # both workers have begun
+for turn in range(int(sys.argv[2])):
+    for cache, batches in rates.items():
+        for _ in range(4):  # which lie ready
+            next(batches)
+        began = time.perf_counter()
+        for _ in range(8):
+            next(batches)
+        print("rate", cache, 8 * 128 / (time.perf_counter() - began), flush=True)
 """
 RATE = """\
 import sys, time
@@ -84,13 +115,37 @@ def anonymous(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def fit(code: Path, folder: Path, root: Path | None, level: str) -> tuple[float, float, float]:
+def make_pictures(root: Path, count: int) -> None:
+    """PNG files of noise on a gradient, of which a thousand are different."""
+    ramp = np.add.outer(np.arange(64), np.arange(64))[..., None] * 2
+    for number in range(count):
+        file = root / f"{number // 1000:04}" / f"{number % 1000:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if number < 1000:
+            noise = np.random.default_rng(number).integers(0, 64, (64, 64, 3))
+            Image.fromarray(((ramp + noise) % 256).astype(np.uint8)).save(file)
+        else:
+            os.link(root / "0000" / file.name, file)
+
+
+def picture_rates(folder: Path, root: Path, turns: int) -> dict[str, list[float]]:
+    """Pictures a second of two workers, lazily and from the cache, of each turn."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "ZOO_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-c", RATE_PICTURES, str(root), str(turns)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found = re.findall(r"rate (\w+) ([\d.]+)", done.stdout)
+    return {
+        kind: [float(rate) for name, rate in found if name == kind] for kind in ("False", "True")
+    }
+
+
+def fit(code: Path, folder: Path, root: Path | None, what: str) -> tuple[float, float, float]:
     """Seconds to the first step, of the clock and of this process, and the most memory in MB."""
     (folder / "probe.py").write_text(PROBE)
     environment = {**os.environ, "ZOO_TRUST": "probe", "ZOO_CACHE": str(folder / "cache")}
     environment |= {"PYTHONPATH": f"{code}:{folder}", "OMP_NUM_THREADS": "1"}
     run = tempfile.mkdtemp(dir=folder)
-    command = [sys.executable, "-m", "zoo.cli", "fit", *FIT.split(), level, "--run_dir", run]
+    command = [sys.executable, "-m", "zoo.cli", "fit", *what.split(), "--run_dir", run]
     command += [] if root is None else ["--data.root", str(root)]
     environment["SCALE_START"] = str(time.time())
     with (folder / "said.txt").open("w+") as said:
@@ -122,6 +177,8 @@ def main() -> None:
     parser.add_argument("--level", default="char", help="what is fitted to them")
     parser.add_argument("--rates", default="byte,char,bpe", help="tokenizers to time")
     parser.add_argument("--rate_size", type=int, default=20, help="of the text for it, in MB")
+    parser.add_argument("--pictures", default="", help="how many, such as 2000,200000")
+    parser.add_argument("--turns", type=int, default=5, help="of their rates")
     parser.add_argument("--before", type=Path, help="a checkout of the code to compare with")
     parser.add_argument("--before_most", type=int, default=100, help="MB that it is given at most")
     parser.add_argument("--folder", type=Path, help="for texts and cache; a temporary one")
@@ -131,7 +188,7 @@ def main() -> None:
         print("| text | code | fit | first step | of this processor | most memory |")
         print("|---|---|---|---|---|---|")
         codes = {"here": HERE} | ({"before": options.before.resolve()} if options.before else {})
-        for size in (0, *map(int, options.sizes.split(","))):
+        for size in (0, *map(int, options.sizes.split(","))) if options.sizes else ():
             root = folder / f"{size}.txt" if size else None
             if root is not None:
                 make_text(root, size)
@@ -140,12 +197,29 @@ def main() -> None:
                     continue
                 what = f"{size} MB" if size else "embedded"
                 for time_of in ("first", "again"):
-                    seconds, own, memory = fit(code, folder, root, options.level)
+                    seconds, own, memory = fit(code, folder, root, FIT + options.level)
                     row = f"{seconds:.1f} s | {own:.1f} s | {memory:,.0f} MB"
                     print(f"| {what} | {which} | {time_of} | {row} |", flush=True)
             if root is not None:
                 root.unlink()
-        make_text(folder / "rate.txt", options.rate_size)
+        for count in map(int, filter(None, options.pictures.split(","))):
+            root = folder / f"pictures-{count}"
+            make_pictures(root, count)
+            for time_of in ("first", "again", "again"):
+                seconds, own, memory = fit(HERE, folder, root, FIT_PICTURES)
+                row = f"{seconds:.1f} s | {own:.1f} s | {memory:,.0f} MB"
+                print(f"| {count:,} pictures | here | {time_of} | {row} |", flush=True)
+            lazy, cached = picture_rates(folder, root, options.turns).values()
+            ratios = sorted(b / a for a, b in zip(lazy, cached, strict=True))
+            print(
+                f"rates of {count:,}: lazy {median(lazy):,.0f} a second, cache "
+                f"{median(cached):,.0f}, ratio {median(ratios):.1f} "
+                f"({ratios[0]:.1f} to {ratios[-1]:.1f})",
+                flush=True,
+            )
+            shutil.rmtree(root)
+        if options.rates:
+            make_text(folder / "rate.txt", options.rate_size)
         print("\n| tokenizer | MB a second of a core | the library's share of the time |")
         print("|---|---|---|")
         for tokenizer in filter(None, options.rates.split(",")):

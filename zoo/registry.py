@@ -235,7 +235,7 @@ COMMANDS = {
     ),
     "prepare": Command(
         "zoo.cli.preparing:prepare",
-        "tokenise a corpus into memory-mapped shards (text)",
+        "make memory-mapped files of a corpus or of pictures (text, pictures)",
     ),
     "study": Command(
         "zoo.studies.wasserstein.command:study",

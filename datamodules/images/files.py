@@ -1,4 +1,4 @@
-"""The image files of a folder or a .zip: found, opened and decoded when they are needed."""
+"""The image files of a folder, a .zip or of shards: found, opened, decoded when needed."""
 
 import io
 import os
@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.images.base import ImageBatch
+from zoo.data.images.shards import SUFFIXES, Place, check_numbers, expanded, members, read
 from zoo.data.images.suffixes import (
     FORMAT_OF_SUFFIX,
     OTHER_PICTURES,
@@ -33,20 +36,21 @@ _FOLD, _SMALL = 100, 1 << 26  # a zip's member that expands to more, and more th
 
 
 class ImageFiles:
-    """The image files of a folder or a .zip, readable from threads and from worker processes.
+    """The image files of a folder, a .zip or of shards, readable from threads and other processes.
 
-    Links to files and folders are followed.
+    Links to files and folders are followed. A folder without pictures may hold shards.
 
     Args:
-        root: The folder or .zip.
+        root: The folder, .zip or shard; {000..146} in a name stands for all these shards.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.left_out: Counter[str] = Counter()
         """Why files are no images: the number of them for each reason, once `names` was called."""
-        self._zip: tuple[int, zipfile.ZipFile] | None = None
-        self._members: dict[str, str] = {}
+        self.labelled = False
+        """Whether classes are the numbers or words of labels, not folders."""
+        self._members: dict[str, Any] = {}
 
     def names(self) -> list[str]:
         """Paths of all images relative to the root, "/" between the parts.
@@ -54,16 +58,27 @@ class ImageFiles:
         Files are known by their suffix; with none, or an unknown one, by how they begin.
 
         Raises:
-            FileNotFoundError: There is no such folder, or no image in it.
-            ValueError: It is neither a folder nor a .zip, or the .zip is damaged.
+            FileNotFoundError: There is no such folder, no image in it, or a shard is missing.
+            ValueError: It is neither a folder nor a .zip nor shards, or one is damaged.
         """
-        if not self.root.exists():
-            raise FileNotFoundError(
-                f"no folder {self.root}: set --data.root to a folder or .zip of images"
-            )
+        self._check_there()
         self.left_out.clear()
-        found = self._walk() if self.root.is_dir() else self._listed()
-        names = [name for name in found if self._is_image(PurePosixPath(name))]
+        if self.root.is_dir():
+            shards, names = list[Path](), list[str]()
+            for name in sorted(name for name, _ in self._walk()):
+                if name.lower().endswith(SUFFIXES):
+                    shards.append(self.root / name)
+                elif self._is_image(name):
+                    names.append(name)
+            if names and shards:
+                self.left_out["shards beside pictures"] = len(shards)
+            elif shards:
+                check_numbers(shards)
+                names = self._of_shards(shards)
+        elif self.root.name.lower().endswith(SUFFIXES):
+            names = self._of_shards([Path(name) for name in expanded(str(self.root))])
+        else:
+            names = [name for name in self._listed() if self._is_image(name)]
         if not names:
             raise FileNotFoundError(
                 f"no images in {self.root}{self._only_others()}: --data.root must hold files that "
@@ -71,70 +86,118 @@ class ImageFiles:
             )
         return names
 
+    def _check_there(self) -> None:
+        for path in map(Path, expanded(str(self.root))):
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"no folder {path}: set --data.root to a folder or .zip of images, or to shards"
+                    + (" (what lies elsewhere must be copied here)" if ":/" in str(path) else "")
+                )
+
+    def fingerprint(self) -> str:
+        """What tells these pictures from others: names, sizes and times of all files, in any order.
+
+        Takes no memory for them, however many there are.
+        """
+        self._check_there()
+        total = 0
+        for name, status in self._walk() if self.root.is_dir() else self._given():
+            if name.lower().endswith(SUFFIXES) or not self.root.is_dir() or self._is_image(name):
+                fact = f"{name}\0{status.st_size}\0{status.st_mtime_ns}"
+                fact_bytes = fact.encode(errors="surrogateescape")
+                total += int.from_bytes(blake2b(fact_bytes, digest_size=16).digest(), "big")
+        return f"{total % 2**128:032x}"
+
+    def _given(self) -> Iterator[tuple[str, os.stat_result]]:
+        return ((name, os.stat(name)) for name in expanded(str(self.root)))
+
+    def place(self, name: str) -> Any:
+        """What `open` of another object takes for a name that this one has found."""
+        return self._members.get(name, name)
+
     def left_out_lines(self, more: Sequence[str] = ()) -> list[str]:
         """The line that says what was left out and why, if anything was."""
         out = [f"{n:,} {reason}" for reason, n in self.left_out.most_common()] + list(more)
         return [f"left out: {'; '.join(out)}"] if out else []
 
-    def _walk(self) -> Iterator[str]:
+    def _walk(self) -> Iterator[tuple[str, os.stat_result]]:
         """Files below the root; a link to a folder that it lies in would have no end."""
-        folders, count = [(self.root, frozenset[tuple[int, int]]())], 0
+        folders, count = [("", frozenset[tuple[int, int]]())], 0
         while folders:
-            folder, above = folders.pop()
+            inner, above = folders.pop()
             count += 1
             if count > _MOST_FOLDERS:
                 raise ValueError(f"{self.root} has more than {_MOST_FOLDERS:,} folders, with links")
+            folder = self.root / inner
             status = folder.stat()
             above |= {(status.st_dev, status.st_ino)}
             with os.scandir(folder) as entries:
-                for entry in sorted(entries, key=lambda e: e.name):
-                    path = folder / entry.name
+                for entry in entries:
                     try:
                         mode = (status := entry.stat()).st_mode
                     except OSError:
                         self.left_out["dangling links" if entry.is_symlink() else "unreadable"] += 1
                         continue
                     if stat.S_ISREG(mode):
-                        yield path.relative_to(self.root).as_posix()
+                        yield inner + entry.name, status
                     elif not stat.S_ISDIR(mode):
                         self.left_out["pipes, sockets or devices"] += 1
                     elif (status.st_dev, status.st_ino) in above:
                         self.left_out["links to a folder that they lie in"] += 1
-                    elif os.access(path, os.R_OK | os.X_OK):
-                        folders.append((path, above))
+                    elif os.access(entry.path, os.R_OK | os.X_OK):
+                        folders.append((f"{inner}{entry.name}/", above))
                     else:
                         self.left_out["folders that may not be read"] += 1
 
     def _listed(self) -> Iterator[str]:
         """Files of the .zip. Archives made on Windows may part folders by a backslash."""
         if not self.root.is_file() or not zipfile.is_zipfile(self.root):
-            raise ValueError(f"{self.root} is neither a folder nor a .zip: set --data.root to one")
+            raise ValueError(
+                f"{self.root} is neither a folder nor a .zip, {', '.join(SUFFIXES)}: set "
+                "--data.root to one"
+            )
         members = [
             info for info in self._open().infolist() if info.filename and not info.is_dir()
         ]  # a damaged one can have no name
         self._members = {info.filename.replace("\\", "/"): info.filename for info in members}
         yield from self._members
 
-    def _is_image(self, name: PurePosixPath) -> bool:
-        suffix = name.suffix.lower()
-        if any(part.startswith((".", "__MACOSX")) for part in name.parts):
+    def _of_shards(self, shards: list[Path]) -> list[str]:
+        found = members(shards, self.root, self._is_image)
+        labels = set()
+        for name, place, labelled in found:
+            self._members[name] = place
+            labels.add(labelled)
+        self.labelled = labels == {True}
+        return list(self._members)
+
+    def _is_image(self, name: str, place: Place | None = None) -> bool:
+        hidden = name.startswith((".", "__MACOSX")) or "/." in name or "/__MACOSX" in name
+        if hidden:
             self.left_out["hidden"] += 1
             return False
+        suffix = os.path.splitext(name)[1].lower()
         reason = why_not(suffix)
-        if suffix not in FORMAT_OF_SUFFIX and suffix not in OTHER_PICTURES and self._begins(name):
+        if (
+            reason is not None
+            and suffix not in FORMAT_OF_SUFFIX
+            and suffix not in OTHER_PICTURES
+            and self._begins(name, place)
+        ):
             reason = None
         if reason is not None:
             self.left_out[f"{suffix or 'no suffix'} ({reason})"] += 1
         return reason is None
 
-    def _begins(self, name: PurePosixPath) -> bool:
+    def _begins(self, name: str, place: Place | None) -> bool:
         """Whether a file that no suffix calls a picture begins as one."""
         try:
+            if place is not None:
+                return begins_as_picture(read(place, SIGNATURE))
             if self.root.is_dir():
                 with (self.root / name).open("rb") as file:
                     return begins_as_picture(file.read(SIGNATURE))
-            archive = self._open()
-            with archive.open(self._members[str(name)]) as member:
+            with self._open().open(self._members[name]) as member:
                 return begins_as_picture(member.read(SIGNATURE))
         except Exception:  # a damaged member can raise nearly anything
             return False
@@ -144,12 +207,18 @@ class ImageFiles:
         return f", only {text}" if text else ""
 
     @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        """One file, open for reading.
+    def open(self, name: Any) -> Iterator[IO[bytes]]:
+        """One file, by its name or place, open for reading.
 
         Raises:
             ValueError: It is larger than any picture that is read, or expands a hundredfold.
         """
+        place = self.place(name)
+        if isinstance(place, Place):
+            if place.shard.lower().endswith(".tar"):
+                _check_size(place.second)
+            yield io.BytesIO(read(place))
+            return
         if self.root.is_dir():
             with (self.root / name).open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -159,7 +228,7 @@ class ImageFiles:
                 yield file
             return
         archive = self._open()
-        info = archive.getinfo(self._members.get(name, name))
+        info = archive.getinfo(place)
         _check_size(info.file_size)
         if info.file_size > max(_SMALL, _FOLD * info.compress_size):
             raise ValueError(
@@ -170,15 +239,16 @@ class ImageFiles:
 
     def _open(self) -> zipfile.ZipFile:
         # One handle a process: a forked worker would share the parent's position in the file.
-        if self._zip is None or self._zip[0] != os.getpid():
-            try:
-                self._zip = os.getpid(), zipfile.ZipFile(self.root)
-            except zipfile.BadZipFile as error:
-                raise ValueError(f"{self.root} is a damaged .zip ({error})") from error
-        return self._zip[1]
+        status = self.root.stat()
+        return _archive(self.root, os.getpid(), status.st_mtime_ns, status.st_size)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_zip": None}
+
+@lru_cache(4)
+def _archive(path: Path, *_: int) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is a damaged .zip ({error})") from error
 
 
 def _check_size(size: int) -> None:
@@ -209,7 +279,7 @@ class LazyImages:
             if i in self.broken:
                 continue
             try:
-                return i, torch.from_numpy(np.ascontiguousarray(self.read(self.names[i])))
+                return i, torch.from_numpy(np.array(self.read(self.names[i]), order="C"))
             except Exception as error:  # a broken image can raise nearly anything
                 if self.refuse:
                     raise refusal([(self.names[i], error)]) from error

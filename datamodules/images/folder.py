@@ -1,11 +1,10 @@
-"""Any images, from a folder or a .zip, sorted into splits and classes by their paths."""
+"""Any images, from a folder, a .zip or shards, sorted into splits and classes by their paths."""
 
+import math
 import os
 import warnings
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,18 +14,19 @@ from numpy.typing import NDArray
 from zoo.data.images.base import ImageData, ImageSet, ResidentImages, Split
 from zoo.data.images.decoding import decode
 from zoo.data.images.files import ImageFiles, LazyImages, refusal
-from zoo.data.images.layout import Folders, sort_files
+from zoo.data.images.layout import Folders
+from zoo.data.images.listing import Known, Listing, list_pictures
+from zoo.data.images.store import Store, cached, is_prepared, prepare
 from zoo.ranges import Count, NonNegative, Workers
 
 
-def _rank(name: str) -> int:
-    """A fixed pseudo-random 63-bit number of a file name, the same on every machine."""
-    digest = blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
 class ImageFolder(ImageData):
-    """Any images in a folder (at any depth) or a .zip, centre-cropped and resized to one size.
+    """Any images in a folder (at any depth), .zip or shards, cropped centrally to one size.
+
+    Shards are .tar files (of WebDataset, with the classes of its .cls files), .parquet and .arrow
+    files (a column of pictures and one called label): one, a folder of them, or such a name as
+    'train-{000..146}.tar'. A shard named after a split is of it. A folder that `zoo prepare
+    pictures` wrote is read as it is.
 
     Splits: folders in `root` that are named after splits (train, Training, train2017, val, dev,
     Validate, test, ...; trainA and trainB are two classes of train) are the splits. A split without
@@ -37,17 +37,19 @@ class ImageFolder(ImageData):
     and what was left out is said at the start of every verb; what could mean two things is refused.
 
     Images are decoded once, in parallel threads, into one uint8 tensor. If that would exceed
-    `memory_limit_gb`, they are decoded in worker processes whenever a batch needs them.
+    `memory_limit_gb`, they are decoded into a cache, from which all processes of the machine read.
 
     Args:
-        num_workers: Processes that fetch batches; by default none for images in memory, else one
-            for each CPU up to 8.
+        num_workers: Processes that fetch batches; by default none for images in memory or of the
+            cache, else one for each CPU up to 8.
         size: Side of a square, or [height, width].
         channels: 1 for grey, 3 for RGB.
         folders: Whether the first folders in `root` are splits or classes; auto tells them by their
             names.
         broken: What to do with a file that cannot be decoded: warn and skip it, or refuse to run.
         memory_limit_gb: Most memory (10^9 bytes) that the decoded images may take.
+        cache: Whether images beyond that are decoded once, into a cache on disk ($ZOO_CACHE, else
+            ~/.cache/zoo) that is mapped; else whenever a batch needs them, in worker processes.
         **loading: What all images have, see `ImageData`.
 
     Raises:
@@ -64,7 +66,8 @@ class ImageFolder(ImageData):
         channels: Literal[1, 3] = 3,
         folders: Folders = "auto",
         broken: Literal["skip", "refuse"] = "skip",
-        memory_limit_gb: NonNegative = 4.0,
+        memory_limit_gb: NonNegative = 0.1,
+        cache: bool = True,
         **loading: Any,
     ) -> None:
         super().__init__(num_workers=num_workers or 0, **loading)
@@ -77,15 +80,14 @@ class ImageFolder(ImageData):
         self.channels = channels
         self.folders: Folders = folders
         self.refuse = broken == "refuse"
-        self.memory_limit = memory_limit_gb * 1e9
+        self.memory_limit, self.cache = memory_limit_gb * 1e9, cache
         self._workers_given = num_workers is not None
         self._files = ImageFiles(Path(self.root))
+        self._shape = self.channels, *self.size
         self._names: dict[Split, list[str]] = {}
-        self._classes: list[str] = []
-        self._class_of: dict[str, str] = {}
-        self._hashed: list[Split] = []
-        self._notes: list[str] = []
-        self._left_out: list[str] = []
+        self._listing: Listing | None = None
+        self._known: Known | None = None
+        self._store: Store | None = None
         self._broken: dict[Split, int] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -94,30 +96,50 @@ class ImageFolder(ImageData):
         super().setup(stage)
 
     def list_files(self) -> None:
-        """Sorts all files into splits and classes."""
-        if self._names:
+        """Sorts all files into splits and classes, or takes what a cache knows of them.
+
+        Raises:
+            ValueError: `root` was prepared at another size, or its folders may mean two things.
+        """
+        if self._known is not None:
             return
-        layout = sort_files(self._files.names(), self.root, self.folders)
-        given = layout.splits
-        keys = {name: parts for group in given.values() for name, parts in group.items()}
-        ranks = {name: _rank("/".join(parts)) for name, parts in keys.items()}
-        hashed: tuple[Split, Split] = ("val", "test")
-        for decile, split in enumerate(hashed):
-            if split not in given and "train" in given:
-                part = [name for name in given["train"] if ranks[name] % 10 == decile]
-                given[split] = {name: given["train"].pop(name) for name in part}
-                self._hashed.append(split)
-        self._names = {
-            split: sorted(given.get(split, {}), key=lambda n: (ranks[n], n))
-            for split in ("train", *hashed)
-        }
-        self._classes = layout.classes
-        self._class_of = layout.class_of
-        self.num_classes = max(len(self._classes), 1)
-        self.unlabelled = frozenset(
-            layout.unlabelled | {s for s in self._hashed if "train" in layout.unlabelled}
+        if is_prepared(self.root):
+            self._take(Store(Path(self.root)))
+        elif self.cache and (store := cached(self._files, self._shape, self.folders)):
+            self._take(store)
+        else:
+            self._listing = list_pictures(self._files, self.root, self.folders)
+            self._names = self._listing.names
+            self._know(self._listing.known)
+
+    def _take(self, store: Store) -> None:
+        """Reads decoded pictures, and lets go of what was listed."""
+        if store.shape != self._shape:
+            size = list(store.shape[1:]) if store.shape[1] != store.shape[2] else store.shape[1]
+            raise ValueError(
+                f"{store.folder} holds pictures prepared with --data.size {size} --data.channels "
+                f"{store.shape[0]}, not {list(self.size)} and {self.channels}: give these, or "
+                "prepare them anew"
+            )
+        self._store, self._listing, self._names = store, None, {}
+        self._files = ImageFiles(Path(self.root))
+        self._know(store.known)
+
+    def _know(self, known: Known) -> None:
+        self._known = known
+        self.num_classes = max(len(known.classes), 1)
+        self.unlabelled = frozenset(known.unlabelled)
+
+    def prepare(self, out: Path, processes: int | None = None) -> None:
+        """Decodes all pictures into a folder, unless they are in it; see `zoo prepare pictures`."""
+        self.list_files()
+        listing = self._listing or list_pictures(self._files, self.root, self.folders)
+        shape, refuse = self._shape, self.refuse
+        self._take(
+            prepare(
+                self._files, listing, shape, self.folders, out, refuse=refuse, processes=processes
+            )
         )
-        self._notes, self._left_out = layout.notes, layout.left_out
 
     def place(self) -> str:
         """What the data are and where, for messages."""
@@ -125,19 +147,21 @@ class ImageFolder(ImageData):
 
     def reason(self, split: Split) -> str:
         """How a split came to the number of images that it has, if that needs to be said."""
-        count, broken = len(self._names.get(split, ())), self._broken.get(split, 0)
+        assert self._known is not None
+        count, broken = self._known.counts[split], self._broken.get(split, 0)
+        hashed = self._known.hashed
         parts = []
         if split == "train" and self.limit is not None and self.limit < count:
             parts.append(f"the first of {count:,} (--data.limit {self.limit})")
-        if split in self._hashed:
+        if split in hashed:
             few = "" if count else f", none of so few: give more, or a folder {split}"
             parts.append(f"a tenth of train's, by a hash of their paths{few}")
-        elif not count and self._hashed:
+        elif not count and hashed:
             parts.append(
                 "all went to val and test, each a tenth by a hash of their paths: give more"
             )
         elif not count:
-            there = " and ".join(s for s, names in self._names.items() if names)
+            there = " and ".join(name for name, n in self._known.counts.items() if n)
             parts.append(f"no folder is named after it, there is {there} only")
         if split in self.unlabelled:
             parts.append("without classes")
@@ -146,25 +170,22 @@ class ImageFolder(ImageData):
         return f" ({'; '.join(parts)})" if parts else ""
 
     def describe(self) -> list[str]:
-        """What is read: formats, splits, classes, and what was left out and why."""
+        """What is read: formats, splits, classes, the cache, and what was left out and why."""
+        assert self._known is not None
         first, *splits = super().describe()
-        names = [name for group in self._names.values() for name in group]
-        kinds = Counter(PurePosixPath(name).suffix.lower() for name in names).most_common()
+        kinds = self._known.formats
         lines = [
             f"{first} (resized)",
             "formats: " + ", ".join(f"{n:,} {kind or '(no suffix)'}" for kind, n in kinds),
         ]
         lines += [line for line in splits if not line.startswith("classes: ")]
-        shown = ", ".join(self._classes[:10]) + (", ..." if len(self._classes) > 10 else "")
-        lines.append(
-            f"classes: {len(self._classes)} ({shown})" if self._classes else "classes: none"
-        )
-        lines += [f"note: {note}" for note in self._notes]
-        more = []
-        if self._left_out:
-            shown = ", ".join(self._left_out[:5]) + (", ..." if len(self._left_out) > 5 else "")
-            more = [f"{len(self._left_out):,} outside of the folders ({shown})"]
-        return [*lines, *self._files.left_out_lines(more)]
+        classes = self._known.classes
+        shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+        lines.append(f"classes: {len(classes)} ({shown})" if classes else "classes: none")
+        lines += [f"note: {note}" for note in self._known.notes]
+        if self._store is not None:
+            lines.append(f"cache: {self._store.folder}, {self._store.bytes / 1e9:,.1f} GB, mapped")
+        return [*lines, *self._known.left_out]
 
     def _decode(self, name: str) -> NDArray[np.uint8]:
         with self._files.open(name) as file:
@@ -173,19 +194,26 @@ class ImageFolder(ImageData):
     def load_split(self, split: Split) -> ImageSet:
         """Decodes a split into memory, or prepares to decode it batch by batch."""
         self.list_files()
-        names = self._names[split]
-        if split == "train":
-            names = names[: self.limit]
-        number = {name: i for i, name in enumerate(self._classes)}
-        labels = torch.tensor(
-            [number.get(self._class_of.get(n, ""), 0) for n in names], dtype=torch.int64
-        )
-
-        pixels = self.channels * self.size[0] * self.size[1]
-        if sum(map(len, self._names.values())) * pixels > self.memory_limit:
+        limit = self.limit if split == "train" else None
+        listing = self._listing
+        if listing is not None:
+            total = sum(listing.known.counts.values())
+            large = total * math.prod(self._shape) > self.memory_limit
+            if large and self.cache:
+                self._take(
+                    prepare(self._files, listing, self._shape, self.folders, refuse=self.refuse)
+                )
+        if self._store is not None:
+            count = self._store.known.counts[split]
+            self._look_at(split, self._store.broken_in(split, limit), min(count, limit or count))
+            return self._store.split(split, limit)
+        assert listing is not None
+        names = listing.names[split][:limit]
+        labels = torch.from_numpy(listing.labels(names))
+        if large:
             if not self._workers_given:
                 self.num_workers = min(8, os.cpu_count() or 1)
-            return LazyImages(names, labels, self._decode, self.refuse, (self.channels, *self.size))
+            return LazyImages(names, labels, self._decode, self.refuse, self._shape)
 
         images = np.empty((len(names), self.channels, *self.size), np.uint8)
 
@@ -199,22 +227,29 @@ class ImageFolder(ImageData):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             errors = list(pool.map(fill, range(len(names))))
         broken = [(n, e) for n, e in zip(names, errors, strict=True) if e is not None]
+        self._look_at(split, broken, len(names))
+        good = torch.tensor([error is None for error in errors], dtype=torch.bool)
+        pixels = torch.from_numpy(images)
+        return (
+            ResidentImages(pixels[good], labels[good]) if broken else ResidentImages(pixels, labels)
+        )
+
+    def _look_at(self, split: Split, broken: list[tuple[str, Exception]], count: int) -> None:
+        """Names the files of a split of so many that cannot be read, or refuses them."""
         if not broken:
-            return ResidentImages(torch.from_numpy(images), labels)
+            return
         if self.refuse:
             raise refusal(broken)
-        if len(broken) == len(names):
+        if len(broken) == count:
             raise ValueError(
-                f"none of the {len(names)} {split} images of {self.root} can be read: "
+                f"none of the {count} {split} images of {self.root} can be read: "
                 f"{broken[0][0]} ({broken[0][1]})"
             )
         self._broken[split] = len(broken)
         shown = "; ".join(f"{name} ({error})" for name, error in broken[:5])
         warnings.warn(
-            f"{len(broken)} of {len(names)} images of {self.root} cannot be read and are skipped: "
+            f"{len(broken)} of {count} images of {self.root} cannot be read and are skipped: "
             + shown
             + ("; ..." if len(broken) > 5 else ""),
             stacklevel=2,
         )
-        good = torch.tensor([error is None for error in errors])
-        return ResidentImages(torch.from_numpy(images)[good], labels[good])

@@ -67,13 +67,16 @@ def _named_after_splits(folders: list[str]) -> dict[str, tuple[Split, str | None
     return named
 
 
-def sort_files(names: Iterable[str], root: object, folders: Folders = "auto") -> Layout:
+def sort_files(
+    names: Iterable[str], root: object, folders: Folders = "auto", *, numbered: bool = False
+) -> Layout:
     """Sorts the images of `root` into splits and classes by their paths.
 
     Args:
         names: Paths relative to the root.
         root: For messages.
         folders: Whether the first folders are splits or classes; auto tells them by their names.
+        numbered: Whether classes that are numbers are in the order of these, not of their digits.
 
     Raises:
         ValueError: The paths can be understood in two ways, or are of segmentation.
@@ -94,7 +97,10 @@ def sort_files(names: Iterable[str], root: object, folders: Folders = "auto") ->
         layout = _by_split(paths, named)
     else:
         layout = _mixed(paths, list(first), list(named), root)
-    return _with_classes(layout, root)
+    layout = _with_classes(layout, root)
+    if numbered and all(name.isdecimal() for name in layout.classes):
+        layout.classes.sort(key=int)
+    return layout
 
 
 def _unwrapped(paths: dict[str, Parts]) -> dict[str, Parts]:

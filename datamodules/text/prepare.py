@@ -4,31 +4,25 @@ Workers read and encode pieces, this process writes what they give, in order, so
 a few pieces and what is left by a kill is a beginning, from which the same command goes on.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_info
-
+from zoo.data.cache import INDEX, cache_folder, check_ours, key_of, locked
 from zoo.data.text.corpus import Corpus, saved_dataset
 from zoo.data.text.files import kind_of, text_files
 from zoo.data.text.pieces import Documents, Reading, encode
-from zoo.data.text.store import INDEX, Store
+from zoo.data.text.store import Store
 from zoo.data.text.vocabularies import KINDS, bar_of, make_vocabulary, tokenizer_file
 from zoo.data.text.vocabulary import Subwords, Vocabulary
-from zoo.data.text.workers import Pool, cores
-from zoo.data.text.writer import PROGRESS, Writer, key_of
+from zoo.data.text.writer import Writer
+from zoo.data.workers import Pool, cores
 from zoo.files import naming, replacing
-from zoo.reading import decoded, parsed, read_bytes
+from zoo.reading import read_bytes
 
 _STEP, _SMALL_STEP = 2**22, 2**18  # bytes of a piece; of subwords, whose library takes much memory
-_LOCK = ".lock"
 
 
 def prepare(
@@ -71,8 +65,8 @@ def prepare(
     }
     home = cache_folder() / key_of(made["source"]) if out is None else out
     if out is not None:
-        _check_ours(out, made)
-    with naming(home), _locked(home):
+        check_ours(out, made, "text", ("unpacked-", "vocabulary-"))
+    with naming(home), locked(home, "text"):
         if out is not None and (out / INDEX).is_file():
             return Store(out)
 
@@ -97,12 +91,6 @@ def prepare(
     return Store(folder)
 
 
-def cache_folder() -> Path:
-    """Where prepared text lies unless it is said: $ZOO_CACHE, or zoo in the user's cache."""
-    own = os.environ.get("ZOO_CACHE")
-    return Path(own or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "zoo")).expanduser()
-
-
 def fingerprint(root: str) -> str:
     """What tells a text from another: names, sizes and times of its files."""
     if kind_of(root) == "stream":
@@ -124,40 +112,6 @@ def _named(tokenizer: str) -> str:
     if tokenizer in KINDS:
         return tokenizer
     return tokenizer_file(tokenizer).digest
-
-
-def _check_ours(out: Path, made: dict[str, Any]) -> None:
-    """Refuses a folder that holds something else, or what was made otherwise."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: name a folder to write")
-    for note in (out / INDEX, out / PROGRESS):
-        if note.is_file():
-            before = parsed(decoded(read_bytes(note), note)).get("made", {})
-            if other := [key for key, value in made.items() if before.get(key) != value]:
-                raise ValueError(
-                    f"{out} holds text prepared with another {', '.join(other)}: choose another "
-                    "folder, or remove it"
-                )
-            return
-    names = [file.name for file in out.iterdir()] if out.is_dir() else []
-    ours = (".", "unpacked-", "vocabulary-")
-    if strange := [name for name in names if not name.startswith(ours)]:
-        raise ValueError(f"{out} holds {strange[0]} and no prepared text: choose a new folder")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Waits until no other process prepares in this folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            rank_zero_info(f"waiting for another process, which prepares text in {folder}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            pass
-        yield
 
 
 def _write(

@@ -7,11 +7,12 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.cache import INDEX
 from zoo.data.protocols import Split
 from zoo.data.text.vocabulary import Numbers, Vocabulary
 from zoo.reading import decoded, parsed, read_bytes
 
-INDEX, VOCABULARY = "index.json", "vocabulary.json"
+VOCABULARY = "vocabulary.json"
 _CHUNK = 2**24  # symbols that are looked at together
 
 

@@ -14,7 +14,7 @@ from zoo.data.protocols import Split
 from zoo.data.text.corpus import Corpus, Piece
 from zoo.data.text.pieces import Documents, Reading, count, texts_of
 from zoo.data.text.vocabulary import Level, Subwords, Vocabulary, as_level
-from zoo.data.text.workers import Pool
+from zoo.data.workers import Pool
 from zoo.reading import read_bytes
 
 _STEP = 2**22  # bytes of a piece

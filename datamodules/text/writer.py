@@ -1,6 +1,5 @@
 """Shards as they are written, from where a writer that was killed has come."""
 
-import hashlib
 import json
 import os
 import time
@@ -10,21 +9,16 @@ from typing import Any, get_args
 
 import numpy as np
 
+from zoo.data.cache import INDEX, PROGRESS, key_of
 from zoo.data.protocols import Split
 from zoo.data.text.pieces import Documents, Encoded
-from zoo.data.text.store import INDEX, VOCABULARY
+from zoo.data.text.store import VOCABULARY
 from zoo.data.text.vocabulary import Vocabulary
 from zoo.files import naming, replacing
 from zoo.reading import decoded, parsed, read_bytes
 
-PROGRESS = "progress.json"
 _SHARD = 2**30  # symbols of a file
 _SECONDS = 10.0  # between notes of how far it is
-
-
-def key_of(made: Any) -> str:
-    """A short hash of what something is made of."""
-    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Writer:

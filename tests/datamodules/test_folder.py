@@ -184,12 +184,17 @@ class TestLimits:
         limit = 24 * 3 * 36 / 1e9
         resident = ImageFolder(root=str(archive), size=6, batch_size=4, memory_limit_gb=limit)
         lazy = ImageFolder(
-            root=str(archive), size=6, batch_size=4, memory_limit_gb=limit - 1e-9, num_workers=2
+            root=str(archive),
+            size=6,
+            batch_size=4,
+            memory_limit_gb=limit - 1e-9,
+            cache=False,
+            num_workers=2,
         )
         for a, b in zip(resident.train_dataloader(), lazy.train_dataloader(), strict=True):
             assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
         assert torch.equal(resident.reference_images("train", 3), lazy.reference_images("train", 3))
-        unset = ImageFolder(root=str(archive), size=6, memory_limit_gb=limit - 1e-9)
+        unset = ImageFolder(root=str(archive), size=6, memory_limit_gb=limit - 1e-9, cache=False)
         unset.setup()
         assert unset.num_workers >= 1
         assert resident.num_workers == 0
@@ -215,7 +220,7 @@ class TestLimits:
 
     def test_a_broken_file_that_is_found_late_is_replaced_by_the_next(self, tmp_path: Path) -> None:
         arrays = write(tmp_path, [f"train/{i}.png" for i in range(20)])
-        data = ImageFolder(root=str(tmp_path), size=6, memory_limit_gb=0)
+        data = ImageFolder(root=str(tmp_path), size=6, memory_limit_gb=0, cache=False)
         data.list_files()
         names = data._names["train"]
         (tmp_path / names[3]).write_bytes(b"broken")
@@ -225,7 +230,9 @@ class TestLimits:
         assert batch.index.tolist() == [2, 4]
         assert batch.images.tolist() == [chw(arrays[names[2]]), chw(arrays[names[4]])]
         assert train.__getitems__([3]).index.tolist() == [4]  # named once only
-        refusing = ImageFolder(root=str(tmp_path), size=6, memory_limit_gb=0, broken="refuse")
+        refusing = ImageFolder(
+            root=str(tmp_path), size=6, memory_limit_gb=0, cache=False, broken="refuse"
+        )
         with pytest.raises(ValueError, match=f"{names[3]} cannot be read"):
             refusing.split("train").__getitems__([3])
 

@@ -186,8 +186,9 @@ class TestFewImages:
         data = ImageFolder(root=str(tmp_path), size=4)
         data.setup("test")
         assert "test: 1 images" in data.describe()
-        for memory in (0, 4):  # decoded when they are needed, and at once
-            one = ImageFolder(root=str(tmp_path), size=4, memory_limit_gb=memory)
+        # Decoded when they are needed, at once, and into a cache, which is then taken.
+        for memory, cache in ((0, False), (4, True), (0, True), (4, True)):
+            one = ImageFolder(root=str(tmp_path), size=4, memory_limit_gb=memory, cache=cache)
             assert one.reference_images("train").shape == (0, 3, 4, 4)
             assert one.reference_images("test").shape == (1, 3, 4, 4)
         with pytest.raises(ValueError, match=r"no train images \(no folder .* there is test only"):

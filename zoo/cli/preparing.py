@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
+from zoo.data import ImageFolder
 from zoo.data.described import block
+from zoo.data.images.layout import Folders
 from zoo.data.text.pieces import Documents
 from zoo.data.text.prepare import prepare as prepare_text
 from zoo.data.text.vocabularies import KINDS
@@ -12,7 +14,7 @@ from zoo.ranges import Count
 
 
 def prepare(
-    kind: Literal["text"],
+    kind: Literal["text", "pictures"],
     root: str,
     out: str,
     *,
@@ -21,16 +23,22 @@ def prepare(
     min_count: Count = 1,
     documents: Documents = "file",
     column: str = "text",
+    size: Count | list[Count] = 64,
+    channels: Literal[1, 3] = 3,
+    folders: Folders = "auto",
+    broken: Literal["skip", "refuse"] = "skip",
     processes: Count | None = None,
 ) -> None:
-    """Tokenises a corpus once, in parallel, into memory-mapped shards, which `--data.root` takes.
+    """Tokenises a corpus, or decodes pictures, once into a folder, which `--data.root` takes.
 
-    A command that was stopped or killed goes on where it was when it is given again.
+    That is done in parallel, into files that are mapped into memory. A command that was stopped or
+    killed goes on where it was when it is given again.
 
     Args:
-        kind: text.
-        root: A file or folder as `--data.root` of a text: plain, .gz or .zst, JSONL, Parquet, what
-            `datasets` saved; or hf:NAME or hf:NAME:CONFIG of what it streams.
+        kind: text or pictures.
+        root: As `--data.root`: of a text a file or folder, plain, .gz or .zst, JSONL, Parquet, what
+            `datasets` saved; or hf:NAME or hf:NAME:CONFIG of what it streams. Of pictures a folder,
+            a .zip, or shards: .tar, .parquet, .arrow.
         out: Folder to write.
         tokenizer: byte, char, word or wordpunct; bpe or unigram, made of the training split; a
             tokenizer.json of the library tokenizers; or a run or checkpoint whose model has one.
@@ -38,8 +46,35 @@ def prepare(
         min_count: Least count of a symbol of it.
         documents: What a document of plain text is: a file, a paragraph or a line.
         column: Where the text of a row of JSONL, Parquet or a data set is.
+        size: Side of the pictures, or [height, width].
+        channels: 1 for grey, 3 for RGB.
+        folders: Whether the first folders are splits or classes; auto tells them by their names.
+        broken: What to do with a picture that cannot be decoded: skip it, or refuse to go on.
         processes: How many work; as many as there are cores if not given.
     """
+    others = {
+        "pictures": {
+            "tokenizer": tokenizer != "char",
+            "vocab_size": vocab_size,
+            "min_count": min_count != 1,
+            "documents": documents != "file",
+            "column": column != "text",
+        },
+        "text": {
+            "size": size != 64,
+            "channels": channels != 3,
+            "folders": folders != "auto",
+            "broken": broken != "skip",
+        },
+    }
+    if strange := [name for name, given in others[kind].items() if given]:
+        raise ValueError(f"--{strange[0]} means nothing to zoo prepare {kind}: leave it out")
+    if kind == "pictures":
+        data = ImageFolder(root=root, size=size, channels=channels, folders=folders, broken=broken)
+        data.prepare(Path(out), processes)
+        data.setup()
+        print(block(data.describe()))
+        return
     words: Vocabulary | None = None
     if tokenizer not in KINDS and not tokenizer.endswith(".json"):
         words = _of_model(tokenizer)

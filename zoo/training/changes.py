@@ -151,12 +151,14 @@ class Changes(Callback):
         }
         if isinstance(dataset, Sized) and trainer.is_global_zero:
             root = getattr(getattr(trainer, "datamodule", None), "root", None)
-            self._now |= {"number of training items": len(dataset), "data": digest(dataset, root)}
+            # Of pictures that are decoded as it goes another, which a cache of them is not told by.
+            kind = "files" if hasattr(dataset, "names") else "data"
+            self._now |= {"number of training items": len(dataset), kind: digest(dataset, root)}
         for name, old in self._before.items():
             new = self._now.get(name, old)
             if old == new:
                 continue
-            if name == "data":
+            if name in ("data", "files"):
                 rank_zero_info("the content of the training data is another than the checkpoint's")
             else:
                 rank_zero_info(f"the {name} is {new}; the checkpoint was made with {old}")

@@ -1,4 +1,4 @@
-"""Processes that read and encode pieces of a corpus, in order and a few ahead."""
+"""Processes that read pieces of data, in order and a few ahead."""
 
 import os
 import signal
@@ -13,12 +13,11 @@ from multiprocessing import connection, get_context, parent_process
 from types import ModuleType
 from typing import Any, TypeVar
 
-from zoo.data.text.corpus import Piece
-from zoo.data.text.pieces import Reading
-
 T = TypeVar("T")
+Piece = TypeVar("Piece")
+How = TypeVar("How")
 _KILLED = (
-    "a process that reads the text was killed, perhaps for its memory: the same command goes on "
+    "a process that reads the data was killed, perhaps for its memory: the same command goes on "
     "where it was; --processes 1 takes the least"
 )
 
@@ -56,7 +55,7 @@ class Pool:
             self._pool.shutdown(cancel_futures=True)
 
     def map(
-        self, function: Callable[[Piece, Reading], T], pieces: Iterable[Piece], how: Reading
+        self, function: Callable[[Piece, How], T], pieces: Iterable[Piece], how: How
     ) -> Iterator[T]:
         """What the function makes of each piece, in order, a few pieces ahead."""
         if self.processes == 1:
@@ -87,7 +86,7 @@ class Pool:
         if self._pool is None:
             # Not forked from this process, whose threads may hold locks.
             context = get_context("forkserver")
-            context.set_forkserver_preload(["zoo.data.text.vocabularies"])
+            context.set_forkserver_preload([function.__module__])
             self._pool = ProcessPoolExecutor(self.processes, context, initializer=_begin_worker)
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")  # else each process runs a script anew
