@@ -69,6 +69,8 @@ def read_figure(path: Path) -> Figure:
         ValueError: It is none.
     """
     try:
+        if not path.is_file():  # a FIFO would never end
+            raise ValueError("it is no regular file")
         with zipfile.ZipFile(path) as packed:
             if sum(item.file_size for item in packed.infolist()) > _BYTES:
                 raise ValueError("it is too large")
@@ -77,6 +79,6 @@ def read_figure(path: Path) -> Figure:
         kind, title, note, words = json.loads(str(arrays.pop(_ABOUT)))
         if kind not in get_args(Kind) or not isinstance(words, dict):
             raise ValueError(f"there is no kind {kind!r}")
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file can raise nearly anything
         raise ValueError(f"{path} is no figure of a run ({error}): remove it") from error
     return Figure(kind, str(title), arrays, str(note), words)

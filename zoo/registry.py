@@ -42,12 +42,14 @@ class Command:
         line: What it does, in one line.
         short: Short options and what they stand for.
         many: Whether what stands without an option is one list.
+        texts: Arguments that may be empty.
     """
 
     function: str
     line: str
     short: dict[str, str] = field(default_factory=dict)
     many: bool = False
+    texts: tuple[str, ...] = ()
 
 
 MODELS = {
@@ -176,7 +178,10 @@ COMMANDS = {
         {"-n": "--n", "-o": "--out"},
     ),
     "generate": Command(
-        "zoo.flash.commands:generate", "continue a text", {"-p": "--prompt", "-n": "--tokens"}
+        "zoo.flash.commands:generate",
+        "continue a text",
+        {"-p": "--prompt", "-n": "--tokens"},
+        texts=("prompt",),
     ),
     "embed": Command(
         "zoo.simbert.commands:embed",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zoo.data.text.corpus import Piece, load_dataset, mapped, parquet, text_in
 from zoo.data.text.vocabulary import Subwords, Vocabulary, as_level, split
-from zoo.reading import decoded, parsed, read_bytes
+from zoo.reading import decoded, parsed
 
 Documents = Literal["file", "paragraph", "line"]
 _LINE_END = re.compile(r"\r?\n")
@@ -58,7 +58,7 @@ class Encoded(NamedTuple):
 
 @lru_cache(2)
 def _vocabulary(file: str) -> Vocabulary:
-    return Vocabulary.unpack(read_bytes(file))
+    return Vocabulary.read(file)
 
 
 def parts_of(text: str, documents: Documents) -> list[str]:

@@ -81,7 +81,7 @@ def prepare(
                 )
                 with replacing(file) as path:
                     path.write_bytes(words.pack())
-            words = Vocabulary.unpack(read_bytes(file))
+            words = Vocabulary.read(file)
             folder = out or home / key_of([words.digest, documents, column])
             if not (folder / INDEX).is_file():
                 how = Reading(documents, column, str(file), words.level)

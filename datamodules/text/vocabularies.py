@@ -19,6 +19,7 @@ from zoo.reading import read_bytes
 
 _STEP = 2**22  # bytes of a piece
 _SAMPLE = 2**28  # bytes of which subwords are made, evenly spread
+_FEWEST = 300  # subwords, of which 257 are </s> and the bytes
 TRAINED = ("bpe", "unigram")
 KINDS = (*get_args(Level), *TRAINED)
 
@@ -38,6 +39,8 @@ def make_vocabulary(
         return tokenizer_file(tokenizer)
     train = (piece for piece in corpus.pieces(_STEP) if piece.split == "train")
     if tokenizer in TRAINED:
+        if size is not None and size < _FEWEST:
+            raise ValueError(f"a vocabulary of {size}: {tokenizer} needs {_FEWEST} or more")
         total = sum(p.end - p.begin for p in corpus.whole if p.split == "train")
         pieces, left = list[Piece](), _SAMPLE
         for piece in islice(train, 0, None, max(1, -(-total // _SAMPLE))):
@@ -91,15 +94,10 @@ def train_subwords(kind: str, size: int | None, texts: Iterable[str]) -> Subword
         kind: bpe or unigram.
         size: Symbols, </s> and the 256 bytes among them; 16,000 if not given.
         texts: The texts.
-
-    Raises:
-        ValueError: The size leaves no room.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     size = size or 16_000
-    if size < 300:
-        raise ValueError(f"--data.vocabulary_size={size}: subwords need 300 or more")
     bytes_of = pre_tokenizers.ByteLevel.alphabet()
     common: dict[str, Any] = {
         "vocab_size": size, "special_tokens": ["</s>"], "initial_alphabet": bytes_of,

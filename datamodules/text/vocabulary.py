@@ -7,15 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.reading import decoded, parsed, read_bytes
+
 Level = Literal["word", "wordpunct", "char", "byte"]
 END, UNKNOWN = "</s>", "<unk>"
 _ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "<eos>", "[SEP]", "[EOS]", "<|im_end|>")
 _WORDPUNCT = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+_NUMBERS = 2**16  # of symbols without a text, which nanoGPT's 16 bits can say
 _NO_SPACE_BEFORE = re.compile(r" ([.,;:!?%)\]}])")
 
 
@@ -102,6 +106,11 @@ class Vocabulary:
         known = ((-count, symbol) for symbol, count in counts.items() if count >= min_count)
         kept = sorted(pair for pair in known if pair[1] not in (END, UNKNOWN))
         room = None if size is None else max(size - 2, 0)
+        if counts and not kept[:room]:
+            raise ValueError(
+                f"a least count of {min_count} and a size of {size or 'any'} leave no symbol of "
+                "the text in the vocabulary: lower the one, or raise the other"
+            )
         return cls(level, [END, UNKNOWN, *(symbol for _, symbol in kept[:room])])
 
     def pack(self) -> bytes:
@@ -111,11 +120,31 @@ class Vocabulary:
 
     @staticmethod
     def unpack(packed: bytes) -> "Vocabulary":
-        """The vocabulary that `pack` wrote, or a tokenizer.json of the library `tokenizers`."""
+        """The vocabulary that `pack` wrote, or a tokenizer.json of the library `tokenizers`.
+
+        Raises:
+            ValueError: It is neither.
+        """
         if packed.lstrip()[:1] == b"{":
             return Subwords(packed)
-        level, *symbols = json.loads(packed)
-        return Numbers(*symbols) if level == "number" else Vocabulary(level, symbols)
+        match parsed(decoded(packed, "the vocabulary")):
+            case ["number", int(size)] if 0 < size <= _NUMBERS:
+                return Numbers(size)
+            case [str(level), *symbols] if all(isinstance(symbol, str) for symbol in symbols):
+                return Vocabulary(as_level(level), symbols)
+        raise ValueError("no vocabulary that the zoo wrote")
+
+    @staticmethod
+    def read(path: str | Path) -> "Vocabulary":
+        """The vocabulary of a file.
+
+        Raises:
+            ValueError: It holds none; the message names it.
+        """
+        try:
+            return Vocabulary.unpack(read_bytes(path))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     @cached_property
     def digest(self) -> str:
@@ -238,6 +267,8 @@ class Subwords(Vocabulary):
         self.packed, self.level = packed, "token"
         number_of = self.tokenizer.get_vocab(with_added_tokens=True)
         size = max(number_of.values(), default=-1) + 1
+        if size > len(packed):  # a list of so many symbols would fill the memory
+            raise ValueError(f"no tokenizer.json that can be read: a symbol of number {size - 1}")
         found = [number_of[name] for name in _ENDS if name in number_of]
         self.end = found[0] if found else size
         self.symbols = [""] * (size if found else size + 1)
@@ -255,9 +286,17 @@ class Subwords(Vocabulary):
     def __reduce__(self) -> Any:
         return Subwords, (self.packed,)
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
-        return ids
+    def _ids(self, *texts: str) -> list[list[int]]:
+        """Numbers of the symbols of each text.
+
+        Raises:
+            ValueError: The library cannot encode one, as where it has no symbol for the unknown.
+        """
+        try:
+            encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # the library has no kinds of them
+            raise ValueError(f"the tokenizer cannot encode the text: {error}") from error
+        return [text.ids for text in encoded]
 
     def encode(self, text: str, before: str = "") -> NDArray[np.int64]:
         """Numbers of the text's symbols, as they are behind what stands `before`.
@@ -272,8 +311,8 @@ class Subwords(Vocabulary):
             later = range(start + self._STEP, len(text), self.AROUND)
             found = (self.cut(text, place) for place in later)
             stop = next((place for place in found if place is not None), len(text))
-            skip = len(self._ids(context)) if context else 0
-            numbers.append(np.array(self._ids(context + text[start:stop])[skip:], np.int64))
+            skip = len(self._ids(context)[0]) if context else 0
+            numbers.append(np.array(self._ids(context + text[start:stop])[0][skip:], np.int64))
             start = stop
         return np.concatenate(numbers)
 
@@ -290,8 +329,8 @@ class Subwords(Vocabulary):
         for place in (*gaps, *others):
             before = text[max(place - around, 0) : place].replace("\r\n", "\n")
             after = text[place : place + around].replace("\r\n", "\n")
-            ids = self._ids(before)
-            if self._ids(before + after)[: len(ids)] == ids:
+            ids, longer = self._ids(before, before + after)
+            if longer[: len(ids)] == ids:
                 return place
         return None
 
@@ -299,8 +338,7 @@ class Subwords(Vocabulary):
         """Numbers of each document, which are encoded whole and side by side."""
         if sum(map(len, texts)) > self._STEP:
             return [self.encode(text) for text in texts]
-        encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(document.ids, np.int64) for document in encoded]
+        return [np.array(ids, np.int64) for ids in self._ids(*texts)]
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of these numbers up to the first end."""

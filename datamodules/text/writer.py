@@ -131,7 +131,13 @@ class Writer:
         self._noted = time.monotonic()
 
     def finish(self) -> None:
-        """Writes the index, with which the folder is whole."""
+        """Writes the index, with which the folder is whole.
+
+        Raises:
+            ValueError: There is no symbol.
+        """
+        if not any(state["symbols"] for state in self.state["splits"].values()):
+            raise ValueError("the text is empty, or its tokenizer knows nothing of it")
         splits = {}
         for split, state in self.state["splits"].items():
             with self._index(split).open("ab") as file:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from zoo.data import Text
 from zoo.data.loader import EpochSampler
-from zoo.data.text import corpus, language, pieces, prepare, vocabularies, writer
+from zoo.data.text import corpus, language, pieces, prepare, store, vocabularies, writer
 from zoo.data.text.prepare import prepare as prepare_text
 from zoo.data.text.store import Store
 from zoo.data.text.vocabularies import train_subwords
@@ -258,12 +258,82 @@ def test_damage_is_one_line(tmp_path, small):
     with pytest.raises(ValueError, match="is not the tokenizer that the shards were made with"):
         Text(root="out").setup("fit")
     (tmp_path / "out/index.json").write_text('{"splits": 3}')
-    with pytest.raises(ValueError, match=r"index\.json is damaged: prepare the text again"):
+    with pytest.raises(ValueError, match=r"index\.json is damaged: remove the folder and prepare"):
         Text(root="out").setup("fit")
     with pytest.raises(ValueError, match="and no prepared text: choose a new folder"):
         prepare_text("a.txt", tmp_path, tokenizer="byte")
     with pytest.raises(FileNotFoundError, match=r"no such tokenizer: none\.json: give word,"):
         prepare_text("a.txt", tmp_path / "new", tokenizer="none.json")
+
+
+INDEXES = {
+    "a file elsewhere": lambda split: split["files"][0].__setitem__(0, "../train-00000.bin"),
+    "a name of another kind": lambda split: split["files"][0].__setitem__(0, 1),
+    "twice the files": lambda split: split.update(files=split["files"] * 2),
+    "no documents": lambda split: split["files"].pop(),
+    "a negative size": lambda split: split["files"][0].__setitem__(1, -2),
+    "no bytes": lambda split: split.pop("bytes"),
+    "bytes of another kind": lambda split: split.update(bytes="x"),
+    "more symbols": lambda split: split.update(symbols=split["symbols"] + 1),
+}
+
+
+@pytest.mark.parametrize("change", INDEXES.values(), ids=INDEXES)
+def test_an_index_of_anybody_is_read_as_its_writer_wrote_it_or_not_at_all(tmp_path, change):
+    (tmp_path / "a.txt").write_text("the same text, " * 50)
+    prepare_text("a.txt", tmp_path / "out", tokenizer="char", processes=1)
+    file = tmp_path / "out/index.json"
+    index = json.loads(file.read_text())
+    change(index["splits"]["train"])
+    file.write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"out/index\.json is damaged: remove the folder"):
+        Store("out")
+
+
+def _documents(*places):
+    return lambda _: np.array(places, np.int64).tobytes()
+
+
+FILES = {
+    "a flipped bit": ("test-00000.bin", lambda old: bytes([old[0] ^ 1]) + old[1:], "checksum"),
+    "decreasing": ("test.documents.bin", _documents(5, 0), "documents.bin is dam"),
+    "beyond": ("test.documents.bin", _documents(0, 10**15), "documents.bin is dam"),
+    "other counts": ("train.counts.npy", lambda old: old[:-8], "counts.npy is damaged"),
+    "no vocabulary": ("vocabulary.json", lambda _: b"5", "no vocabulary that"),
+    "nested": ("vocabulary.json", lambda _: b"[" * 10**5, "nested too deeply"),
+    "many": ("vocabulary.json", lambda _: b'["number", 1000000000000]', "no vocabulary that"),
+    "odd": ("vocabulary.json", lambda _: b'["char", "</s>", "<unk>", [1]]', "no vocabulary that"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "said"), FILES.values(), ids=FILES)
+def test_a_changed_file_of_a_prepared_text_is_named(tmp_path, name, change, said):
+    (tmp_path / "a.txt").write_text("the same text, " * 50)
+    prepare_text("a.txt", tmp_path / "out", tokenizer="char", processes=1)
+    file = tmp_path / "out" / name
+    file.write_bytes(change(file.read_bytes()))
+    data = Text(root="out", sequence_length=8)
+    with pytest.raises(ValueError, match=rf"out/{name.split('.')[0]}.*{said}"):
+        data.unigram()
+
+
+def test_a_prepared_text_without_its_vocabulary_is_no_numbers(tmp_path):
+    (tmp_path / "a.txt").write_text("the same text, " * 50)
+    prepare_text("a.txt", tmp_path / "out", tokenizer="char", processes=1)
+    (tmp_path / "out/vocabulary.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no such file: out/vocabulary\.json"):
+        Text(root="out").setup("fit")
+
+
+def test_a_number_beyond_the_vocabulary_names_its_shard(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("the same text, " * 50)
+    prepare_text("a.txt", tmp_path / "out", tokenizer="char", processes=1)
+    shard = tmp_path / "out/train-00000.bin"
+    shard.write_bytes(b"\xff\xff" + shard.read_bytes()[2:])
+    monkeypatch.setattr(store, "_CHECKED", 0)  # as one that is too large to be compared
+    data = Text(root="out", sequence_length=8)
+    with pytest.raises(ValueError, match=r"train-00000\.bin holds the number 65535, and the voc"):
+        data.split("train").__getitems__([0])
 
 
 def test_numbers_of_nano_gpt_are_read_as_they_are(tmp_path):

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -137,19 +139,42 @@ DAMAGED = {
         ("a,b\n1,2\n", "metrics.csv, line 1: its first line must name the columns, step among"),
         ("step,a\n1,\0\n", "metrics.csv, line 2: a NUL"),
         ('step,a\n1,"2\n', "metrics.csv, line 2"),
+        (f"step,a\n{'9' * 400},1\n", "metrics.csv, line 2: its step is negative or too large"),
+        ("step,a\n-5,1\n", "metrics.csv, line 2: its step is negative or too large"),
     ],
     "config.yaml": [
         ("- 1\n", "config.yaml is no config: it holds no keys"),
         ("a: &b {c: *b}\n", "config.yaml is no config"),
         ("a: [\n", "config.yaml is no config"),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+            + "".join(
+                f"{y}: &{y} [{','.join(10 * [f'*{x}'])}]\n" for x, y in pairwise("abcdefghi")
+            ),
+            "config.yaml is no config: it is nested too deeply or too large",
+        ),
     ],
     "results.json": [
         ("{", "results.json is not JSON"),
         ('{"metrics": 1}', "metrics must be a dict"),
+        (
+            f'{{"metrics": {{"test/a": 1{"0" * 400}}}, "protocol": {{}}}}',
+            "results.json holds a number of 1329 bits",
+        ),
     ],
     "report/run.json": [
         ('{"data": [], "verbs": [], "sessions": [{"from": "x"}]}', "is no session"),
+        (
+            '{"data": [], "verbs": [], "sessions": '
+            '[{"from": 0, "to": Infinity, "seconds": 1, "memory": 1}]}',
+            "is no session",
+        ),
+        (
+            '{"data": [], "verbs": [], "sessions": [], "parameters": NaN}',
+            "run.json: parameters is no number",
+        ),
     ],
+    "samples/step-0000010.png": [("no picture", "step-0000010.png is no PNG: remove it")],
     "report/kl.step-0000010.npz": [("x", "kl.step-0000010.npz is no figure of a run")],
 }
 
@@ -158,8 +183,34 @@ DAMAGED = {
     ("name", "text", "said"), [(n, t, s) for n, each in DAMAGED.items() for t, s in each]
 )
 def test_a_damaged_file_is_one_line(mistake, name, text, said):
-    (make_run("runs/one") / name).write_text(text)
+    file = make_run("runs/one") / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
     assert said in mistake("report", "runs/one")
+
+
+@pytest.mark.parametrize("name", ["samples/step-0000020.png", "report/kl.test.npz"])
+def test_a_pipe_is_not_waited_for(mistake, name):
+    file = make_run("runs/one") / name
+    file.parent.mkdir(exist_ok=True)
+    os.mkfifo(file)
+    assert name in mistake("report", "runs/one")
+
+
+def test_a_picture_that_cannot_be_drawn_names_its_file(mistake):
+    figure = Figure("images", "a title", {"other": np.zeros(3)})
+    write_figure(figure, make_run("runs/one") / "report/odd.test.npz")
+    assert "report/odd.*.npz cannot be drawn (ValueError: a title: no images can" in mistake(
+        "report", "runs/one"
+    )
+
+
+def test_more_charts_than_a_figure_holds_are_refused(mistake, tmp_path):
+    names = [f"m{i}" for i in range(49)]
+    (make_run("runs/one") / "metrics.csv").write_text(
+        f"step,{','.join(names)}\n1{',2' * len(names)}\n"
+    )
+    assert "--metrics *: 49 charts, and a figure holds 48" in mistake("plot", "runs/one")
 
 
 def test_what_is_no_run_is_one_line(mistake, tmp_path):

@@ -82,6 +82,8 @@ def prepare(verb: str, arguments: list[str]) -> Prepared:
     shown = ("-h", "--help", "--print_config")
     if any(a.partition("=")[0] in shown or a.endswith(".help") for a in arguments):
         return Prepared(rest, RUNS)
+    for flag in ("--ckpt_path", "--run_dir", "--data.root"):
+        check_said(flag, take(rest, flag)[1])
     rest, asked = take(rest, "--ckpt_path")
     rest, folder = take(rest, "--run_dir")
     asked = asked if asked is not None else _peek(configs, "ckpt_path")
@@ -97,6 +99,12 @@ def prepare(verb: str, arguments: list[str]) -> Prepared:
         raise
     prepared.arguments += [f"--run_dir={prepared.run_dir}"]
     return prepared
+
+
+def check_said(flag: str, value: Any) -> None:
+    """Raises ValueError if a value is empty, as an empty path is the folder that one is in."""
+    if value == "":
+        raise ValueError(f"{flag} is empty (a variable of the shell that is not set?)")
 
 
 def _with_configs(arguments: list[str]) -> tuple[list[str], list[Path], str]:

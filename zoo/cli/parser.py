@@ -32,6 +32,11 @@ class ZooParser(LightningArgumentParser):
                 raise
             self.error(f"a value is of the wrong kind: {str(error) or type(error).__name__}", error)
 
+    def shown(self, name: str, dashes: str = "--") -> str:
+        """An argument as it is given: --n, or CKPT if it stands without an option."""
+        alone = [action.dest for action in self._actions if not action.option_strings]
+        return name.upper() if name in alone else f"{dashes}{name}"
+
     def options(self) -> list[str]:
         """Names of all options, those of subcommands too, without dashes."""
         names = [name.lstrip("-") for action in self._actions for name in action.option_strings]
@@ -90,7 +95,7 @@ def _explain(text: str, parser: ZooParser) -> str:
     if problem := _CLASS_PROBLEM.search(text):
         key, path, inner = problem.groups()
         if _HERE not in inner:
-            return f"{path}: {_value(inner)}"
+            return f"{path}: {_value(inner, parser)}"
         inner = f"{path.rpartition('.')[2]} {inner}" if inner.startswith("needs") else inner
         return inner.replace(_HERE, f"{_HERE}{key}.")  # already explained by the class's own parser
     for pattern in _UNKNOWN:
@@ -98,8 +103,9 @@ def _explain(text: str, parser: ZooParser) -> str:
             known = _suggest(unknown[1], parser.options())
             return f"there is no option '{_HERE}{unknown[1]}': {known}"
     if required := _REQUIRED.search(text):
-        return f"needs {', '.join(_HERE + name for name in required[1].split(', '))}"
-    return _value(text)
+        names = (parser.shown(name, _HERE) for name in required[1].split(", "))
+        return f"needs {', '.join(names)}"
+    return _value(text, parser)
 
 
 def innermost(text: str) -> str:
@@ -108,11 +114,11 @@ def innermost(text: str) -> str:
     return said[1] if said else text
 
 
-def _value(text: str) -> str:
+def _value(text: str, parser: ZooParser) -> str:
     match = _VALUE.fullmatch(text)
     if match is None:
         return text
-    option, given = f"{_HERE}{match[1]}", _GIVEN.search(text)
+    option, given = parser.shown(match[1], _HERE), _GIVEN.search(text)
     if given is None:
         return f"{option}: {match[2]}"
     if needed := _needed(_EXPECTED.findall(text)):

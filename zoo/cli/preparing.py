@@ -78,17 +78,20 @@ def prepare(
     words: Vocabulary | None = None
     if tokenizer not in KINDS and not tokenizer.endswith(".json"):
         words = _of_model(tokenizer)
-    store = prepare_text(
-        root,
-        Path(out),
-        tokenizer=tokenizer,
-        vocabulary_size=vocab_size,
-        min_count=min_count,
-        documents=documents,
-        column=column,
-        processes=processes,
-        vocabulary=words,
-    )
+    try:
+        store = prepare_text(
+            root,
+            Path(out),
+            tokenizer=tokenizer,
+            vocabulary_size=vocab_size,
+            min_count=min_count,
+            documents=documents,
+            column=column,
+            processes=processes,
+            vocabulary=words,
+        )
+    except FileNotFoundError as error:
+        raise FileNotFoundError(str(error).replace(" (set --data.root)", "")) from error
     words, splits = store.vocabulary, store.index["splits"]
     kind_of = f"level {words.level}" if not isinstance(words, Subwords) else words.digest[:12]
     lines = [f"prepared text in {out}", f"vocabulary: {len(words):,} symbols ({kind_of})"]

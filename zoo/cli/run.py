@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from zoo.cli.arguments import take
+from zoo.cli.arguments import check_said, take
 from zoo.cli.naming import maker_of, of_the_constructor, of_the_function
 from zoo.cli.parser import ZooParser, innermost
 from zoo.memory import asked_for, is_out_of_memory
@@ -189,6 +189,8 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     if COMMANDS[verb].many:
         longhand = _gathered(longhand)
     values: dict[str, Any] = parser.parse_args(longhand).as_dict()
+    for name in values.keys() - COMMANDS[verb].texts:
+        check_said(parser.shown(name), values[name])
     check_ranges(function, values, "--")
     return function, values
 

@@ -10,6 +10,7 @@ from zoo.data.text.vocabulary import Subwords, Vocabulary
 from zoo.flash.module_lm import FlashLM
 from zoo.loading import device_of, load
 from zoo.ranges import Count, PositiveShare, Seed, Temperature
+from zoo.reading import decoded, read_bytes
 
 _NO_SPACE_BEFORE = re.compile(r"[.,;:!?%)\]}]")
 
@@ -70,8 +71,9 @@ def generate(
         device: Where to compute; auto takes a GPU if there is one.
     """
     if prompt.startswith("@"):
-        with open(prompt[1:], encoding="utf-8") as file:
-            prompt = file.read()
+        prompt = decoded(read_bytes(prompt[1:]), prompt[1:])
+    else:
+        decoded(prompt.encode(errors="surrogateescape"), "--prompt")  # as the shell gave it
     model = load(ckpt)
     if not isinstance(model, FlashLM):
         raise ValueError(f"{type(model).__name__} does not write text: give a FlashLM")

@@ -130,9 +130,14 @@ def _pictures(run: Run, several: bool) -> Iterator[Card]:
             [str(step) for step in grids],
             "the same seed at every step",
         )
-    for figures in run.figures().values():
+    for name, figures in run.figures().items():
         last = list(figures.values())[-1]
-        charts = [draw(figure) for figure in figures.values()]
+        try:
+            charts = [draw(figure) for figure in figures.values()]
+        except Exception as error:  # arrays of other shapes and names can raise nearly anything
+            file = run.folder / "report" / f"{name}.*.npz"
+            said = f"{type(error).__name__}: {error}"[:200]
+            raise ValueError(f"{file} cannot be drawn ({said}): remove it") from error
         yield Card(f"{last.title}{of}", charts, list(figures), last.note)
 
 

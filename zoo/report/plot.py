@@ -10,6 +10,7 @@ from zoo.report.run import Run
 
 # Okabe and Ito's colours, told apart by all.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MOST = 48  # panels; the time to lay them out grows with their square
 _FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -31,6 +32,8 @@ def plot_curves(runs: list[Run], path: Path, *, metrics: str, log: bool) -> None
     if not any(fnmatch(name, metrics) for name in logged):
         raise ValueError(f"--metrics {metrics}: {nearest(metrics, sorted(logged))}")
     found = charts(runs, metrics)
+    if len(found) > _MOST:
+        raise ValueError(f"--metrics {metrics}: {len(found)} charts, and a figure holds {_MOST}")
     columns = min(3, len(found))
     rows = -(-len(found) // columns)
     with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "font.size": 9}):

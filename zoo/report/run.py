@@ -14,7 +14,7 @@ import yaml
 
 from zoo.figures import Figure, read_figure
 from zoo.reading import numbered_lines
-from zoo.untrusted import read_json_object
+from zoo.untrusted import check_plain, check_regular, read_json_object
 
 _BYTES, _OPTIONS = 2**20, 5000  # of a config
 _FILES = ("metrics.csv", "config.yaml", "results.json", "report", "samples")
@@ -53,12 +53,13 @@ class Run:
         record = self._json("report/run.json", data=list, verbs=list, sessions=list)
         for session in record.get("sessions", []):
             if not isinstance(session, dict) or not all(
-                isinstance(session.get(key), int | float)
-                for key in ("from", "to", "seconds", "memory")
+                _is_number(session.get(key)) for key in ("from", "to", "seconds", "memory")
             ):
                 raise ValueError(
                     f"{self.folder / 'report/run.json'}: {session!r:.99} is no session"
                 )
+        if not _is_number(record.get("parameters") or 0):
+            raise ValueError(f"{self.folder / 'report/run.json'}: parameters is no number")
         return record
 
     def _json(self, name: str, **kinds: type) -> dict[str, Any]:
@@ -67,18 +68,29 @@ class Run:
         if not file.exists():
             return {}
         content = read_json_object(file)
+        check_plain(content, str(file))
         for key, kind in kinds.items():
             if not isinstance(content.get(key), kind):
                 raise ValueError(f"{file}: {key} must be a {kind.__name__}")
         return content
 
     def samples(self) -> dict[int, Path]:
-        """The sample grids by step."""
-        return {
+        """The sample grids by step.
+
+        Raises:
+            ValueError: One is no PNG.
+        """
+        grids = {
             int(found[1]): file
             for file in sorted((self.folder / "samples").glob("step-*.png"))
             if (found := _STEP.fullmatch(file.stem))
         }
+        for file in grids.values():
+            check_regular(file)
+            with file.open("rb") as opened:
+                if opened.read(8) != b"\x89PNG\r\n\x1a\n":
+                    raise ValueError(f"{file} is no PNG: remove it")
+        return grids
 
     def figures(self) -> dict[str, dict[str, Figure]]:
         """By name, the figures of each step; of a test at "test"."""
@@ -143,6 +155,8 @@ def read_curves(path: Path) -> dict[str, Curve]:
                 raise ValueError(f"{len(row)} cells in {len(columns)} columns")
             cells = dict(zip(columns, row, strict=True))
             step = int(cells.pop("step"))
+            if not 0 <= step < 2**53:
+                raise ValueError("its step is negative or too large")
             if step < last:
                 points = {
                     name: {s: value for s, value in own.items() if s < step}
@@ -164,12 +178,14 @@ def read_options(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: It is no config.
     """
+    check_regular(path)
     try:
         if path.stat().st_size > _BYTES:
             raise ValueError("it is too large")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no keys")
+        check_plain(content, "it")
         options = dict(islice(_flat(content, ""), _OPTIONS + 1))
         if len(options) > _OPTIONS:
             raise ValueError("it holds too many options")
@@ -186,6 +202,10 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(inner, ".".join(parts))
     else:
         yield name, value if isinstance(value, int | float | bool | None) else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def finite(values: list[float]) -> list[float | None]:
