@@ -228,6 +228,9 @@ COMMANDS = {
         {"-o": "--out"},
         many=True,
     ),
+    "serve": Command(
+        "zoo.serve.command:serve", "a page in a browser to play with a model", {"-p": "--port"}
+    ),
     "prepare": Command(
         "zoo.cli.preparing:prepare",
         "tokenise a corpus into memory-mapped shards (text)",

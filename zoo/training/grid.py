@@ -2,8 +2,11 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.images.pixels import to_uint8
@@ -14,26 +17,30 @@ _GREY = 128
 _READABLE = 64  # a side that a person can make out a digit on
 
 
-def make_grid_png(
-    images_NCHW: Tensor, path: str | Path, columns: int | None = None, scale: int | None = None
-) -> Path:
-    """Writes images side by side, row by row, into one PNG.
+def make_grid_png(images_NCHW: Tensor, path: str | Path, **layout: Any) -> Path:
+    """Writes images into one PNG, complete or not at all; the layout is that of `make_grid`."""
+    from PIL import Image
+
+    grid = make_grid(images_NCHW, **layout)
+    with replacing(path) as file:
+        Image.fromarray(grid).save(file, "PNG")
+    return Path(path)
+
+
+def make_grid(
+    images_NCHW: Tensor, *, columns: int | None = None, scale: int | None = None
+) -> NDArray[np.uint8]:
+    """Images side by side, row by row, as one array (H, W) or (H, W, 3).
 
     Each value becomes the nearest of 256 levels. Tiny images are enlarged by repeating pixels, so
-    that an 8x8 digit can be read. The file appears complete or not at all.
+    that an 8x8 digit can be read.
 
     Args:
         images_NCHW: Images in [-1, 1], one channel (grey) or three (RGB).
-        path: The file to write; its folder is made if need be.
         columns: Images a row, at most all of them; by default about as many as rows.
         scale: Pixels of the file a pixel of an image; by default as many as make the longer side at
             least 64.
-
-    Returns:
-        `path`.
     """
-    from PIL import Image
-
     count, channels, height, width = images_NCHW.shape
     if count == 0 or channels not in (1, 3):
         raise ValueError(
@@ -52,11 +59,8 @@ def make_grid_png(
         top = _GAP + i // columns * (height + _GAP)
         left = _GAP + i % columns * (width + _GAP)
         grid[:, top : top + height, left : left + width] = tile
-    array = grid.permute(1, 2, 0).numpy()
-
-    with replacing(path) as file:
-        Image.fromarray(array[..., 0] if channels == 1 else array).save(file, "PNG")
-    return Path(path)
+    array: NDArray[np.uint8] = grid.permute(1, 2, 0).numpy()
+    return array[..., 0] if channels == 1 else array
 
 
 def picture_of_points(points_N2: Tensor, side: int = 256) -> Tensor:
