@@ -1,10 +1,12 @@
 """Tabs as a Gradio app, which sends nothing anywhere and runs one request at a time."""
 
+import math
 import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -32,11 +34,12 @@ from zoo.training.grid import make_grid, picture_of_points
 _FRAME = 0.15  # seconds between two pictures of one generation
 _WAITING = 16  # requests, before others are refused
 _FILE = "8mb"  # of an upload
+_PICTURE = 480  # pixels across, at least about
 _CANVAS = 320  # pixels of the longer side of a drawing
 _COLOURS = ["#ffffff", "#808080", "#e04040", "#40c040", "#4060e0", "#e0c040"]
 _KEPT = 3600  # seconds that pictures stay on the disk
 _CSS = """
-.gradio-container {max-width: 1200px !important; margin: auto}
+.gradio-container {max-width: 1200px !important; width: 100%; margin: auto}
 .pictures img {image-rendering: pixelated}
 """
 
@@ -75,6 +78,12 @@ def tabs_of(model: LightningModule) -> list[Tab]:
         return (model.sample(n, seed=seed),)
 
     return [Tab("Samples", samples, controls, [Result("images", "Samples")])]
+
+
+def title_of(ckpt: str) -> str:
+    """A model's name, or of a path the last part, since others may see the page."""
+    path = Path(ckpt)
+    return path.resolve().name if path.exists() else ckpt
 
 
 def app(model: LightningModule, name: str) -> Any:
@@ -140,7 +149,8 @@ def _lay_out(gr: Any, page: Any, tab: Tab) -> None:
             buttons = []
             if tab.button:
                 with gr.Row():
-                    buttons = [gr.Button(tab.button, variant="primary"), gr.Button("Stop")]
+                    start = gr.Button(tab.button, variant="primary", min_width=80)
+                    buttons = [start, gr.Button("Stop", min_width=80)]
         with gr.Column(scale=3, min_width=300):
             outputs = [_result(gr, result) for result in tab.results]
     name = tab.title.lower().replace(" ", "_")
@@ -215,7 +225,9 @@ def _shown(result: Result, value: Any) -> Any:
     if result.kind != "images":
         return value
     value = picture_of_points(value) if value.ndim == 2 else value.float().cpu()
-    return make_grid(value, columns=result.layout)
+    across = result.layout or math.ceil(math.sqrt(len(value)))
+    scale = max(1, round(_PICTURE / (across * value.shape[-1])))
+    return make_grid(value, columns=across, scale=scale)
 
 
 def _handler(gr: Any, tab: Tab) -> Callable[..., Iterator[Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from zoo.loading import device_of, load
 from zoo.ranges import Range
-from zoo.serve.app import app, launch, library
+from zoo.serve.app import app, launch, library, title_of
 
 
 def serve(
@@ -29,7 +29,7 @@ def serve(
         device: Where to compute; auto takes a GPU if there is one.
     """
     library()
-    page = app(load(ckpt).to(device_of(device)), ckpt)
+    page = app(load(ckpt).to(device_of(device)), title_of(ckpt))
     address = launch(page, host, port)
     print(f"{ckpt} is on {address} (Ctrl-C ends it)", flush=True)
     if not _is_loopback(host):

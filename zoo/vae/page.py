@@ -16,7 +16,7 @@ from zoo.vae.density.pareto import UNRELIABLE
 from zoo.vae.figures import Figures
 
 _SLIDERS = 12  # coordinates of a Gaussian code
-_GLOBE = 9  # images across
+_GLOBE = 11  # images across
 _DRAWS = 500  # with refined proposals
 
 
@@ -118,7 +118,7 @@ class Pages(Figures):
     def _judged(self, drawing: NDArray[np.uint8], samples: int) -> tuple[Tensor, str]:
         """What the model makes of a drawing."""
         given = to_float(torch.from_numpy(drawing.copy()).permute(2, 0, 1)[None])
-        small = F.interpolate(given, self.shape[1:], mode="bilinear", antialias=True)
+        small = F.interpolate(given, self.shape[1:], mode="area")
         small = small.mean(1, keepdim=True) if self.shape[0] == 1 else small
         first = torch.zeros(1, dtype=torch.long)
         x = self.prepare(small.clamp(-1, 1), first)
