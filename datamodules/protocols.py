@@ -5,12 +5,13 @@ Any class that has the attributes meets a Protocol: `isinstance(data, HasReferen
 or set as a plain attribute.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from zoo.figures import Figure
+from zoo.pages import Tab
 
 Split = Literal["train", "val", "test"]
 Moment = Literal["val", "end", "test"]
@@ -196,3 +197,12 @@ class HasFigures(Protocol):
 
         Called on every process, in evaluation and with averaged weights; no generator moves.
         """
+
+
+@runtime_checkable
+class HasTabs(Protocol):
+    """A module that can be played with on a page, `zoo serve`."""
+
+    def tabs(self) -> Sequence[Tab]:
+        """What it offers."""
+        ...

@@ -238,6 +238,9 @@ COMMANDS = {
         {"-o": "--out"},
         many=True,
     ),
+    "serve": Command(
+        "zoo.serve.command:serve", "a page in a browser to play with a model", {"-p": "--port"}
+    ),
     "prepare": Command(
         "zoo.cli.preparing:prepare",
         "make memory-mapped files of a corpus or of pictures (text, pictures)",

@@ -20,7 +20,6 @@ from zoo.data.text.vocabulary import Subwords, Vocabulary
 from zoo.data.text.writer import Writer
 from zoo.data.workers import Pool, cores
 from zoo.files import naming, replacing
-from zoo.reading import read_bytes
 
 _STEP, _SMALL_STEP = 2**22, 2**18  # bytes of a piece; of subwords, whose library takes much memory
 

@@ -251,7 +251,7 @@ def test_command_line_from_training_to_text(tmp_path, zoo_cli, mistake):
 @pytest.mark.parametrize("level", ["byte", "word", "wordpunct"])
 def test_typewriter_writes_what_decoding_gives(level):
     from zoo.data.text.vocabulary import Vocabulary
-    from zoo.flash.commands import Typewriter
+    from zoo.flash.typewriter import Typewriter
 
     text = "Wär' es so , ja ? nein ." if level == "word" else "Wär' es so, ja? nein."
     words = Vocabulary.of([text], level)

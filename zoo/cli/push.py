@@ -5,9 +5,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.files import replacing_folder
 from zoo.loading import find_checkpoint, load, read_checkpoint, save_pretrained, zoo_name
 from zoo.pretrained.card import card
-from zoo.pretrained.hub import library, telling
+from zoo.pretrained.hub import upload
 from zoo.untrusted import read_json_object
 
 
@@ -18,6 +19,8 @@ def push(
     private: bool = False,
     licence: str | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    space: bool = False,
+    out: str | None = None,
 ) -> None:
     """Uploads a checkpoint's averaged weights, which `hf://OWNER/REPO` then names.
 
@@ -29,26 +32,41 @@ def push(
         private: Make it a private one.
         licence: Of the weights, by its identifier on the hub, such as apache-2.0.
         dtype: Numbers of the file: half as long in float16, and float32 again where it is loaded.
+        space: Upload the page of `zoo serve` with the weights, as a hosted space, instead.
+        out: Folder to write the space to, without an upload.
     """
     repo = repo.removeprefix("hf://")
+    if out and not space:
+        raise ValueError(f"--out={out} is of --space: zoo export writes a model's folder")
     file, model = find_checkpoint(ckpt), load(ckpt)
     config = read_checkpoint(file).get("zoo_config")
+    if space:
+        from zoo.serve.space import write_space
+
+        def write(folder: str | Path) -> None:
+            write_space(model, Path(folder), repo, licence, dtype=dtype, config=config)
+
+        if out:
+            with replacing_folder(out) as temporary:
+                write(temporary)
+            print(f"written to {out}: python {out}/app.py shows it")
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            write(folder)
+            upload(folder, repo, "Page, weights and card", private=private, space=True)
+        print(f"spaces/{repo}")
+        return
     record = _record(file, config)
-    api = library().HfApi()
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder, dtype=dtype, config=config)
         text = card(f"hf://{repo}", zoo_name(model), record, licence)
         Path(folder, "README.md").write_text(text, "utf-8")
         if record:
             Path(folder, "results.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-        with telling(f"hf://{repo}"):
-            api.create_repo(repo, private=private, exist_ok=True)
-            done = api.upload_folder(
-                repo_id=repo, folder_path=folder, commit_message="Weights, config and card"
-            )
+        commit = upload(folder, repo, "Weights, config and card", private=private)
     if not record:
         print(f"{ckpt} has no results.json: the card has no numbers (zoo test makes them)")
-    print(f"hf://{repo}@{done.oid}")
+    print(f"hf://{repo}@{commit}")
 
 
 def _record(file: Path, config: dict[str, Any] | None) -> dict[str, Any]:

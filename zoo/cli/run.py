@@ -18,7 +18,7 @@ from zoo.cli.arguments import check_said, take
 from zoo.cli.naming import maker_of, of_the_constructor, of_the_function
 from zoo.cli.parser import ZooParser, innermost
 from zoo.memory import asked_for, is_out_of_memory
-from zoo.ranges import check_ranges
+from zoo.ranges import check_ranges, number_hints
 from zoo.registry import COMMANDS, TRAINER_VERBS, nearest
 from zoo.training.failure import RunFailedError
 from zoo.training.guard import TrainingDivergedError
@@ -185,7 +185,7 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     parser = ZooParser(prog=f"zoo {verb}", description=COMMANDS[verb].line)
     parser.add_function_arguments(function, as_positional=True, fail_untyped=True)
     short = COMMANDS[verb].short
-    longhand = [short.get(argument, argument) for argument in arguments]
+    longhand = _switched(function, [short.get(argument, argument) for argument in arguments])
     if COMMANDS[verb].many:
         longhand = _gathered(longhand)
     values: dict[str, Any] = parser.parse_args(longhand).as_dict()
@@ -193,6 +193,16 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
         check_said(parser.shown(name), values[name])
     check_ranges(function, values, "--")
     return function, values
+
+
+def _switched(function: Callable[..., Any], arguments: list[str]) -> list[str]:
+    """The arguments with `=true` behind what is yes or no and stands without either."""
+    switches = {f"--{name}" for name, hint in number_hints(function).items() if hint is bool}
+    either = ("true", "false", "yes", "no", "on", "off", "1", "0")
+    return [
+        f"{argument}=true" if argument in switches and after.lower() not in either else argument
+        for argument, after in zip(arguments, [*arguments[1:], ""], strict=True)
+    ]
 
 
 def _gathered(arguments: list[str]) -> list[str]:

@@ -15,9 +15,9 @@ from zoo.ddpm.diffusion import (
     Variance,
     Weighting,
 )
-from zoo.ddpm.figures import Figures
 from zoo.ddpm.generation import EVALUATION_SEED, Sampling
 from zoo.ddpm.likelihood import Bound, histogram_bits_per_dim
+from zoo.ddpm.page import Pages
 from zoo.ddpm.sampler import SamplerName
 from zoo.ddpm.schedule import Chain, Schedule, Spacing, make_betas
 from zoo.ddpm.unet import UNet, unet_arguments
@@ -45,7 +45,7 @@ from zoo.training.optim import LAMB, may_fuse, piecewise_linear
 OptimizerName = Literal["adam", "lamb"]
 
 
-class DDPM(Figures):
+class DDPM(Pages):
     """Denoising diffusion model of images in [-1, 1].
 
     arXiv 2006.11239 and kexue.fm/archives/9119; DDIM arXiv 2010.02502; learned variance and cosine

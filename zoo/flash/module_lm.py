@@ -10,13 +10,13 @@ from zoo.data.protocols import Split
 from zoo.data.text.language import NO_TARGET, StreamBatch, Text
 from zoo.data.text.vocabulary import Vocabulary
 from zoo.flash.averages import PredictionAverages
-from zoo.flash.generation import Generation
 from zoo.flash.network import Network
+from zoo.flash.page import WritingPages
 from zoo.flash.words import Words
 from zoo.ranges import BelowOne, Count
 
 
-class FlashLM(Generation):
+class FlashLM(WritingPages):
     """Causal language model of gated attention units, in time linear in the length of the text.
 
     FLASH, arXiv 2202.10447 and kexue.fm/archives/8934. It decodes with a state of constant size.

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from zoo.data.text.language import NO_TARGET
 from zoo.data.text.masked import MaskedBatch, MaskedSentences
 from zoo.flash.averages import PredictionAverages
-from zoo.flash.base import FlashModule
 from zoo.flash.masking import mask_tokens
 from zoo.flash.network import Network
+from zoo.flash.page import MaskPages
 from zoo.flash.words import Words
 from zoo.layers.counter_rng import uniform
 from zoo.ranges import BelowOne, Count, InsideUnit, Whole
@@ -21,7 +21,7 @@ EVALUATION_SEED = 8934
 MASK = "[MASK]"
 
 
-class FlashMLM(FlashModule):
+class FlashMLM(MaskPages):
     """Masked language model of gated attention units; with `num_classes` a classifier.
 
     FLASH, arXiv 2202.10447 and kexue.fm/archives/8934; GAU-alpha, kexue.fm/archives/9052. Tokens

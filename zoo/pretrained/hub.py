@@ -50,6 +50,24 @@ def _what_is_there(hub: Any, repo: str, revision: str | None, name: str) -> str:
     return f"{name} has no {missing}: it is no folder that zoo export wrote"
 
 
+def upload(folder: str, repo: str, message: str, *, private: bool, space: bool = False) -> str:
+    """Makes a repository of a model, or of a space, if there is none, and commits a folder to it.
+
+    Returns:
+        The commit.
+
+    Raises:
+        OSError: It was refused, or the hub is out of reach.
+    """
+    api = library().HfApi()
+    of: dict[str, Any] = {"repo_type": "space"} if space else {}
+    made = {"space_sdk": "gradio"} if space else {}
+    with telling(f"hf://{'spaces/' * space}{repo}"):
+        api.create_repo(repo, private=private, exist_ok=True, **of, **made)
+        done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, **of)
+    return str(done.oid)
+
+
 def library() -> Any:
     """huggingface_hub.
 

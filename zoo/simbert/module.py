@@ -14,6 +14,7 @@ from zoo.simbert.evaluation import SentenceNumbers
 from zoo.simbert.figures import Figures
 from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import Contrast, contrastive, over_prefixes
+from zoo.simbert.page import Pages
 from zoo.simbert.paraphrase import Paraphrasing
 from zoo.training.averages import Averages
 from zoo.training.distributed import gather_with_grad, token_mean
@@ -22,7 +23,7 @@ from zoo.training.log import log_every
 Objective = Literal["similar", "mlm", "simcse"]
 
 
-class SimBERT(Paraphrasing, Figures):
+class SimBERT(Pages, Paraphrasing, Figures):
     """BERT that retrieves similar sentences and writes them (kexue.fm/archives/7427).
 
     One forward pass over rows [CLS] a [SEP] b [SEP] under the mask of UniLM (arXiv 1905.03197)

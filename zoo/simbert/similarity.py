@@ -12,12 +12,13 @@ from zoo.simbert.evaluation import SentenceNumbers
 from zoo.simbert.figures import Figures
 from zoo.simbert.gradcache import in_chunks
 from zoo.simbert.losses import PairLoss, cosent, cosine_loss, over_prefixes, paired_cosines, sbert
-from zoo.simbert.sentences import Encoding, source_vectors
+from zoo.simbert.page import Pages
+from zoo.simbert.sentences import source_vectors
 from zoo.training.distributed import gather_with_grad
 from zoo.training.log import log_every
 
 
-class SentenceSimilarity(Encoding, Figures):
+class SentenceSimilarity(Pages, Figures):
     """A sentence encoder trained on labelled pairs (kexue.fm/archives/8541): RoFormer-Sim-FT.
 
     The post's head is Sentence-BERT's (arXiv 1908.10084): a linear classifier of [u, v, |u - v|]

@@ -4,10 +4,10 @@ from typing import Any
 
 from zoo.ranges import Count, InsideUnit, NonNegative, Positive
 from zoo.vae.batch_norm import BatchNormMode, GaussianHead, StdForm
-from zoo.vae.figures import Figures
+from zoo.vae.page import Pages
 
 
-class VAE(Figures):
+class VAE(Pages):
     """Variational autoencoder of images with a Gaussian posterior and prior.
 
     arXiv 1312.6114; importance weighted arXiv 1509.00519; density estimation

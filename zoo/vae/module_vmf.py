@@ -3,11 +3,11 @@
 from typing import Any
 
 from zoo.ranges import AtLeastTwo, Positive
-from zoo.vae.figures import Figures
+from zoo.vae.page import Pages
 from zoo.vae.spherical_head import Concentration, SphericalHead
 
 
-class VMFVAE(Figures):
+class VMFVAE(Pages):
     """Variational autoencoder of images with a von Mises-Fisher posterior and a uniform prior.
 
     arXiv 1804.00891 and kexue.fm/archives/8404; products of spheres arXiv 1910.02912.

@@ -19,15 +19,15 @@ from zoo.training.optim import may_fuse, piecewise_linear
 from zoo.wgan.constraints.by_name import Lipschitz, make_constraint
 from zoo.wgan.constraints.gradient import Critic
 from zoo.wgan.constraints.weights import Evaluated, Unconstrained
-from zoo.wgan.figures import Figures
 from zoo.wgan.networks.by_name import Network, make_networks
 from zoo.wgan.networks.layers import Activation, Init
 from zoo.wgan.objectives import Objective, ObjectiveName, make_objective
+from zoo.wgan.page import Pages
 
 OptimizerName = Literal["adam", "rmsprop"]
 
 
-class WGAN(Figures):
+class WGAN(Pages):
     """Wasserstein GAN of images in [-1, 1] or of points, with any Lipschitz constraint.
 
     arXiv 1701.07875 and kexue.fm/archives/8757 (gradient normalisation), /8244 (what it estimates).

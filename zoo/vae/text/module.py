@@ -16,14 +16,14 @@ from zoo.vae.annealing import BetaSchedule, free_bits
 from zoo.vae.batch_norm import BatchNormMode, GaussianHead
 from zoo.vae.spherical_head import Concentration, SphericalHead
 from zoo.vae.text.evaluation import Evaluation, Report
-from zoo.vae.text.generation import Generation
 from zoo.vae.text.networks import TextDecoder, TextEncoder, init_uniform
+from zoo.vae.text.page import Pages
 
 PosteriorName = Literal["gaussian", "vmf", "none"]
 OptimizerName = Literal["sgd", "adam"]
 
 
-class TextVAE(Evaluation, Generation):
+class TextVAE(Evaluation, Pages):
     """A VAE of sentences with LSTMs: where the KL vanishes, and what keeps it.
 
     arXiv 1511.06349; kexue.fm/archives/8404 and 7381 tell why. A decoder that predicts each word
