@@ -42,12 +42,14 @@ class Command:
         line: What it does, in one line.
         short: Short options and what they stand for.
         many: Whether what stands without an option is one list.
+        rest: An option that is the list of all options which the function does not have.
     """
 
     function: str
     line: str
     short: dict[str, str] = field(default_factory=dict)
     many: bool = False
+    rest: str | None = None
 
 
 MODELS = {
@@ -227,6 +229,12 @@ COMMANDS = {
         "the curves of runs for a paper: .png, .pdf or .svg",
         {"-o": "--out"},
         many=True,
+    ),
+    "tune": Command(
+        "zoo.cli.tune:tune",
+        "the fastest precision, memory format and threads on this machine (-c X, or CKPT)",
+        {"-o": "--out"},
+        rest="train",
     ),
     "prepare": Command(
         "zoo.cli.preparing:prepare",

@@ -10,6 +10,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,8 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     longhand = [short.get(argument, argument) for argument in arguments]
     if COMMANDS[verb].many:
         longhand = _gathered(longhand)
+    if passed := COMMANDS[verb].rest:
+        longhand = _passed_on(longhand, passed, {"help", *signature(function).parameters})
     values: dict[str, Any] = parser.parse_args(longhand).as_dict()
     check_ranges(function, values, "--")
     return function, values
@@ -211,6 +214,20 @@ def _gathered(arguments: list[str]) -> list[str]:
         else:
             options += [argument, *islice(rest, 1)]
     return [*([json.dumps(alone)] if alone else []), *options]
+
+
+def _passed_on(arguments: list[str], name: str, own: set[str]) -> list[str]:
+    """The arguments with all options that are not `own`, and their values, as a list of one."""
+    kept: list[str] = []
+    passed: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, _ = argument.partition("=")
+        to = kept if not flag.startswith("-") or flag.lstrip("-") in {"h", *own} else passed
+        to.append(argument)
+        if flag.startswith("-") and not equals and flag not in ("-h", "--help"):
+            to += islice(rest, 1)
+    return [*kept, *([f"--{name}={json.dumps(passed)}"] if passed else [])]
 
 
 class _NoTips(logging.Filter):
