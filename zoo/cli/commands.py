@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
 from zoo.files import replacing, replacing_folder
+from zoo.layers.counter_rng import normal
 from zoo.loading import (
     build,
     device_of,
@@ -168,11 +169,14 @@ def sample(
 
 
 def sample_work(items: int) -> Work:
-    """What `zoo sample` does so many images at a time, with one step of a sampler."""
+    """What `zoo sample` does for so many images: of a sampler with steps, the network once."""
 
+    @torch.no_grad()
     def run(model: Any, n: int) -> Tensor:
-        steps = {"steps": 1} if "steps" in inspect.signature(model.sample).parameters else {}
-        return model.sample(n, seed=0, **steps)
+        if not isinstance(model, HasSampler):
+            return model.sample(n, seed=0)
+        index = torch.arange(n, device=model.device)
+        return model(normal(0, index, 0, model.shape), index * model.hparams["timesteps"] // n)
 
     return Work("sample", run, items)
 

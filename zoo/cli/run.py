@@ -195,7 +195,7 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     if COMMANDS[verb].many:
         longhand = _gathered(longhand)
     if passed := COMMANDS[verb].rest:
-        longhand = _passed_on(longhand, passed, {"help", *signature(function).parameters})
+        longhand = _passed_on(longhand, passed, list(signature(function).parameters))
     values: dict[str, Any] = parser.parse_args(longhand).as_dict()
     check_ranges(function, values, "--")
     return function, values
@@ -216,17 +216,21 @@ def _gathered(arguments: list[str]) -> list[str]:
     return [*([json.dumps(alone)] if alone else []), *options]
 
 
-def _passed_on(arguments: list[str], name: str, own: set[str]) -> list[str]:
-    """The arguments with all options that are not `own`, and their values, as a list of one."""
+def _passed_on(arguments: list[str], name: str, own: list[str]) -> list[str]:
+    """The arguments with all options that are not `own`, and their values, as a list of one.
+
+    What stands without an option is the first of `own`.
+    """
     kept: list[str] = []
     passed: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         flag, equals, _ = argument.partition("=")
-        to = kept if not flag.startswith("-") or flag.lstrip("-") in {"h", *own} else passed
-        to.append(argument)
-        if flag.startswith("-") and not equals and flag not in ("-h", "--help"):
-            to += islice(rest, 1)
+        if not flag.startswith("-"):
+            kept.append(f"--{own[0]}={argument}")
+            continue
+        to = kept if flag.lstrip("-") in ("h", "help", *own) else passed
+        to += [argument, *(() if equals or flag in ("-h", "--help") else islice(rest, 1))]
     return [*kept, *([f"--{name}={json.dumps(passed)}"] if passed else [])]
 
 

@@ -26,6 +26,7 @@ from zoo.simbert.commands import embed_work
 from zoo.simbert.sentences import Encoding
 from zoo.tuning.inference import Work, tune_work
 from zoo.tuning.report import overlay
+from zoo.tuning.training import quiet
 from zoo.vae.density.command import density_work
 
 
@@ -115,7 +116,8 @@ class _TuneCLI(ZooCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, given = self.config[self.subcommand], self.prepared.arguments
         self.choice = choose(config, self.model, self.datamodule, given, anew=True, **self.how)
-        return Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        with quiet():
+            return Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
     def before_fit(self) -> None:
         pass

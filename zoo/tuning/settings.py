@@ -64,9 +64,9 @@ def alternatives(
         compile: Try compilation too.
         fixed: Fields that the user has decided.
     """
-    formats = {default.channels_last}
+    formats = [default.channels_last]
     if default.channels_last is not None and "channels_last" not in fixed:
-        formats = {True, False}
+        formats.append(not default.channels_last)
     kinds = [default.precision, *(p for p in precisions if p != default.precision)]
     compiled = [default.compile, *([True] if compile and not default.compile else [])]
     found = (

@@ -116,7 +116,7 @@ class TrainingSteps:
         if setting.compile:
             self._compiled[key] = model
         watch = _Watch(check, 1 if wide else 1 + _MOST, self.clock)
-        with threads(setting.threads), isolate_rng(), _quiet():
+        with threads(setting.threads), isolate_rng(), quiet():
             trainer = Trainer(
                 precision=setting.precision,  # type: ignore[arg-type]
                 max_epochs=-1,
@@ -211,7 +211,7 @@ def off(numbers: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what Lightning says of every Trainer."""
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
