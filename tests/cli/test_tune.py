@@ -17,7 +17,8 @@ from zoo.tuning.settings import Setting
 
 CHOICE = Choice(Setting("bf16-mixed", 1, True), (1.8, 2.0, 2.1), 5, "2026-11-29")
 SMALL = [
-    "--trainer.limit_val_batches", 0, "--samples.n", 0, "--data.limit", 40, "--trainer.max_steps", 2,
+    "--trainer.limit_val_batches", 0, "--samples.n", 0, "--data.limit", 40,
+    "--trainer.max_steps", 2,
 ]  # fmt: skip
 
 
@@ -148,7 +149,7 @@ def test_sample_takes_the_measured_setting_and_says_so(zoo_cli, monkeypatch, tmp
 @pytest.mark.slow
 def test_tune_measures_and_a_fit_takes_its_overlay(zoo_cli, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    code, out, err = zoo_cli("tune", "-c", "ddpm/digits", "--seconds", 10)
+    code, _, err = zoo_cli("tune", "-c", "ddpm/digits", "--seconds", 10)
     assert code == 0, err
     assert "32-true, 1 thread, channels_last" in err
     assert "chosen: " in err

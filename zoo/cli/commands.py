@@ -173,7 +173,8 @@ def sample_work(items: int) -> Work:
 
     @torch.no_grad()
     def run(model: Any, n: int) -> Tensor:
-        if not isinstance(model, HasSampler):
+        stepwise = isinstance(model, HasSampler)
+        if not stepwise:
             return model.sample(n, seed=0)
         index = torch.arange(n, device=model.device)
         return model(normal(0, index, 0, model.shape), index * model.hparams["timesteps"] // n)
