@@ -39,6 +39,7 @@ class Noise(LightningDataModule):
         self.batch_size, self.shape = batch_size, shape
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """The batches."""
         images = torch.rand(16 * self.batch_size, *self.shape) * 2 - 1
         return DataLoader(TensorDataset(images), self.batch_size)
 
@@ -69,6 +70,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         precisions = ()
     others = alternatives(default, precisions)
     began = time.monotonic()
+    work.refer()
     trials = halve(default, others, work.visit, options.seconds)
     searched, chosen = time.monotonic() - began, best(trials).setting
     print(f"\n{name}, batch {batch}, searched for {searched:.0f} s\n{table(trials, work)}")

@@ -6,7 +6,7 @@ import torch
 import zoo
 from zoo.cli.commands import sample_work
 from zoo.tuning.halving import OffError
-from zoo.tuning.inference import InferenceWork, Work, default_of, in_precision, worn
+from zoo.tuning.inference import InferenceWork, Work, in_precision, worn
 from zoo.tuning.settings import Setting, dress
 from zoo.tuning.training import BOUNDS, TrainingSteps, off
 
@@ -24,7 +24,9 @@ def ddpm(**changed):
 def steps(model):
     data = zoo.data.Digits(batch_size=8, limit=16)
     default = Setting("32-true", 1, model.channels_last)
-    return TrainingSteps(model, data, default, 60.0, accelerator="cpu")
+    visitor = TrainingSteps(model, data, default, 1e4, accelerator="cpu")
+    visitor.refer()
+    return visitor
 
 
 def test_a_training_step_is_compared_with_float64_without_dropout():
@@ -46,7 +48,6 @@ def test_a_training_step_is_compared_with_float64_without_dropout():
 
 def test_numbers_that_are_off_are_refused(monkeypatch):
     visitor = steps(ddpm())
-    visitor.visit(visitor.default)
     monkeypatch.setitem(BOUNDS, "bf16-mixed", 1e-4)
     with pytest.raises(OffError, match=r"numbers off by 0\.\d%"):
         visitor.visit(Setting("bf16-mixed", 1, False))
@@ -83,6 +84,7 @@ def test_dressing_is_as_if_the_model_were_made_so():
 
 def test_a_verbs_result_is_compared_with_float64():
     visitor = InferenceWork(ddpm().eval(), sample_work(4))
+    visitor.refer()
     assert visitor.visit(Setting("32", 1, False)) > 0
     assert visitor.wide
     half = Setting("bf16", 1, True)
@@ -94,7 +96,7 @@ def test_a_result_that_is_off_is_refused():
     model = ddpm().eval()
     wrong = Work("x", lambda m, n: torch.ones(n) * (1 + torch.is_autocast_enabled("cpu")), 4)
     visitor = InferenceWork(model, wrong)
-    visitor.visit(default_of(model))
+    visitor.refer()
     with pytest.raises(OffError, match=r"numbers off by 100\.0%"):
         visitor.visit(Setting("bf16", 1, False))
 

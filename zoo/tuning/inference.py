@@ -53,9 +53,19 @@ class InferenceWork:
     model: Any
     work: Work
     clock: Callable[[], float] = time.perf_counter
-    reference: Tensor | None = None
+    reference: Tensor = field(default_factory=lambda: torch.empty(0))
     wide: bool = False
     errors: dict[Setting, float] = field(default_factory=dict)
+
+    def refer(self) -> None:
+        """Makes the reference; before any visit."""
+        default = default_of(self.model)
+        self.reference = found = self.work.run(self.model, self.work.items)
+        with suppress(Exception):  # modules that are float32 in parts say so in many ways
+            wide = self.work.run(deepcopy(self.model).double(), self.work.items)
+            self.wide = distance(found, wide) <= BOUNDS["32"]
+            self.reference = wide if self.wide else found
+        self.errors[default] = distance(found, self.reference)
 
     def visit(self, setting: Setting) -> float:
         """Median seconds of the work.
@@ -70,9 +80,6 @@ class InferenceWork:
         except (RuntimeError, NotImplementedError, AttributeError) as error:
             raise OffError(f"does not run: {' '.join(str(error).split())[:80]}") from error
         if setting not in self.errors:
-            if self.reference is None:
-                self._refer(result)
-            assert self.reference is not None
             self.errors[setting] = distance(result, self.reference)
             if not self.errors[setting] <= BOUNDS[setting.precision]:
                 raise OffError(f"numbers off by {self.errors[setting]:.1%}")
@@ -94,13 +101,6 @@ class InferenceWork:
                 torch.cuda.synchronize()
             times.append(self.clock() - begun)
         return times
-
-    def _refer(self, result: Tensor) -> None:
-        self.reference = result
-        with suppress(Exception):  # modules that are float32 in parts say so in many ways
-            wide = self.work.run(deepcopy(self.model).double(), self.work.items)
-            self.wide = distance(result, wide) <= BOUNDS["32"]
-            self.reference = wide if self.wide else result
 
 
 @contextmanager

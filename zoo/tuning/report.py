@@ -24,6 +24,9 @@ class Visitor(Protocol):
     errors: dict[Setting, float]
     """How far off each setting's numbers are."""
 
+    def refer(self) -> None:
+        """Makes the reference of the numbers; before any visit."""
+
     def visit(self, setting: Setting) -> float:
         """Median seconds of a few repetitions."""
 
@@ -57,9 +60,10 @@ def search(
             progress.set_description_str(f"tune {setting}", refresh=False)
             progress.update(min(time.monotonic() - begun, seconds) - progress.n)
 
-        trials = halve(
-            default, others, visitor.visit, seconds, fewer_threads=fewer, told=told,
-        )  # fmt: skip
+        told(default)
+        visitor.refer()
+        left = seconds - (time.monotonic() - begun)
+        trials = halve(default, others, visitor.visit, left, fewer_threads=fewer, told=told)
         chosen, rates = best(trials), []
         for size in (batch // 2, 2 * batch) if batch else ():
             need = 4 * size / batch * chosen.wall  # type: ignore[operator]
