@@ -78,6 +78,7 @@ bench: setup  ## the benchmarks, ours and the peers in one run (needs the extra 
 	$(BIN)/python benchmarks/wgan.py
 	$(BIN)/python benchmarks/flash.py
 	$(BIN)/python benchmarks/simbert.py
+	$(BIN)/python benchmarks/tune.py
 
 DATA ?= data
 RUNS ?= runs

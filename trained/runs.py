@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 from trained.entries import Entry, Goal
 from trained.nanogpt import write_split
+from zoo.training.pictures import processor
 
 PRETRAINED = Path(__file__).parents[1] / "zoo" / "pretrained"
 RESULTS = Path(__file__).with_name("results")  # of the models that do not ship
@@ -179,15 +179,6 @@ def zoo(run: Path, verb: str, *arguments: str | Path) -> None:
     if code:
         said = log.read_text(errors="replace").strip().splitlines()[-1]
         raise RuntimeError(f"zoo {verb} ended with {code}: {said} ({log})")
-
-
-def processor() -> str:
-    """The processor and the instructions that matter for time."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.is_file() else ""
-    name = re.search(r"model name\s*: (.*)", text)
-    has = [kind for kind in ("avx2", "avx512f", "amx_bf16") if re.search(rf"\b{kind}\b", text)]
-    return f"{name[1] if name else 'unknown'} ({', '.join(has)})"
 
 
 def _cpu_hours() -> float:

@@ -43,6 +43,7 @@ class Command:
         short: Short options and what they stand for.
         many: Whether what stands without an option is one list.
         texts: Arguments that may be empty.
+        rest: An option that is the list of all options which the function does not have.
     """
 
     function: str
@@ -50,6 +51,7 @@ class Command:
     short: dict[str, str] = field(default_factory=dict)
     many: bool = False
     texts: tuple[str, ...] = ()
+    rest: str | None = None
 
 
 MODELS = {
@@ -240,6 +242,12 @@ COMMANDS = {
     ),
     "serve": Command(
         "zoo.serve.command:serve", "a page in a browser to play with a model", {"-p": "--port"}
+    ),
+    "tune": Command(
+        "zoo.cli.tune:tune",
+        "the fastest precision, memory format and threads on this machine (-c X, or CKPT)",
+        {"-o": "--out"},
+        rest="train",
     ),
     "prepare": Command(
         "zoo.cli.preparing:prepare",

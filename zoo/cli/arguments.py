@@ -54,6 +54,7 @@ class Prepared:
         steps: Optimiser steps that the checkpoint has done.
         epochs: Epochs that it has begun.
         weights: The checkpoint's, mapped, until the model is made.
+        auto: Whether the precision is to be measured.
     """
 
     arguments: list[str]
@@ -69,6 +70,7 @@ class Prepared:
     steps: int = 0
     epochs: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
+    auto: bool = False
 
 
 def prepare(verb: str, arguments: list[str]) -> Prepared:

@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
 from zoo.files import replacing, replacing_folder
+from zoo.layers.counter_rng import normal
 from zoo.loading import (
     build,
     device_of,
@@ -30,6 +32,7 @@ from zoo.sources import open_source
 from zoo.training.distributed import place
 from zoo.training.grid import make_grid_png, picture_of_points
 from zoo.training.parts import in_parts
+from zoo.tuning.inference import Work, in_precision
 
 
 def sample(
@@ -52,7 +55,7 @@ def sample(
     batch_size: Count = 64,
     columns: Count | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["32", "bf16"] = "32",
+    precision: Literal["32", "bf16", "auto"] = "32",
 ) -> None:
     """Draws images from a checkpoint into one PNG grid, or writes a text model's sentences.
 
@@ -85,7 +88,8 @@ def sample(
         batch_size: Samples at a time.
         columns: Images in a row of the grid, at most all of them.
         device: Where to compute; auto takes a GPU if there is one.
-        precision: Precision of the network; the sampler's state is float32.
+        precision: Precision of the network; the sampler's state is float32. auto takes precision,
+            memory format and threads as measured on this machine (zoo tune), now if not before.
     """
     given = {name: value for name, value in locals().items() if name not in ("out", "columns")}
     where = device_of(device)
@@ -134,13 +138,22 @@ def sample(
         if labels:
             chosen = [labels[i % len(labels)] for i in range(first, stop)]
             more["labels"] = torch.tensor(chosen, device=where)
-        with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
-            drawn = draw(stop - first, seed=seed, first=first, **(options | more))
+        drawn = draw(stop - first, seed=seed, first=first, **(options | more))
         return drawn if writes else drawn.float().cpu()
 
+    if writes and precision == "auto":
+        raise ValueError("--precision auto: is for images; name a precision")
     target = out if writes else file
-    given["ckpt"] = find_checkpoint(ckpt)
-    with in_parts(target, make, n, batch_size, given) as batches:
+    with (
+        in_precision(model, precision, sample_work(min(n, batch_size))) as setting,
+        in_parts(
+            target,
+            make,
+            n,
+            batch_size,
+            given | {"ckpt": find_checkpoint(ckpt), "precision": setting.precision},
+        ) as batches,
+    ):
         if writes:
             _write_lines(batches, out)
             return
@@ -153,6 +166,20 @@ def sample(
             told = {key: value for key, value in options.items() if key != "labels"}
             how = f" ({model.sampler_protocol(**told)})"
         print(f"{n} images in {make_grid_png(grid, file, columns=columns)}{how}")
+
+
+def sample_work(items: int) -> Work:
+    """What `zoo sample` does for so many images: of a sampler with steps, the network once."""
+
+    @torch.no_grad()
+    def run(model: Any, n: int) -> Tensor:
+        stepwise = isinstance(model, HasSampler)
+        if not stepwise:
+            return model.sample(n, seed=0)
+        index = torch.arange(n, device=model.device)
+        return model(normal(0, index, 0, model.shape), index * model.hparams["timesteps"] // n)
+
+    return Work("sample", run, items)
 
 
 def _check_grid(model: LightningModule, n: int, flag: str) -> None:

@@ -22,6 +22,7 @@ from zoo.registry import MODELS
 
 _AllOrCount = Annotated[int, Range(1, also=-1)]
 _GLOBAL_SEED = Annotated[int, Range(0, 2**32 - 1)]
+THREADS = Annotated[int, Range(1, 1024)] | None
 _Part = Whole | Share  # so many batches, or a share of them
 
 # The Trainer's own annotations say int where it means a count.
@@ -49,7 +50,7 @@ TRAINER = {
 _DEVICES = re.compile(r"auto|-?\d+(,\s*\d+)*,?")
 # Of their environments, each has one of these.
 _LAUNCHERS = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-_PRECISIONS = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+PRECISIONS = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
@@ -63,6 +64,8 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     _check_processes(trainer)
     if fault := find_fault(_GLOBAL_SEED | bool, config.get("seed_everything")):
         raise ValueError(f"--seed_everything={config['seed_everything']}: {fault}")
+    if fault := find_fault(THREADS, config.get("threads")):
+        raise ValueError(f"--threads={config['threads']}: {fault}")
     for group in ("model", "data"):
         spec = config.get(group)
         if spec:
@@ -79,7 +82,7 @@ def _check_processes(trainer: Mapping[str, Any]) -> None:
     On a CPU each device is a process of its own: one a core, or two where there is one core.
     """
     devices, nodes = str(trainer.get("devices")), trainer.get("num_nodes") or 1
-    if _on_cpu(trainer.get("accelerator")) and devices not in ("auto", "None"):
+    if on_cpu(trainer.get("accelerator")) and devices not in ("auto", "None"):
         most = max(2, os.cpu_count() or 1)
         if not devices.isdecimal() or not 1 <= int(devices) <= most:
             raise ValueError(
@@ -95,7 +98,8 @@ def _check_processes(trainer: Mapping[str, Any]) -> None:
         )
 
 
-def _on_cpu(accelerator: Any) -> bool:
+def on_cpu(accelerator: Any) -> bool:
+    """Whether a Trainer with this accelerator computes on the CPU."""
     name = accelerator if isinstance(accelerator, str) else (accelerator or {}).get("class_path")
     if name in (None, "auto"):
         return not torch.accelerator.is_available()
@@ -108,5 +112,5 @@ def _check_precision(class_path: str, precision: Any) -> None:
     if precision is None or name not in MODELS:
         return
     known = MODELS[name].precisions
-    if _PRECISIONS.get(str(precision), str(precision)) not in known:
+    if PRECISIONS.get(str(precision), str(precision)) not in known:
         raise ValueError(f"--trainer.precision={precision}: {name} trains in {', '.join(known)}")

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,8 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     longhand = _switched(function, [short.get(argument, argument) for argument in arguments])
     if COMMANDS[verb].many:
         longhand = _gathered(longhand)
+    if passed := COMMANDS[verb].rest:
+        longhand = _passed_on(longhand, passed, list(signature(function).parameters))
     values: dict[str, Any] = parser.parse_args(longhand).as_dict()
     for name in values.keys() - COMMANDS[verb].texts:
         check_said(parser.shown(name), values[name])
@@ -218,3 +221,21 @@ def _gathered(arguments: list[str]) -> list[str]:
         else:
             options += [argument, *islice(rest, 1)]
     return [*([json.dumps(alone)] if alone else []), *options]
+
+
+def _passed_on(arguments: list[str], name: str, own: list[str]) -> list[str]:
+    """The arguments with all options that are not `own`, and their values, as a list of one.
+
+    What stands without an option is the first of `own`.
+    """
+    kept: list[str] = []
+    passed: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, _ = argument.partition("=")
+        if not flag.startswith("-"):
+            kept.append(f"--{own[0]}={argument}")
+            continue
+        to = kept if flag.lstrip("-") in ("h", "help", *own) else passed
+        to += [argument, *(() if equals or flag in ("-h", "--help") else islice(rest, 1))]
+    return [*kept, *([f"--{name}={json.dumps(passed)}"] if passed else [])]

@@ -26,7 +26,8 @@ def stored_config(checkpoint: dict[str, Any], path: Path, verb: str) -> dict[str
     kept = KEPT_FOR_FIT if verb == "fit" else KEPT
     config = {k: v for k, v in checkpoint.get("zoo_config", {}).items() if k in kept}
     for name, section in config.items():
-        if name != "seed_everything" and section is not None and not isinstance(section, dict):
+        plain = name in ("seed_everything", "threads")
+        if not plain and section is not None and not isinstance(section, dict):
             kind = type(section).__name__
             raise ValueError(f"{path}: {name} of its config is a {kind}, not a dict")
     trainer = config.get("trainer") or {}

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.cli.arguments import Prepared, prepare
+from zoo.cli.auto import apply, choose, keep, without_auto
 from zoo.cli.choices import check_words
 from zoo.cli.config_files import guard_parser
-from zoo.cli.numbers import check_numbers
+from zoo.cli.numbers import THREADS, check_numbers
 from zoo.cli.outputs import default_folders, place_outputs
 from zoo.cli.parser import ZooParser
 from zoo.cli.sizes import settle_sizes
@@ -42,14 +44,21 @@ def run_trainer_verb(verb: str, arguments: list[str]) -> None:
     restrict_imports()
     guard_parser()
     default_folders()
-    prepared = prepare(verb, meant(verb, arguments))
+    arguments, auto = without_auto(verb, meant(verb, arguments))
+    prepared = prepare(verb, arguments)
+    prepared.auto = auto and not keep(prepared)
+    run_prepared(verb, prepared, ZooCLI)
+
+
+def run_prepared(verb: str, prepared: Prepared, cli: Callable[[Prepared, list[str]], Any]) -> None:
+    """Runs a command line that is prepared, and gives its run directory free."""
     os.environ["ZOO_RUN_DIR"] = str(prepared.run_dir)  # for the processes that a strategy launches
     for model in MODELS.values():
         importlib.import_module(model.module)
     importlib.import_module("zoo.data")
     try:
         with restoring(prepared.checkpoint):
-            ZooCLI(prepared, [verb, *prepared.arguments])
+            cli(prepared, [verb, *prepared.arguments])
     finally:
         if prepared.claim is not None:
             prepared.claim.release()
@@ -87,6 +96,12 @@ class ZooCLI(LightningCLI):
             help="Folder of config.yaml, checkpoints/, samples/, metrics.csv, results.json, "
             "wandb/, report/ and report.html. Default: runs/CONFIG, numbered if that holds a run.",
         )
+        parser.add_argument(
+            "--threads",
+            type=THREADS,
+            default=None,
+            help="Threads of an operation on a CPU; PyTorch's own number if not given.",
+        )
         for key, callback in SECTIONS.items():
             parser.add_lightning_class_args(callback, key)
 
@@ -118,6 +133,8 @@ class ZooCLI(LightningCLI):
         if not config.get("data"):
             raise ValueError("which data? give -c CONFIG or --data NAME (such as Digits)")
         trainer, fit = config.trainer, self.subcommand == "fit"
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
         for spec in (config.model, config.data):
             _pin(spec)
         settle_sizes(config, self.prepared.arguments, self.prepared.hparams, fit=fit)
@@ -170,6 +187,10 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
+        if self.prepared.auto:
+            config, given = self.config[self.subcommand], self.prepared.arguments
+            choice = choose(config, self.model, self.datamodule, given)
+            kwargs["precision"] = apply(choice, config, self.model)
         settings = self._get(self.config_init, "trainer")
         resumed = self.prepared.checkpoint is not None and self.prepared.checkpoint.is_file()
         dumped = self._parser(self.subcommand).dump(

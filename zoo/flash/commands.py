@@ -4,11 +4,30 @@ import sys
 import time
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from zoo.flash.module_lm import FlashLM
 from zoo.flash.typewriter import Typewriter
 from zoo.loading import device_of, load
 from zoo.ranges import Count, PositiveShare, Seed, Temperature
 from zoo.reading import decoded, read_bytes
+from zoo.tuning.inference import Work, in_precision
+
+
+def generate_work() -> Work:
+    """What `zoo generate` does: a short prompt, and 32 symbols one by one."""
+
+    @torch.no_grad()
+    def run(model: FlashLM, n: int) -> Tensor:
+        net = model.net
+        tokens = torch.arange(64, device=model.device) % net.embedding.num_embeddings
+        prompt = tokens[:32].expand(n, -1)
+        features, state = net.prefill(prompt, net.init_state(n), [32] * n)
+        steps = [net.step(token.expand(n), state) for token in tokens[32:]]
+        return torch.stack([net.logits(features[:, -1]), *steps])
+
+    return Work("generate", run, 1)
 
 
 def generate(
@@ -22,6 +41,7 @@ def generate(
     seed: Seed = 0,
     stop_at_end: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["32", "bf16", "auto"] = "32",
 ) -> None:
     """Continues a text and writes it to the terminal as it comes.
 
@@ -35,6 +55,8 @@ def generate(
         seed: Seed of the choices.
         stop_at_end: Stop where a text, or a line of words, ends.
         device: Where to compute; auto takes a GPU if there is one.
+        precision: Precision of the network; auto takes precision and threads as measured on this
+            machine (zoo tune), now if not before.
     """
     if prompt.startswith("@"):
         prompt = decoded(read_bytes(prompt[1:]), prompt[1:])
@@ -48,11 +70,12 @@ def generate(
     stream = model.stream(prompt, tokens, *choice, stop_at_end=stop_at_end)
     typewriter = Typewriter(model.vocabulary, prompt)
     sys.stdout.write(prompt)
-    count, began = 0, time.perf_counter()
-    for token in stream:
-        sys.stdout.write(typewriter.type(int(token)))
-        sys.stdout.flush()
-        count += 1
+    with in_precision(model, precision, generate_work()):
+        count, began = 0, time.perf_counter()
+        for token in stream:
+            sys.stdout.write(typewriter.type(int(token)))
+            sys.stdout.flush()
+            count += 1
     seconds = time.perf_counter() - began
     sys.stdout.write("\n")
     sys.stderr.write(f"zoo: {count} symbols, {count / seconds:.0f} a second\n")

@@ -18,6 +18,8 @@ from zoo.simbert.index import SentenceIndex
 from zoo.simbert.mining import mine
 from zoo.training.distributed import place
 from zoo.training.parts import in_parts
+from zoo.tuning.inference import Work, in_precision
+from zoo.tuning.settings import Precision
 
 Device = Literal["auto", "cpu", "cuda"]
 _BATCHES = 16  # of a part of the vectors
@@ -50,6 +52,17 @@ def _tell_cut(model: Any, lines: Sequence[str], max_length: int | None) -> None:
         sys.stderr.write(f"zoo: {many} cut at {length} tokens{own}: --max_length\n")
 
 
+def embed_work(items: int, *, int8: bool = False) -> Work:
+    """What `zoo embed` does with so many sentences of 4 to 31 tokens."""
+
+    def run(model: Any, n: int) -> Tensor:
+        words = len(model.tokenizer)
+        rows = [[(7 * i + j) % words for j in range(4 + i % 28)] for i in range(n)]
+        return model.encode([model.tokenizer.decode(row) for row in rows], batch_size=n)
+
+    return Work("embed", run, items, ("bf16", "int8") if int8 else ("bf16",))
+
+
 def embed(
     ckpt: str,
     *,
@@ -60,6 +73,7 @@ def embed(
     dim: Count | None = None,
     normalize: bool = True,
     device: Device = "auto",
+    precision: Precision = "32",
 ) -> None:
     """Sentence vectors of the lines of a file, as a float32 array of NumPy, a row a line.
 
@@ -75,6 +89,8 @@ def embed(
         dim: The first so many features only, for a model trained with matryoshka.
         normalize: Scale to length 1.
         device: Where to compute; auto takes a GPU if there is one.
+        precision: Precision of the network; int8 quantises the linear layers, on a CPU; auto takes
+            precision and threads as measured on this machine (zoo tune), now if not before.
     """
     options = {name: value for name, value in locals().items() if name != "output"}
     rank, processes = place()
@@ -94,10 +110,21 @@ def embed(
             normalize=normalize,
         )
 
-    options |= {"ckpt": find_checkpoint(ckpt), "lines": lines}
     size = _BATCHES * batch_size  # lines of like lengths share a batch
     with (
-        in_parts(output, make, len(lines), size, options) as parts,
+        in_precision(model, precision, embed_work(batch_size)) as setting,
+        in_parts(
+            output,
+            make,
+            len(lines),
+            size,
+            options
+            | {
+                "ckpt": find_checkpoint(ckpt),
+                "lines": lines,
+                "precision": setting.precision,
+            },
+        ) as parts,
         replacing(output) as temporary,
         temporary.open("wb") as file,
     ):

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from zoo.training.pictures import processor
 from zoo.training.record import NOT_KEPT_TRAINER
 
 # Arguments of models that are used where a model is made, and never again.
@@ -148,6 +149,7 @@ class Changes(Callback):
             "number of processes": trainer.world_size,
             "kind of device": pl_module.device.type,
             "version of torch": str(torch.__version__),
+            "processor": processor(),
         }
         if isinstance(dataset, Sized) and trainer.is_global_zero:
             root = getattr(getattr(trainer, "datamodule", None), "root", None)

@@ -164,16 +164,18 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         what = torch.cuda.get_device_name(device)
     else:
-        what = f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+        what = f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     return f"{what}; torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def _processor() -> str:
-    try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text("utf-8"))
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
+def processor() -> str:
+    """The processor and the instructions that matter for time."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text("utf-8") if info.is_file() else ""
+    name = re.search(r"model name\s*: (.*)", text)
+    has = [kind for kind in ("avx2", "avx512f", "amx_bf16") if re.search(rf"\b{kind}\b", text)]
+    known = name[1] if name else platform.processor() or platform.machine()
+    return f"{known} ({', '.join(has)})"
 
 
 def memory(device: torch.device) -> int:

@@ -20,7 +20,7 @@ from zoo.version import zoo_version
 
 # What a checkpoint brings back when no config names it; paths and devices are the command's own.
 KEPT = ("seed_everything", "model", "data", "ema", "quality")
-KEPT_FOR_FIT = (*KEPT, "samples", "checkpoint", "trainer")
+KEPT_FOR_FIT = (*KEPT, "samples", "checkpoint", "trainer", "threads")
 NOT_KEPT_TRAINER = (
     "accelerator", "strategy", "devices", "num_nodes", "logger", "callbacks", "plugins", "profiler",
     "default_root_dir", "fast_dev_run",

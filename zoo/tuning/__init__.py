@@ -1,0 +1,1 @@
+"""The setting of this machine, chosen by measurement: `zoo tune` and `--precision auto`."""
