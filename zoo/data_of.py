@@ -52,11 +52,11 @@ def named_data(data: str) -> dict[str, Any]:
         raise FileNotFoundError(
             f"--data {data}: no such folder, .zip, .npy, DataModule or config: {hint}"
         ) from error
-    file = files[0]  # what lies over a recipe leaves its data as they are
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    file = next(iter(files), None)  # what lies over a recipe leaves its data as they are
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
     spec = (content or {}).get("data") if isinstance(content, dict) else None
     if not isinstance(spec, dict) or "class_path" not in spec:
-        raise ValueError(f"--data {data}: {file} has no data section")
+        raise ValueError(f"--data {data}: {file or 'it'} has no data section")
     return spec
 
 

@@ -20,7 +20,8 @@ class Recipe:
     """What a name stands for after `-c`.
 
     Args:
-        files: Configs, each laid over those before it, as names below `configs/`.
+        files: Configs, each laid over those before it, as names below `configs/`; none of what only
+            lies over others.
         flags: Flags laid over them.
         note: What sets it apart from its first config, for `zoo list`.
     """
@@ -47,6 +48,15 @@ def _laid_over() -> dict[str, Recipe]:
         normal, sphere = f"--model.latent_dim={d}", f"--model.spheres=[{d + 1}]"
         found[f"vae/mnist-normal-d{d}"] = Recipe(("vae/mnist-normal",), (normal,), f"d = {d}")
         found[f"vae/mnist-vmf-d{d}"] = Recipe(("vae/mnist-vmf",), (sphere,), f"d = {d}")
+    logger = (
+        '{"class_path": "lightning.pytorch.loggers.TensorBoardLogger", '
+        '"init_args": {"name": "tensorboard", "version": ""}}'  # one folder, also of a resumed run
+    )
+    found["overlays/tensorboard"] = Recipe(
+        (),
+        (f"--trainer.logger+={logger}",),
+        "log to RUN/tensorboard as well, for TensorBoard (extra tensorboard)",
+    )
     return found
 
 
@@ -80,9 +90,9 @@ def list_configs() -> list[str]:
 def find_recipe(name: str) -> Recipe | None:
     """The shipped recipe or overlay of this name, with or without `.yaml`, if there is one."""
     name = name.removesuffix(".yaml")
-    if name in COMPOSED:
-        return COMPOSED[name]
     for known in (name, f"overlays/{name}"):
+        if known in COMPOSED:
+            return COMPOSED[known]
         if _file(known).is_file():
             return Recipe((known,))
     return None
@@ -109,8 +119,7 @@ def describe_config(name: str) -> str:
     """What a shipped config is, in one line: the first comment line of its files."""
     recipe = find_recipe(name)
     assert recipe is not None, name
-    line, *over = map(_first_line, recipe.files)
-    over += [recipe.note] if recipe.note else []
+    line, *over = [*map(_first_line, recipe.files), *filter(None, [recipe.note])]
     return f"{re.split(':|, d = ', line)[0]}: {over[0]}" if over else line
 
 
