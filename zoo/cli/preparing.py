@@ -52,7 +52,7 @@ def prepare(
         broken: What to do with a picture that cannot be decoded: skip it, or refuse to go on.
         processes: How many work; as many as there are cores if not given.
     """
-    others = {
+    others: dict[str, dict[str, object]] = {
         "pictures": {
             "tokenizer": tokenizer != "char",
             "vocab_size": vocab_size,
