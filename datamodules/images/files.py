@@ -76,7 +76,7 @@ class ImageFiles:
                 check_numbers(shards)
                 names = self._of_shards(shards)
         elif self.root.name.lower().endswith(SUFFIXES):
-            names = self._of_shards([Path(name) for name in expanded(str(self.root))])
+            names = self._of_shards(self._paths())
         else:
             names = [name for name in self._listed() if self._is_image(name)]
         if not names:
@@ -86,8 +86,13 @@ class ImageFiles:
             )
         return names
 
+    def _paths(self) -> list[Path]:
+        """The root, or the files that its braces stand for."""
+        there = self.root.exists()
+        return [self.root] if there else [Path(name) for name in expanded(str(self.root))]
+
     def _check_there(self) -> None:
-        for path in map(Path, expanded(str(self.root))):
+        for path in self._paths():
             if not path.exists():
                 raise FileNotFoundError(
                     f"no folder {path}: set --data.root to a folder or .zip of images, or to shards"
@@ -109,7 +114,7 @@ class ImageFiles:
         return f"{total % 2**128:032x}"
 
     def _given(self) -> Iterator[tuple[str, os.stat_result]]:
-        return ((name, os.stat(name)) for name in expanded(str(self.root)))
+        return ((str(path), path.stat()) for path in self._paths())
 
     def place(self, name: str) -> Any:
         """What `open` of another object takes for a name that this one has found."""

@@ -56,7 +56,10 @@ def check_numbers(shards: Iterable[Path]) -> None:
             key = (shard.parent, match[1], match[4], len(match[2]))
             groups[key][int(match[2])] = shard
     for (_, _, of, width), group in groups.items():
-        low, high = (0, int(of) - 1) if of else (min(group), max(group))
+        low, high = min(group), max(group)
+        if of:
+            low = int(int(of) in group)  # they may count from 1
+            high = low + int(of) - 1
         gap = next((n for n in range(low, high + 1) if n not in group), None)
         if low <= 1 and gap is not None:
             some = group[max(group)]
@@ -146,13 +149,15 @@ def _rows(shard: Path) -> Iterator[tuple[str, str | None, Place]]:
     schema = table.schema_arrow if suffix == ".parquet" else table.schema
     label = next((n for n in ("label", "labels", "cls", "class") if n in schema.names), None)
     _column(schema, shard)
-    groups = table.num_row_groups if suffix == ".parquet" else 1
     row = 0
-    for group in range(groups):
-        values = _values(str(shard), group, label).to_pylist() if label else None
-        count = len(values) if values else len(_pictures(str(shard), group, *_stamp(str(shard))))
-        for number in range(count):
-            value = None if values is None else values[number]
+    if suffix == ".parquet":
+        meta = table.metadata
+        counts = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
+    else:
+        counts = [table.num_rows]
+    for group, count in enumerate(counts):
+        values = _values(str(shard), group, label).to_pylist() if label else [None] * count
+        for number, value in enumerate(values):
             name = None if value is None else str(value)
             yield f"{row}{suffix}", name, Place(str(shard), group, number)
             row += 1

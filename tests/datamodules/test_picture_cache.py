@@ -19,6 +19,7 @@ from PIL import Image
 from zoo.data import ImageFolder
 from zoo.data.images import decoding, store
 from zoo.data.images.files import ImageFiles
+from zoo.data.images.shards import check_numbers
 from zoo.data.images.store import Store
 
 SPLITS = ("train", "val", "test")
@@ -287,6 +288,14 @@ def test_shards_of_web_dataset_with_the_labels_of_their_samples(tmp_path):
     named = of(tmp_path / "v")
     train, val, test = (len(named.split(split)) for split in SPLITS)
     assert (train + test, val) == (60, 20)  # a tenth of train's by a hash
+    from_one = [Path(f"x-{number:02}-of-03.tar") for number in (1, 2, 3)]
+    check_numbers(from_one)
+    with pytest.raises(FileNotFoundError, match=r"x-01-of-03\.tar is missing"):
+        check_numbers(from_one[1:])
+    check_numbers([Path("20240101.tar"), Path("20240301.tar")])  # days
+    root.rename(tmp_path / "{a,b}")  # a name that is there is no pattern
+    assert pixels_and_labels(of(tmp_path / "{a,b}")) == expected()
+    (tmp_path / "{a,b}").rename(root)
     with pytest.raises(FileNotFoundError, match=r"no folder .*w/000003.tar: set --data.root"):
         of(f"{root}/{{000000..000003}}.tar").setup()
     (root / "000001.tar").unlink()

@@ -60,7 +60,7 @@ def test_a_run_from_the_cache_is_the_lazy_one_and_resumes_to_the_bit(done, mista
     done(*FIT, *lazy, "--run_dir", "parts", "--trainer.max_steps", 7)
     # Within the first epoch, from the cache and with other workers; then from what was prepared.
     said = done(*FIT, "--run_dir", "parts", "--ckpt_path", "last", "--trainer.max_steps", 12,
-                "--data.num_workers", 1)  # fmt: skip
+                "--data.num_workers", 1, "--data.cache", "true")  # fmt: skip
     assert "content of the training data is another" not in said
     cache = re.search(r"cache: (.*/pictures-\w+), 0.0 GB, mapped", said)
     assert cache, said

@@ -1,7 +1,7 @@
 """`zoo prepare`; its docstring is its help."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from zoo.data import ImageFolder
 from zoo.data.described import block
@@ -52,7 +52,7 @@ def prepare(
         broken: What to do with a picture that cannot be decoded: skip it, or refuse to go on.
         processes: How many work; as many as there are cores if not given.
     """
-    others: dict[str, dict[str, Any]] = {
+    others: dict[str, dict[str, object]] = {
         "pictures": {
             "tokenizer": tokenizer != "char",
             "vocab_size": vocab_size,
