@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
 from zoo.files import replacing, replacing_folder
@@ -105,7 +106,7 @@ def sample(
             source = open_source(model, ckpt, data, root, "test")
             real = next(source.batches(n, n, where)).images
         images, width = model.pictures(kind, n=n, steps=steps, seed=seed, images=real)
-        path = make_grid_png(images.float().cpu(), file, columns=columns or width)
+        path = make_grid_png(_finite(images).float().cpu(), file, columns=columns or width)
         print(f"{kind} in {path}")
         return
     if not writes and not isinstance(model, HasSamples):
@@ -144,7 +145,7 @@ def sample(
         if writes:
             _write_lines(batches, out)
             return
-        grid = torch.cat(list(batches))
+        grid = _finite(torch.cat(list(batches)))
         if grid.shape[1:] == (2,):
             print(f"{n} points in {make_grid_png(picture_of_points(grid), file)}")
             return
@@ -153,6 +154,15 @@ def sample(
             told = {key: value for key, value in options.items() if key != "labels"}
             how = f" ({model.sampler_protocol(**told)})"
         print(f"{n} images in {make_grid_png(grid, file, columns=columns)}{how}")
+
+
+def _finite(images: Tensor) -> Tensor:
+    """The images, unless they hold what no picture shows."""
+    if not images.isfinite().all():
+        raise ValueError(
+            "the samples hold NaN or infinity: their weights may, or --guidance is too large"
+        )
+    return images
 
 
 def _check_grid(model: LightningModule, n: int, flag: str) -> None:
