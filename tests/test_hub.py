@@ -176,6 +176,24 @@ def test_a_run_is_pushed_and_comes_back(hub, zoo_cli, tiny):
     assert 'zoo.load("hf://someone/new")' in text
 
 
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ("[]", "expected a JSON object"),
+        ('{"metrics": 5}', "results.json: metrics is no dict"),
+        ('{"metrics": {"test/a": [1]}}', "is no record of a test"),
+        ('{"metrics": {}, "licence": "x"}', "is no record of a test ('command')"),
+        ("{", "results.json is not JSON"),
+    ],
+)
+def test_results_of_anybody_are_no_card(hub, files, zoo_cli, record, said):
+    Path("export/results.json").write_text(record)
+    code, _, err = zoo_cli("push", "export", "someone/new")
+    assert code == 2
+    assert said in err.splitlines()[-1]
+    assert not hub.repos
+
+
 def test_a_push_without_a_token_is_refused(hub, files, zoo_cli, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))

@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
@@ -103,9 +103,11 @@ class TextData(LightningDataModule, ABC):
             ValueError: They are of another level.
         """
         if words.level != self.level:
+            fix = f"set --data.level={words.level}"
+            if words.level not in get_args(Level):  # of a tokenizer, which no level names
+                fix = "prepare the text with zoo prepare text --tokenizer and the model's run"
             raise ValueError(
-                f"--data.level={self.level}: the model's symbols are of level "
-                f"{words.level}: set --data.level={words.level}"
+                f"--data.level={self.level}: the model's symbols are of level {words.level}: {fix}"
             )
         self._vocabulary = words
 

@@ -18,7 +18,7 @@ from zoo.data.text.files import embedded, kind_of, text_files
 from zoo.data.text.pieces import Documents, parts_of
 from zoo.data.text.prepare import prepare
 from zoo.data.text.store import Store, Tokens, is_prepared
-from zoo.data.text.vocabularies import TRAINED, tokenizer_file
+from zoo.data.text.vocabularies import KINDS, TRAINED, tokenizer_file
 from zoo.data.text.vocabulary import Level, Vocabulary
 from zoo.ranges import Count
 
@@ -246,6 +246,7 @@ class Text(TextData):
         """The prepared text; None of a small one, which is read into memory."""
         if self._store is None and is_prepared(self.root):
             self._store = Store(str(self.root))
+            self._notes += self._without_effect(self._store.index.get("made"))
         elif self._store is None and (self.tokenizer in TRAINED or _is_large(self.root)):
             # What is trained is kept, since another training of it may give another one.
             self._store = prepare(
@@ -259,6 +260,18 @@ class Text(TextData):
                 vocabulary=self._vocabulary,
             )
         return self._store
+
+    def _without_effect(self, made: dict[str, Any] | None) -> list[str]:
+        """A line for each option that says other than what the text was prepared with."""
+        usual = {"documents": "file", "column": "text", "min_count": 1}
+        names = ["documents", "column", "min_count", "vocabulary_size"]
+        names += ["tokenizer"] if self.hparams["tokenizer"] in KINDS else []
+        return [
+            f"--data.{name}={self.hparams[name]} has no effect: {self.root} was prepared with "
+            f"{made.get(name)!r:.80}"
+            for name in names
+            if made and self.hparams[name] not in (usual.get(name), made.get(name))
+        ]
 
     def take_vocabulary(self, words: Vocabulary) -> None:
         """Uses a trained model's symbols instead of those of the training split.

@@ -197,6 +197,7 @@ def _is_index(index: Any) -> bool:
     width = {"uint16": 2, "uint32": 4}[index["dtype"]]
     good = list(index["splits"]) == list(get_args(Split))
     good = good and all(isinstance(index[name], str) for name in ("tokenizer", "fingerprint"))
+    good = good and isinstance(index["made"], dict)
     for split, held in index["splits"].items():
         numbers = [held[name] for name in ("symbols", "documents", "bytes", "crc")]
         *shards, last = held["files"]

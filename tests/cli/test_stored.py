@@ -51,6 +51,7 @@ def test_what_was_written_is_taken():
         ("metrics_csv", {"columns": ["step"], "rows": -1, "row": {}}),
         ("metrics_csv", {"columns": ["step"], "rows": "x", "row": {}}),
         ("metrics_csv", {"columns": [3], "rows": 0, "row": {}}),
+        ("metrics_csv", {"columns": ["step", "step"], "rows": 0, "row": {}}),
         ("metrics_csv", {"columns": ["step"], "rows": 0, "row": {"loss": 1.0}}),
     ],
 )

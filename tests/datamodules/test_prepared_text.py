@@ -325,6 +325,25 @@ def test_a_prepared_text_without_its_vocabulary_is_no_numbers(tmp_path):
         Text(root="out").setup("fit")
 
 
+def test_an_option_without_effect_is_told(tmp_path):
+    (tmp_path / "a.txt").write_text("the same text, " * 50)
+    prepare_text("a.txt", tmp_path / "out", tokenizer="char", processes=1)
+    given = {"documents": "line", "vocabulary_size": 9, "tokenizer": "char", "min_count": 1}
+    data = Text(root="out", sequence_length=8, **given)
+    data.setup()
+    assert data.describe()[-2:] == [
+        "--data.documents=line has no effect: out was prepared with 'file'",
+        "--data.vocabulary_size=9 has no effect: out was prepared with None",
+    ]
+
+
+def test_the_symbols_of_a_tokenizer_are_no_level_to_set(tmp_path):
+    (tmp_path / "a.txt").write_text("the same text, " * 50)
+    words = train_subwords("bpe", 300, ["the same text"])
+    with pytest.raises(ValueError, match="of level token: prepare the text with zoo prepare text"):
+        Text(root="a.txt").take_vocabulary(words)
+
+
 def test_a_number_beyond_the_vocabulary_names_its_shard(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("the same text, " * 50)
     prepare_text("a.txt", tmp_path / "out", tokenizer="char", processes=1)

@@ -1,9 +1,12 @@
+import json
 import math
+import re
 
 import lightning.pytorch as L
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import zoo
 from tests.processes import in_new_process
@@ -134,6 +137,28 @@ def test_text_goes_round_with_the_weights(trained, tmp_path):
     assert texts == trained.generate(prompts, 30, temperature=0.7, seed=5)
     assert max(map(len, texts)) >= 30  # <unk> is one symbol
     assert trained.generate("To be", 30, temperature=0.7, seed=5, first=1) == texts[1:2]
+
+
+@pytest.mark.parametrize(
+    ("packed", "said"),
+    [
+        (b'["byte"]', "has 257 symbols for 67"),
+        (b"5", "no vocabulary that the zoo wrote"),
+        (b'["number", 1000000000000]', "no vocabulary that the zoo wrote"),
+        (b'["char", "</s>", "<unk>", [1]]', "no vocabulary that the zoo wrote"),
+        (b'["char"', "delimiter"),
+    ],
+)
+def test_symbols_that_are_none_name_their_file(trained, tmp_path, packed, said):
+    folder = zoo.save_pretrained(trained, tmp_path / "out")
+    weights = load_file(folder / "model.safetensors")
+    weights["words.symbols"] = torch.tensor(list(packed), dtype=torch.uint8)
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("sha256", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=rf"out.*{re.escape(said)}"):
+        zoo.load(folder)
 
 
 def test_tokens_in_tokens_out():

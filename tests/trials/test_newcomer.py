@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+
+import zoo
 
 
 @pytest.mark.parametrize(
@@ -72,3 +75,13 @@ def test_a_tokenizer_that_cannot_read_the_text_is_refused(mistake, model, said):
 
 def test_a_text_that_is_not_there_is_not_set_by_an_option_of_another_verb(mistake):
     assert mistake("prepare", "text", "none", "out").endswith("no such file or folder: none")
+
+
+def test_samples_that_are_no_numbers_are_no_picture(mistake, tmp_path):
+    size = {"image_size": 8, "channels": 1, "timesteps": 4, "width": 8, "multipliers": [1]}
+    model = zoo.DDPM(**size, blocks=1, attention_levels=[], groups=4)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    zoo.save_pretrained(model, "m")
+    assert "the samples hold NaN or infinity" in mistake("sample", "m", "-n", "2")
+    assert not (tmp_path / "samples.png").exists()

@@ -109,7 +109,7 @@ def sample(
             source = open_source(model, ckpt, data, root, "test")
             real = next(source.batches(n, n, where)).images
         images, width = model.pictures(kind, n=n, steps=steps, seed=seed, images=real)
-        path = make_grid_png(images.float().cpu(), file, columns=columns or width)
+        path = make_grid_png(_finite(images).float().cpu(), file, columns=columns or width)
         print(f"{kind} in {path}")
         return
     if not writes and not isinstance(model, HasSamples):
@@ -157,7 +157,7 @@ def sample(
         if writes:
             _write_lines(batches, out)
             return
-        grid = torch.cat(list(batches))
+        grid = _finite(torch.cat(list(batches)))
         if grid.shape[1:] == (2,):
             print(f"{n} points in {make_grid_png(picture_of_points(grid), file)}")
             return
@@ -180,6 +180,15 @@ def sample_work(items: int) -> Work:
         return model(normal(0, index, 0, model.shape), index * model.hparams["timesteps"] // n)
 
     return Work("sample", run, items)
+
+
+def _finite(images: Tensor) -> Tensor:
+    """The images, unless they hold what no picture shows."""
+    if not images.isfinite().all():
+        raise ValueError(
+            "the samples hold NaN or infinity: their weights may, or --guidance is too large"
+        )
+    return images
 
 
 def _check_grid(model: LightningModule, n: int, flag: str) -> None:

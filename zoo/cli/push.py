@@ -9,7 +9,7 @@ from zoo.files import replacing_folder
 from zoo.loading import find_checkpoint, load, read_checkpoint, save_pretrained, zoo_name
 from zoo.pretrained.card import card
 from zoo.pretrained.hub import upload
-from zoo.untrusted import read_json_object
+from zoo.untrusted import check_plain, read_json_object
 
 
 def push(
@@ -59,7 +59,10 @@ def push(
     record = _record(file, config)
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder, dtype=dtype, config=config)
-        text = card(f"hf://{repo}", zoo_name(model), record, licence)
+        try:
+            text = card(f"hf://{repo}", zoo_name(model), record, licence)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"results.json of {ckpt} is no record of a test ({error})") from error
         Path(folder, "README.md").write_text(text, "utf-8")
         if record:
             Path(folder, "results.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
@@ -73,9 +76,13 @@ def _record(file: Path, config: dict[str, Any] | None) -> dict[str, Any]:
     """What the last test of a run wrote, and the data's name; without paths of this machine."""
     folder = file.parent.parent if file.parent.name == "checkpoints" else file.parent
     path = (file if file.is_dir() else folder) / "results.json"
-    if not path.is_file():
+    if not path.exists():
         return {}
     record = read_json_object(path)
+    check_plain(record, str(path))
+    for key in ("metrics", "protocol"):
+        if not isinstance(record.get(key, {}), dict):
+            raise ValueError(f"{path}: {key} is no dict")
     record["checkpoint"] = Path(str(record.get("checkpoint"))).name
     data = (config or {}).get("data") or {}
     return {"data": str(data.get("class_path", "unknown")).rpartition(".")[2], **record}

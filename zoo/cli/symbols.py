@@ -95,5 +95,8 @@ def packed_vocabulary(weights: Mapping[str, Tensor]) -> Vocabulary | None:
     for name in _SYMBOLS:
         packed = weights.get(name)
         if packed is not None and len(packed):
-            return Vocabulary.unpack(packed.cpu().numpy().tobytes())
+            try:
+                return Vocabulary.unpack(packed.cpu().numpy().tobytes())
+            except ValueError as error:
+                raise ValueError(f"{name} of the checkpoint: {error}") from error
     return None

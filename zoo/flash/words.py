@@ -56,4 +56,9 @@ class Words(nn.Module):
         if symbols is not None:  # as many bytes as the symbols take
             self.symbols = symbols.new_empty(symbols.shape, device=self.symbols.device)
             self._vocabulary = None
+            if len(symbols):
+                words = Vocabulary.unpack(symbols.cpu().numpy().tobytes())
+                if len(words) + self.extra != self.size:
+                    raise ValueError(f"has {len(words)} symbols for {self.size - self.extra}")
+                self._vocabulary = words
         super()._load_from_state_dict(state_dict, prefix, *args)

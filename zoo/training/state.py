@@ -99,6 +99,7 @@ def _check_notes(checkpoint: dict[str, Any], path: Path) -> None:
     match table:
         case {"columns": list(columns), "rows": int(rows), "row": dict(row)} if rows >= 0:
             good = all(isinstance(name, str) for name in (*columns, *row))
+            good = good and len(set(columns)) == len(columns)
             good = good and all(isinstance(value, str | int | float) for value in row.values())
             good = good and "step" in (row or columns)
         case _:

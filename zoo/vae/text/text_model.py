@@ -105,4 +105,7 @@ class TextModel(Module):
         words = state_dict.get(f"{prefix}symbols")
         if words is not None:  # as many bytes as the words take
             self.symbols = words.new_empty(words.shape, device=self.symbols.device)
+            held = len(Vocabulary.unpack(words.cpu().numpy().tobytes())) if len(words) else 0
+            if held not in (0, self.vocab_size):
+                raise ValueError(f"has {held} symbols for {self.vocab_size}")
         super()._load_from_state_dict(state_dict, prefix, *args)
