@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
                 for one in json.loads(body)["objects"]
             ]
             self._send({"transfer": "basic", "objects": objects})
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/([^/]+)", path):
+        elif match := re.fullmatch(r"/api/(?:models|spaces)/([^/]+/[^/]+)/commit/([^/]+)", path):
             files = {}
             for line in body.splitlines():
                 key, value = (json.loads(line)[name] for name in ("key", "value"))

@@ -194,6 +194,20 @@ def test_results_of_anybody_are_no_card(hub, files, zoo_cli, record, said):
     assert not hub.repos
 
 
+def test_a_space_is_made_of_page_and_weights(hub, model, zoo_cli, tmp_path):
+    pytest.importorskip("gradio", reason="the extra `serve` is not installed")
+    zoo.save_pretrained(model, tmp_path / "model")
+    code, out, err = zoo_cli("push", tmp_path / "model", "someone/page", "--space")
+    assert code == 0, err
+    assert out.strip() == "spaces/someone/page"
+    made = hub.created["someone/page"]
+    assert (made["type"], made["sdk"]) == ("space", "gradio")
+    files = hub.repos["someone/page"][hub.refs["someone/page", "main"]]
+    assert {"app.py", "requirements.txt", "README.md", "model/config.json"} < set(files)
+    assert "model/model.safetensors" in files
+    assert any("/api/spaces/someone/page/commit" in request for request in hub.requests)
+
+
 def test_a_push_without_a_token_is_refused(hub, files, zoo_cli, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))

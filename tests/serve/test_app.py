@@ -1,6 +1,7 @@
 """The verb, the app and the folder of a space; what needs Gradio is skipped without it."""
 
 import gc
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,15 @@ def test_an_app_tells_nothing_to_anyone_and_asks_nothing_of_anyone(gradio):
     assert {"code", "samples", "draw"} <= set(by_name)
     limits = {f.concurrency_id for f in page.fns.values() if f.fn is not None}
     assert limits == {"model"}
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_told_in_a_line(gradio, mistake):
+    zoo.save_pretrained(zoo.VAE(**SMALL), "model")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = mistake("serve", "model", "--port", port)
+    assert f"cannot listen at 127.0.0.1, port {port}: give another --port or --host" in said
 
 
 @pytest.mark.slow

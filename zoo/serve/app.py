@@ -227,7 +227,8 @@ def _shown(result: Result, value: Any) -> Any:
         return value
     value = picture_of_points(value) if value.ndim == 2 else value.float().cpu()
     across = result.layout or math.ceil(math.sqrt(len(value)))
-    scale = max(1, round(_PICTURE / (across * value.shape[-1])))
+    wide = _PICTURE if len(value) > 1 else _PICTURE // 2
+    scale = max(1, round(wide / (across * value.shape[-1])))
     return np.asarray(grid_of(value, columns=across, scale=scale))
 
 

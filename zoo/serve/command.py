@@ -30,7 +30,11 @@ def serve(
     """
     library()
     page = app(load(ckpt).to(device_of(device)), title_of(ckpt))
-    address = launch(page, host, port)
+    try:
+        address = launch(page, host, port)
+    except OSError as error:
+        where = f"{host}, port {port or '7860 or one of the next'}"
+        raise OSError(f"cannot listen at {where}: give another --port or --host") from error
     print(f"{ckpt} is on {address} (Ctrl-C ends it)", flush=True)
     if not _is_loopback(host):
         sys.stderr.write(f"zoo: whoever reaches {host} may use this page: it has no password\n")
