@@ -4,7 +4,9 @@ A setting is searched for as `zoo tune` does; then it and the default take turns
 search has not seen. Only ratios of one row mean anything.
 
     python benchmarks/tune.py [--only cifar,mnist,encode] [--seconds 120] [--rounds 5] [--batch N]
-        [--json FILE]
+        [--clock wall|cpu] [--json FILE]
+
+`--clock cpu` with OMP_NUM_THREADS=1 counts the process's own time: for a machine that others use.
 """
 
 import argparse
@@ -44,7 +46,9 @@ class Noise(LightningDataModule):
         return DataLoader(TensorDataset(images), self.batch_size)
 
 
-def work_of(name: str, batch: int, seconds: float) -> tuple[Any, Setting, tuple[str, ...]]:
+def work_of(
+    name: str, batch: int, seconds: float, clock: Any
+) -> tuple[Any, Setting, tuple[str, ...]]:
     """A row's work, its default and what else is tried."""
     torch.manual_seed(0)
     if name == "encode":
@@ -52,20 +56,21 @@ def work_of(name: str, batch: int, seconds: float) -> tuple[Any, Setting, tuple[
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         model.tokenizer.adopt(words + [chr(0x4E00 + i) for i in range(2995)])
         work = embed_work(batch)
-        return InferenceWork(model.eval(), work), default_of(model), work.precisions
+        return InferenceWork(model.eval(), work, clock), default_of(model), work.precisions
     network: dict[str, Any] = {"dropout": 0.1, "channels_last": True}
     if name == "mnist":
         network |= {"image_size": 28, "channels": 1, "width": 64, "multipliers": [1, 2, 2]}
     model = zoo.DDPM(**network)
     default = Setting("32-true", torch.get_num_threads(), True)
     data = Noise(batch, model.shape)
-    options = {"accelerator": "cpu", "gradient_clip_val": 1.0}
+    options = {"accelerator": "cpu", "gradient_clip_val": 1.0, "clock": clock}
     return TrainingSteps(model, data, default, seconds, **options), default, ("bf16-mixed",)
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     batch = options.batch or ROWS[name]
-    work, default, precisions = work_of(name, batch, options.seconds)
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    work, default, precisions = work_of(name, batch, options.seconds, clock)
     if bf16_is_slow(torch.device("cpu")):
         precisions = ()
     others = alternatives(default, precisions)
@@ -90,6 +95,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, help="instead of the rows' own")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     where = machine(torch.device("cpu"))

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 
+import zoo
 import zoo.cli.auto
+import zoo.data
 import zoo.tuning.inference
-from zoo.cli.auto import without_auto
+from zoo.cli.auto import choose, without_auto
 from zoo.cli.run import parse_function
 from zoo.tuning.choice import Choice
 from zoo.tuning.settings import Setting
@@ -62,13 +65,15 @@ def test_tune_passes_on_what_a_fit_takes():
         ([], "give -c CONFIG for a training, or a CKPT"),
         (["ddpm/digits", "-c", "ddpm/digits"], "give -c CONFIG for a training, or a CKPT"),
         (["-c", "ddpm/digist"], "did you mean ddpm/digits?"),
-        (["-c", "ddpm/digits", "--int8", "true"], "--int8 true: is for embed"),
+        (["-c", "ddpm/digits", "--int8", "true"], "--int8 is for a CKPT"),
+        (["-c", "ddpm/digits", "--device", "cpu"], "--device is for a CKPT"),
+        (["ddpm/digits", "--out", "x.yaml"], "--out is for a training"),
         (["-c", "ddpm/digits", "--trainer.precision", "64-true"], "--trainer.precision=64-true"),
         (["-c", "ddpm/digits", "--seconds", "0"], "seconds"),
         (["-c", "ddpm/digits", "--data.limitt", "3"], "limitt"),
         (["nowhere"], "nowhere"),
         (["ddpm/digits", "--int8", "true"], "DDPM has no embed"),
-        (["ddpm/digits", "--compile", "true"], "--compile true: is for a training"),
+        (["ddpm/digits", "--compile", "true"], "--compile is for a training"),
     ],
 )
 def test_mistakes_end_in_one_line(mistake, arguments, said):
@@ -105,6 +110,21 @@ def test_auto_is_recorded_and_a_resumed_run_keeps_it(zoo_cli, tiny, chosen, monk
     assert "trainer.precision is" not in err
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert config["trainer"]["precision"] == "bf16-mixed"
+
+
+def test_processes_that_a_strategy_starts_are_handed_the_choice(monkeypatch, chosen):
+    model, data = zoo.DDPM(image_size=8, width=8, groups=4), zoo.data.Digits()
+    trainer = dict.fromkeys(
+        ("precision", "accelerator", "gradient_clip_val", "gradient_clip_algorithm")
+    )
+    config = Namespace(trainer=Namespace(**trainer), threads=None)
+    assert choose(config, model, data, []) == CHOICE
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    torch.set_num_threads(2)  # so that what is kept is of another machine
+    assert choose(config, model, data, []) == CHOICE
+    monkeypatch.delenv("ZOO_TUNED")
+    with pytest.raises(ValueError, match="several processes cannot measure"):
+        choose(config, model, data, [])
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from zoo.tuning.report import overlay
 from zoo.tuning.settings import Setting
 
 SETTING = Setting("bf16-mixed", 2, False)
+CPU = torch.device("cpu")
 CHOICE = Choice(SETTING, (1.8, 2.0, 2.1), 5, "2026-11-29")
 
 
@@ -28,7 +29,7 @@ def model(**changed):
 
 
 def key(batch=16, **changed):
-    return facts("fit", model(**changed), batch, Setting("32-true", 1, True))
+    return facts("fit", model(**changed), CPU, batch, Setting("32-true", 1, True))
 
 
 def never():
@@ -49,7 +50,7 @@ def test_the_key_is_processor_torch_model_sizes_and_batch(monkeypatch):
     assert key(lr=1.0, channels_last=True, compile=True, lr_schedule={1: 1.0}) == same
     assert key(width=16) != same
     assert key(batch=32) != same
-    assert facts("sample", model(), 16, Setting("32-true", 1, True)) != same
+    assert facts("sample", model(), CPU, 16, Setting("32-true", 1, True)) != same
     monkeypatch.setattr("zoo.tuning.choice.processor", lambda: "another")
     assert key() != same
     monkeypatch.undo()

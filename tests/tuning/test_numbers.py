@@ -7,7 +7,7 @@ import zoo
 from zoo.cli.commands import sample_work
 from zoo.tuning.halving import OffError
 from zoo.tuning.inference import InferenceWork, Work, in_precision, worn
-from zoo.tuning.settings import Setting, dress
+from zoo.tuning.settings import Setting, bf16_is_slow, dress
 from zoo.tuning.training import BOUNDS, TrainingSteps, off
 
 OWN = {
@@ -60,6 +60,19 @@ def test_off_is_the_larger_of_loss_and_gradient():
     assert off({**true, "b": torch.tensor([[4.5]])}, true) == pytest.approx(0.1)  # 0.5 of norm 5
     assert off({**true, "b": torch.tensor([[torch.nan]])}, true) == float("inf")
     assert off({"loss": true["loss"]}, true) == float("inf")
+
+
+@pytest.mark.parametrize(("factor", "slow"), [(0.5, False), (1.5, False), (6.0, True)])
+def test_bf16_that_is_emulated_is_not_tried(factor, slow):
+    now = [0.0]
+    turns = iter(range(100))
+
+    def clock():  # the times of float32 and bf16 in turns
+        turn = next(turns)
+        now[0] += (turn % 2) * (factor if turn % 4 == 3 else 1.0)
+        return now[0]
+
+    assert bf16_is_slow(torch.device("cpu"), clock) is slow
 
 
 def test_worn_is_of_the_block():

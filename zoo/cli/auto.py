@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule
 
 SECONDS = 120.0
+_HANDED = "ZOO_TUNED"  # to the processes that a strategy starts, whose threads may be others
 
 
 def without_auto(verb: str, arguments: list[str]) -> tuple[list[str], bool]:
@@ -108,8 +110,11 @@ def choose(
         how: dict[str, Any] = {"compile": compile, "fixed": fixed}
         return search(steps, default, known, batch, seconds, device, **how)
 
-    key = {**facts("fit", model, batch, default, fixed), "data": type(data).__name__}
-    return measured({**key, "device": device.type}, measure, anew=anew)
+    handed = json.loads(os.environ.get(_HANDED, "null")) if "LOCAL_RANK" in os.environ else None
+    known_to = facts("fit", model, device, batch, default, fixed) | {"data": type(data).__name__}
+    choice = Choice.read(handed) or measured(known_to, measure, anew=anew)
+    os.environ[_HANDED] = json.dumps(asdict(choice))
+    return choice
 
 
 def apply(choice: Choice, config: Any, model: "LightningModule") -> str:

@@ -38,7 +38,7 @@ def tune(
     batch_size: Count | None = None,
     compile: bool = False,
     int8: bool = False,
-    out: str = "tuned.yaml",
+    out: str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
     """Measures which precision, memory format and number of threads are fastest on this machine.
@@ -65,18 +65,20 @@ def tune(
             as it changes a training.
         compile: Try torch.compile too, for a training.
         int8: Try dynamic quantisation too, for embed.
-        out: The overlay to write.
+        out: The overlay of a training to write; tuned.yaml if not given.
         device: Where a verb computes; auto takes a GPU if there is one.
     """
     if bool(train) == bool(ckpt):
         raise ValueError("what is to be tuned? give -c CONFIG for a training, or a CKPT")
+    of_ckpt = {"int8": int8, "batch_size": batch_size, "device": device != "auto"}
+    of_training = {"compile": compile, "out": out}
+    for name, given in (of_ckpt if train else of_training).items():
+        if given:
+            what = "a CKPT" if train else "a training (-c CONFIG)"
+            raise ValueError(f"--{name} is for {what}: leave it out")
     if train:
-        if int8:
-            raise ValueError("--int8 true: is for embed, not for a training: leave it out")
-        _tune_training(train, seconds, compile, out)
+        _tune_training(train, seconds, compile, out or "tuned.yaml")
         return
-    if compile:
-        raise ValueError("--compile true: is for a training (-c CONFIG): leave it out")
     model: Any = load(ckpt).to(device_of(device))
     works = works_of(model, batch_size, int8=int8)
     for work in works:

@@ -50,6 +50,18 @@ class Choice:
         turns = 0 if chosen is first else len(ratios)
         return cls(chosen.setting, times, turns, date.today().isoformat())
 
+    @classmethod
+    def read(cls, kept: Any) -> "Choice | None":
+        """What `asdict` gave, from JSON; None of what is not whole."""
+        try:
+            setting = Setting(**kept["setting"])
+            least, middle, most = map(float, kept["times"])
+            sound = isinstance(setting.precision, str) and 0 < int(setting.threads) <= 1024
+            choice = cls(setting, (least, middle, most), int(kept["turns"]), str(kept["measured"]))
+            return choice if sound else None
+        except (ValueError, KeyError, TypeError):
+            return None
+
     def __str__(self) -> str:
         least, middle, most = self.times
         why = "the default; nothing was clearly faster"
@@ -62,16 +74,17 @@ class Choice:
 def facts(
     verb: str,
     model: LightningModule,
+    device: torch.device,
     batch: int | None,
     default: Setting,
     fixed: Set[str] = frozenset(),
 ) -> dict[str, Any]:
     """All that a measurement hangs on: processor, torch, the model's class and sizes, the batch."""
     sizes = {k: v for k, v in model.hparams.items() if not k.startswith(_NO_MATTER)}
-    device = model.device if model.device.type == "cuda" else None
+    cuda = device.type == "cuda"
     return {
         "verb": verb,
-        "processor": processor() if device is None else torch.cuda.get_device_name(device),
+        "processor": torch.cuda.get_device_name(device) if cuda else processor(),
         "torch": str(torch.__version__),
         "model": class_path(model),
         "sizes": json.loads(json.dumps(sizes, default=str)),
@@ -97,12 +110,15 @@ def measured(
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(cache, "zoo", "tune", f"{digest}.json")
-    if not anew and (found := _read(path)):
-        return found
+    if not anew:
+        with suppress(OSError, ValueError):
+            kept = json.loads(path.read_text("utf-8"))
+            if isinstance(kept, dict) and (found := Choice.read(kept.get("choice"))):
+                return found
     if place()[1] > 1 or "LOCAL_RANK" in os.environ:
         raise ValueError(
             "--precision auto: nothing is measured yet, and several processes cannot measure at "
-            "once: run zoo tune before, or name a precision"
+            "once: run zoo tune before, with the same OMP_NUM_THREADS, or name a precision"
         )
     choice = measure()
     with suppress(OSError):  # a home that cannot be written: it is measured again next time
@@ -110,16 +126,3 @@ def measured(
         with replacing(path) as file:
             file.write_text(json.dumps({"choice": asdict(choice), "of": known}, indent=1), "utf-8")
     return choice
-
-
-def _read(path: Path) -> Choice | None:
-    """What is kept; None of what is not there or is not whole."""
-    try:
-        kept = json.loads(path.read_text("utf-8"))["choice"]
-        setting = Setting(**kept.pop("setting"))
-        least, middle, most = map(float, kept.pop("times"))
-        choice = Choice(setting, (least, middle, most), **kept)
-        sound = isinstance(setting.precision, str) and 0 < int(setting.threads) <= 1024
-        return choice if sound and isinstance(choice.turns, int) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None

@@ -147,7 +147,7 @@ def tune_work(model: Any, work: Work, seconds: float = 60.0, *, anew: bool = Fal
         visitor = InferenceWork(model, work)
         return search(visitor, default, work.precisions, work.items, seconds, model.device)
 
-    return measured(facts(work.verb, model, work.items, default), measure, anew=anew)
+    return measured(facts(work.verb, model, model.device, work.items, default), measure, anew=anew)
 
 
 @contextmanager
