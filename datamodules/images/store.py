@@ -293,7 +293,7 @@ def _write(
         np.save(sink, listing.labels(names))
     index = {
         "format": 1, "shape": shape, "known": asdict(listing.known), "made": made,
-        "broken": sorted(state["broken"]),
+        "broken": sorted(state["broken"], key=lambda row: row[0]),
         "files": [(name, (home / name).stat().st_size) for name in (_IMAGES, _LABELS)],
     }  # fmt: skip
     with replacing(home / INDEX) as path:

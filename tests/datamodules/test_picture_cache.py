@@ -131,6 +131,8 @@ def test_broken_files_are_left_out_as_from_memory(tmp_path):
 
 def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     root = folder(tmp_path / "d")
+    for name in ("a/0.png", "b/9.png"):  # the first to be decoded, and the last
+        (root / name).write_bytes(b"broken")
     of(root).prepare(tmp_path / "whole")
     real, seen = decoding.decode, []
 
