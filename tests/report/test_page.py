@@ -223,7 +223,7 @@ def test_what_is_no_run_is_one_line(mistake, tmp_path):
     assert "file is a file, not a run directory" in mistake("report", "runs/one", "file")
     assert "empty holds no run: no metrics.csv" in mistake("report", "empty")
     assert "the same run twice" in mistake("report", "runs/one", "runs/../runs/one")
-    assert "runs" in mistake("report")
+    assert "needs RUNS" in mistake("report")
     (tmp_path / "runs/one/metrics.csv").write_text("")
     assert "metrics.csv, line 1: its first line" in mistake("report", "runs/one")
 
