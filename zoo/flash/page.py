@@ -22,8 +22,8 @@ class WritingPages(Generation):
             "prompt": Text("Prompt", lines=3, empty=True),
             "tokens": Number("Symbols", 200, 1, 2000),
             "temperature": Number("Temperature", 0.8, 0, 2, 0.05),
-            "top_k": Number("Of the likeliest", size, 1, size),
-            "top_p": Number("Of this probability", 1, 0.01, 1, 0.01),
+            "top_k": Number("Top-k", size, 1, size),
+            "top_p": Number("Top-p", 1, 0.01, 1, 0.01),
             "seed": SEED,
             "stop_at_end": Switch("Stop where a text ends"),
         }

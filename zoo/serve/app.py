@@ -189,6 +189,7 @@ def _sketch(gr: Any, label: str, height: int, width: int) -> Any:
     import numpy as np
 
     scale = _CANVAS / max(height, width)
+    radius = round(max(0.7 * scale, _CANVAS / 24))  # strokes as wide as those of MNIST, or Digits
     size = round(width * scale), round(height * scale)
     return gr.Sketchpad(
         np.zeros((size[1], size[0], 3), np.uint8),
@@ -198,7 +199,7 @@ def _sketch(gr: Any, label: str, height: int, width: int) -> Any:
         fixed_canvas=True,
         layers=False,
         transforms=(),
-        brush=gr.Brush(default_size=round(2 * scale), colors=_COLOURS, color_mode="fixed"),
+        brush=gr.Brush(default_size=radius, colors=_COLOURS, color_mode="fixed"),
         buttons=[],
     )
 

@@ -44,7 +44,7 @@ class Pages(Encoding):
             "text": Text("Sentence"),
             "n": Number("Sentences to write", 50, 1, 500),
             "k": Number("Sentences to show", 20, 1, 100),
-            "top_p": Number("Of this probability", 0.95, 0.01, 1, 0.01),
+            "top_p": Number("Top-p", 0.95, 0.01, 1, 0.01),
             "temperature": Number("Temperature", 1, 0, 2, 0.05),
             "seed": SEED,
         }
