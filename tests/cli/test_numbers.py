@@ -33,6 +33,7 @@ SMALL = {
     "SentenceSimilarity": {"vocab_size": 9, "hidden": 8, "layers": 1, "heads": 2},
 }
 POSITIONAL = {
+    "evaluate": ["a", "b"],
     "paraphrase": ["m", "text"], "export": ["m", "out"], "import": ["m", "out", "--format", "x"],
     "compress": ["m", "test"], "decompress": ["a.zbb", "m", "--out", "x"],
     "mine-pairs": ["answers", "x"], "prepare": ["text", "a", "b"], "study": ["wasserstein"],

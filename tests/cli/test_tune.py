@@ -55,7 +55,7 @@ def test_tune_passes_on_what_a_fit_takes():
     arguments = ["-c", "ddpm/digits", "--data.limit", "9", "--seconds", "10", "--model.lr=1"]
     values = parse_function("tune", arguments)[1]
     assert values["train"] == ["-c", "ddpm/digits", "--data.limit", "9", "--model.lr=1"]
-    assert (values["ckpt"], values["seconds"]) == ("", 10.0)
+    assert (values["ckpt"], values["seconds"]) == (None, 10.0)
     assert parse_function("tune", ["ddpm/digits", "--int8", "true"])[1]["ckpt"] == "ddpm/digits"
 
 

@@ -206,7 +206,7 @@ def test_a_failed_picture_or_page_costs_the_run_nothing(fitted, tiny, monkeypatc
         raise RuntimeError("a fault\nof two lines")
 
     monkeypatch.setattr(zoo.DDPM, "figures", fails)
-    monkeypatch.setattr("zoo.cli.trainer.write_page", fails)
+    monkeypatch.setattr("zoo.run.write_page", fails)
     code, _, err = zoo_cli("fit", "-c", tiny, "--run_dir", "run", *SHORT.split())
     assert code == 0, err
     assert "no pictures of this end, the run goes on: RuntimeError: a fault of two lines" in err

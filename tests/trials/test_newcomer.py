@@ -34,7 +34,7 @@ def test_an_empty_argument_is_not_the_folder_that_one_is_in(mistake, tmp_path, c
         (["similar", "x"], "needs --query"),
         (["report"], "needs RUNS"),
         (["import", "x", "y"], "needs --format"),
-        (["prepare", "image", "x", "y"], "KIND: needs one of text, got image"),
+        (["prepare", "image", "x", "y"], "KIND: needs one of text, pictures, got image"),
     ],
 )
 def test_what_stands_without_an_option_is_not_named_as_one(mistake, command, said):

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from inspect import signature
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,7 @@ def _switched(function: Callable[..., Any], arguments: list[str]) -> list[str]:
     either = ("true", "false", "yes", "no", "on", "off", "1", "0")
     return [
         f"{argument}=true" if argument in switches and after.lower() not in either else argument
-        for argument, after in zip(arguments, [*arguments[1:], ""], strict=True)
+        for argument, after in zip_longest(arguments, arguments[1:], fillvalue="")
     ]
 
 

@@ -31,7 +31,7 @@ from zoo.vae.density.command import density_work
 
 
 def tune(
-    ckpt: str = "",
+    ckpt: str | None = None,
     *,
     train: list[str] | None = None,
     seconds: Positive = SECONDS,
@@ -79,6 +79,7 @@ def tune(
     if train:
         _tune_training(train, seconds, compile, out or "tuned.yaml")
         return
+    assert ckpt is not None
     model: Any = load(ckpt).to(device_of(device))
     works = works_of(model, batch_size, int8=int8)
     for work in works:
