@@ -204,7 +204,7 @@ def load(path: str | Path) -> LightningModule:
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
-        ValueError: What is there is damaged, untrusted or none of the zoo's models.
+        ValueError: What is there is damaged, untrusted, none of the zoo's models, or NaN.
     """
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
@@ -213,7 +213,11 @@ def load(path: str | Path) -> LightningModule:
         raise ValueError(
             f"{file} does not say which model it holds: use its class, CLASS.load_from_checkpoint"
         )
-    return build(name, checkpoint.get("hyper_parameters", {}), checkpoint["state_dict"], file)
+    model = build(name, checkpoint.get("hyper_parameters", {}), checkpoint["state_dict"], file)
+    for key, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(f"{file}: {key} holds NaN or infinity, so that all results would")
+    return model
 
 
 def save_pretrained(
