@@ -81,10 +81,12 @@ def test_shown_output_is_of_the_script_as_it_stands(name):
 
 def run(command, cwd, **environment):
     paths = os.pathsep.join([str(ROOT), str(ROOT / "docs" / "add_a_model")])
+    # A command that ran in this process has set them for processes of its own.
+    clean = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "ZOO_RUN_DIR")}
     done = subprocess.run(
         command,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": paths, **environment},
+        env={**clean, "PYTHONPATH": paths, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -131,7 +133,8 @@ def test_the_walked_model_trains_and_resumes(tmp_path):
 @pytest.mark.slow
 def test_torchrun_of_the_page_on_scaling(tiny, tmp_path):
     command = "import sys; from torch.distributed.run import main; main(sys.argv[1:])"
-    launched = ["--nproc_per_node", "2", "--no-python", sys.executable, "-m", "zoo.cli"]
+    launched = ["--standalone", "--nproc_per_node", "2", "--no-python"]
+    launched += [sys.executable, "-m", "zoo.cli"]
     flags = ["fit", "-c", tiny, "-c", "ddp", "--trainer.accelerator", "cpu", "--run_dir", "two"]
     flags += ["--trainer.devices", "2", "--trainer.max_steps", "5"]
     run([sys.executable, "-c", command, *map(str, [*launched, *flags])], tmp_path)
