@@ -36,7 +36,7 @@ def weights(pattern: str = "*") -> str:
         raise ValueError(f"no trained model matches {pattern!r}: {nearest(pattern, names())}")
     head = ("name", "parameters", "size", "headline", "trained on", "its licence")
     rows = [
-        (m.name, f"{m.parameters:,}", f"{m.size / 2**20:.1f} MB", m.headline, m.data, m.licence)
+        (m.name, f"{m.parameters:,}", f"{m.size / 2**20:.2g} MB", m.headline, m.data, m.licence)
         for m in found
     ]
     widths = [max(map(len, column)) + 2 for column in zip(head, *rows, strict=True)]
