@@ -15,10 +15,12 @@ from torch.autograd.graph import saved_tensors_hooks
 class _Made:
     """A result that is forgotten, and made again when it is first asked for."""
 
-    def __init__(self, make: Callable[..., Tensor], inputs: "tuple[Tensor | _View, ...]") -> None:
+    def __init__(
+        self, make: Callable[..., Tensor], inputs: "tuple[Tensor | _View, ...]", device: str
+    ) -> None:
         self.make, self.inputs = make, inputs
         self.result: Tensor | None = None
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device if torch.amp.is_autocast_available(device) else "cpu"
         self.autocast = torch.is_autocast_enabled(self.device)
         self.dtype = torch.get_autocast_dtype(self.device)
 
@@ -73,7 +75,7 @@ class Recompute:
         """make(*inputs), in memory of its own; what else it reads must not change until then."""
         out = make(*inputs)
         if self.wanted:
-            made = _Made(make, tuple(map(self._packed, inputs)))
+            made = _Made(make, tuple(map(self._packed, inputs)), out.device.type)
             self._made[_memory(out)] = made, out
         return out
 
