@@ -17,10 +17,15 @@ INDEX, PROGRESS = "index.json", "progress.json"
 _LOCK = ".lock"
 
 
+def user_cache() -> Path:
+    """The zoo's folder in the user's cache, $XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "zoo").expanduser()
+
+
 def cache_folder() -> Path:
     """Where prepared data lie unless it is said: $ZOO_CACHE, or zoo in the user's cache."""
     own = os.environ.get("ZOO_CACHE")
-    return Path(own or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "zoo")).expanduser()
+    return Path(own).expanduser() if own else user_cache()
 
 
 def key_of(made: Any) -> str:

@@ -1,19 +1,18 @@
 """A setting that was chosen, kept in the user's cache folder for the next run of its kind."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 
+from zoo.data.cache import key_of, user_cache
 from zoo.files import replacing
 from zoo.loading import class_path
 from zoo.training.distributed import place
@@ -107,9 +106,7 @@ def measured(
     Raises:
         ValueError: Nothing is kept, and several processes would measure at once.
     """
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(cache, "zoo", "tune", f"{digest}.json")
+    path = user_cache() / "tune" / f"{key_of(known)}.json"
     if not anew:
         with suppress(OSError, ValueError):
             kept = json.loads(path.read_text("utf-8"))
