@@ -33,7 +33,7 @@ def train(entry: Entry, data: Path, runs: Path, more: list[str]) -> None:
     begun = (run / "checkpoints" / "last.ckpt").is_file()
     record = read(run / "trained.json") or {"hours": None if begun else 0.0}  # None: not known
     arguments = [*entry.fit(data, runs), *more]
-    if entry.data["title"] == "tiny Shakespeare":
+    if entry.data.get("split") == "nanoGPT":
         write_split(runs / "tinyshakespeare")
     if record.get("done") == arguments:
         return

@@ -115,21 +115,20 @@ class Store:
 
     def split(self, split: Split, limit: int | None = None) -> MappedImages:
         """The images of a split, or of its first `limit` files."""
-        first, stop = self._bounds(split)
-        stop = stop if limit is None else min(stop, first + limit)
+        first, stop = self._bounds(split, limit)
         broken = [slot for slot, _, _ in self.broken if first <= slot < stop]
         return MappedImages(self.folder, self.shape, first, stop, broken)
 
     def broken_in(self, split: Split, limit: int | None = None) -> list[tuple[str, Exception]]:
         """Names of files of a split that cannot be read, and why."""
-        first, stop = self._bounds(split)
-        stop = stop if limit is None else min(stop, first + limit)
+        first, stop = self._bounds(split, limit)
         return [(name, ValueError(why)) for slot, name, why in self.broken if first <= slot < stop]
 
-    def _bounds(self, split: Split) -> tuple[int, int]:
+    def _bounds(self, split: Split, limit: int | None) -> tuple[int, int]:
         ends = [0, *accumulate(self.known.counts[name] for name in get_args(Split))]
         number = get_args(Split).index(split)
-        return ends[number], ends[number + 1]
+        first, stop = ends[number], ends[number + 1]
+        return first, stop if limit is None else min(stop, first + limit)
 
 
 def is_prepared(root: str | Path) -> bool:

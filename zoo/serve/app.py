@@ -186,8 +186,6 @@ def _control(gr: Any, control: Control) -> Any:
 
 
 def _sketch(gr: Any, label: str, height: int, width: int) -> Any:
-    import numpy as np
-
     scale = _CANVAS / max(height, width)
     radius = round(max(0.7 * scale, _CANVAS / 24))  # strokes as wide as those of MNIST, or Digits
     size = round(width * scale), round(height * scale)
