@@ -57,6 +57,12 @@ def _laid_over() -> dict[str, Recipe]:
         (f"--trainer.logger+={logger}",),
         "log to RUN/tensorboard as well, for TensorBoard (extra tensorboard)",
     )
+    logger = '{"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {}}'
+    found["overlays/mlflow"] = Recipe(
+        (),
+        (f"--trainer.logger+={logger}",),
+        "log to RUN/mlflow as well, for MLflow (extra mlflow)",
+    )
     return found
 
 

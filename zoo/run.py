@@ -88,10 +88,11 @@ def around(
         *(FoundRate(resumed), Changes(), Resume(), *sections, *kept),
     ]
     logger = options.get("logger")
+    record.loggers = _listed(logger)
     whole = [] if _shards_weights(strategy) else [AtomicCheckpointIO()]  # those bring files
     return {
         "callbacks": callbacks,
-        "logger": logs and logger is not False and [MetricsCSV(run_dir, resumed), *_listed(logger)],
+        "logger": logs and logger is not False and [MetricsCSV(run_dir, resumed), *record.loggers],
         "plugins": [*_listed(options.get("plugins")), *whole],
         "profiler": options.get("profiler") or NoProfiler(),
     }
