@@ -157,7 +157,7 @@ class ZooCLI(LightningCLI):
             name = str(logger.get("class_path", "")).rpartition(".")[2]
             if name == "WandbLogger":
                 self._place_wandb(logger.init_args)
-            elif name == "MLFlowLogger":
+            elif name in ("MLflow", "MLFlowLogger"):
                 self._place_mlflow(logger.init_args)
 
     def _check_end(self, trainer: Any) -> None:
@@ -189,8 +189,10 @@ class ZooCLI(LightningCLI):
             )
 
     def _place_mlflow(self, init_args: Any) -> None:
-        if not init_args.tracking_uri and "MLFLOW_TRACKING_URI" not in os.environ:
-            init_args.tracking_uri = (self.prepared.run_dir / "mlflow").absolute().as_uri()
+        if not init_args.tracking_uri:  # Lightning has looked for MLFLOW_TRACKING_URI
+            store = self.prepared.run_dir.absolute()
+            init_args.tracking_uri = f"sqlite:///{store / 'mlflow.db'}"
+            init_args.artifact_location = (store / "mlflow").as_uri()
         init_args.run_id = self.prepared.runs.get("mlflow_run_id", init_args.run_id)
         if not init_args.run_name:
             init_args.run_name = self.prepared.run_dir.name

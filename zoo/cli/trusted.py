@@ -36,6 +36,7 @@ LIGHTNING = {
         "Timer",
     ),
     "lightning.pytorch.loggers": ("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger"),
+    "zoo.training.loggers": ("MLflow",),
     "lightning.pytorch.plugins": (
         "DoublePrecision",
         "FSDPPrecision",

@@ -4,7 +4,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MLflow(MLFlowLogger):
+    """Lightning's logger, whose run goes on with other options; MLflow lets none be said anew."""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Sends the options that the run does not have yet."""
+        known = self.experiment.get_run(self.run_id).data.params
+        given = _flatten_dict(_convert_params(params))
+        super().log_hyperparams({k: v for k, v in given.items() if k not in known})
 
 
 class Sender:
