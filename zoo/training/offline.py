@@ -25,6 +25,8 @@ def rows_written(logger: WandbLogger, patience: float = 2.0) -> int:
 
 
 def _last(file: Path) -> int:
+    if not file.is_file():  # yet
+        return -1
     return max((number for _, number in _rows(file, _TAIL)), default=-1)
 
 

@@ -109,9 +109,10 @@ class RunRecord(Callback):
             return
         metrics = {str(name): float(value) for name, value in trainer.callback_metrics.items()}
         protocol = gather_protocol(trainer, pl_module)
+        step = trainer.global_step if self._step is None else self._step
         result = {
             "checkpoint": str(trainer.ckpt_path or self.config["ckpt_path"]),
-            "step": trainer.global_step if self._step is None else self._step,
+            "step": step,
             "metrics": metrics,
             "protocol": protocol,
         }
@@ -121,7 +122,7 @@ class RunRecord(Callback):
         with replacing(path) as file:
             file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
         for sender in senders(self.loggers):
-            sender.summary(metrics, result["step"])
+            sender.summary(metrics, step)
         rank_zero_info(f"{results_table(metrics, protocol)}\n\nwritten to {path}")
 
 
