@@ -34,6 +34,7 @@ from zoo.training.finish import FoundRate, never_seen, why_stopped
 from zoo.training.pace import Pace
 from zoo.training.samples import SampleGrid
 from zoo.training.settings import settle
+from zoo.training.start import StartTable
 from zoo.training.state import check_state, restoring
 
 DEFAULTS: dict[str, Any] = {
@@ -80,18 +81,21 @@ def around(
             "--trainer.strategy.save_distributed_checkpoint true: checkpoints are whole files "
             "here, which go on with any number of processes: leave it false"
         )
+    table = [] if options.get("enable_model_summary") is False else [StartTable()]
     bar = [StepProgressBar()] if options.get("enable_progress_bar") is not False else []
     kept = [] if options.get("fast_dev_run") else [record]
     callbacks = [
-        *(StepRNG(), FiniteLoss(), ToldData(), Pace(), Pictures(), *bar),
+        *(StepRNG(), FiniteLoss(), ToldData(), *table, Pace(), Pictures(), *bar),
         *_listed(options.get("callbacks")),
         *(FoundRate(resumed), Changes(), Resume(), *sections, *kept),
     ]
     logger = options.get("logger")
+    record.loggers = _listed(logger)
     whole = [] if _shards_weights(strategy) else [AtomicCheckpointIO()]  # those bring files
     return {
         "callbacks": callbacks,
-        "logger": logs and logger is not False and [MetricsCSV(run_dir, resumed), *_listed(logger)],
+        "enable_model_summary": False,  # the table has it
+        "logger": logs and logger is not False and [MetricsCSV(run_dir, resumed), *record.loggers],
         "plugins": [*_listed(options.get("plugins")), *whole],
         "profiler": options.get("profiler") or NoProfiler(),
     }

@@ -25,6 +25,7 @@ from zoo.data.sentences.sets import LabelledSet, TextSampler
 from zoo.data.sentences.sources import EMBEDDED, Source, embedded, named, scanned
 from zoo.data.sentences.tokenizer import Tokenizer, pad_tokens, read_tokens, train_tokens
 from zoo.ranges import Count, Finite, Range, Seed, Workers, check_ranges
+from zoo.waiting import waiting
 
 Split = Literal["train", "val", "test"]
 Item = TypeVar("Item")
@@ -50,7 +51,7 @@ def families(groups: Iterable[Sequence[str]]) -> list[int]:
             i = parent[i]
         return i
 
-    for i, group in enumerate(groups):
+    for i, group in enumerate(waiting(groups, "link groups", unit="groups")):
         parent.append(i)
         for text in group:
             a, b = sorted((root(owner.setdefault(text, i)), root(i)))

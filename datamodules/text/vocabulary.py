@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.reading import decoded, parsed, read_bytes
+from zoo.waiting import waiting
 
 Level = Literal["word", "wordpunct", "char", "byte"]
 END, UNKNOWN = "</s>", "<unk>"
@@ -94,7 +95,7 @@ class Vocabulary:
         if level == "byte":
             return cls(level)
         counts = Counter[str]()
-        for text in texts:
+        for text in waiting(texts, "count symbols", unit="texts"):
             counts.update(split(text, level))
         return cls.counted(counts, level, size=size, min_count=min_count)
 
@@ -174,9 +175,9 @@ class Vocabulary:
     def encode_documents(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Numbers of each document: of words an end after each line, empty lines left out."""
         if self.level not in ("word", "wordpunct"):
-            return [self.encode(text) for text in texts]
+            return [self.encode(text) for text in waiting(texts, "tokenise", unit="texts")]
         end, encoded = np.array([self.end]), []
-        for text in texts:
+        for text in waiting(texts, "tokenise", unit="texts"):
             lines = (self.encode(line) for line in text.split("\n") if line.strip())
             parts = [part for line in lines for part in (line, end)]
             encoded.append(np.concatenate([*parts, np.zeros(0, np.int64)]))
@@ -337,7 +338,7 @@ class Subwords(Vocabulary):
     def encode_documents(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Numbers of each document, which are encoded whole and side by side."""
         if sum(map(len, texts)) > self._STEP:
-            return [self.encode(text) for text in texts]
+            return [self.encode(text) for text in waiting(texts, "tokenise", unit="texts")]
         return [np.array(ids, np.int64) for ids in self._ids(*texts)]
 
     def decode(self, numbers: Iterable[int]) -> str:

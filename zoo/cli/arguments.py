@@ -46,7 +46,7 @@ class Prepared:
         checkpoint: The .ckpt file or exported folder, if any.
         source: What it was asked for as, with the commit of a repository.
         model: Class path of the model in it.
-        wandb_id: W&B run to go on with.
+        runs: Ids of the run at its loggers, to go on with, by their names in a checkpoint.
         hparams: Arguments that the checkpoint's model was made with.
         made_with: Config that the checkpoint was made with.
         claim: The lock on the run directory, if this process is to write there.
@@ -62,7 +62,7 @@ class Prepared:
     checkpoint: Path | None = None
     source: str | None = None
     model: str | None = None
-    wandb_id: str | None = None
+    runs: dict[str, str] = field(default_factory=dict)
     hparams: dict[str, Any] = field(default_factory=dict)
     made_with: dict[str, Any] = field(default_factory=dict)
     claim: Claim | None = None
@@ -257,9 +257,10 @@ def _read(verb: str, prepared: Prepared, file: Path) -> None:
     prepared.weights = checkpoint["state_dict"]
     prepared.hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
     prepared.model = checkpoint_class(checkpoint)
+    if verb in ("fit", "test"):
+        names = ("wandb_run_id", "mlflow_run_id")
+        prepared.runs = {n: checkpoint[n] for n in names if isinstance(checkpoint.get(n), str)}
     if verb == "fit":
-        if isinstance(checkpoint.get("wandb_run_id"), str):
-            prepared.wandb_id = checkpoint["wandb_run_id"]
         prepared.steps = checkpoint.get("global_step", 0)
         with suppress(KeyError, TypeError):
             epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]

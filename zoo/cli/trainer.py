@@ -154,8 +154,11 @@ class ZooCLI(LightningCLI):
         file = self.prepared.checkpoint
         config.ckpt_path = str(file) if file is not None and file.is_file() else None
         for logger in _listed(trainer.logger):
-            if str(logger.get("class_path", "")).endswith("WandbLogger"):
+            name = str(logger.get("class_path", "")).rpartition(".")[2]
+            if name == "WandbLogger":
                 self._place_wandb(logger.init_args)
+            elif name in ("MLflow", "MLFlowLogger"):
+                self._place_mlflow(logger.init_args)
 
     def _check_end(self, trainer: Any) -> None:
         """Refuses to train up to a step or an epoch that is behind."""
@@ -170,8 +173,8 @@ class ZooCLI(LightningCLI):
 
     def _place_wandb(self, init_args: Any) -> None:
         init_args.save_dir = str(self.prepared.run_dir)
-        if self.prepared.wandb_id is not None:
-            init_args.id = self.prepared.wandb_id
+        if "wandb_run_id" in self.prepared.runs:
+            init_args.id = self.prepared.runs["wandb_run_id"]
         if not init_args.get("name"):
             init_args.name = self.prepared.run_dir.name
         import wandb
@@ -184,6 +187,15 @@ class ZooCLI(LightningCLI):
                 "no W&B key: this run is logged offline; send it later with "
                 f"`wandb sync {self.prepared.run_dir / 'wandb'}/offline-run-*`"
             )
+
+    def _place_mlflow(self, init_args: Any) -> None:
+        if not init_args.tracking_uri:  # Lightning has looked for MLFLOW_TRACKING_URI
+            store = self.prepared.run_dir.absolute()
+            init_args.tracking_uri = f"sqlite:///{store / 'mlflow.db'}"
+            init_args.artifact_location = (store / "mlflow").as_uri()
+        init_args.run_id = self.prepared.runs.get("mlflow_run_id", init_args.run_id)
+        if not init_args.run_name:
+            init_args.run_name = self.prepared.run_dir.name
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
@@ -256,14 +268,19 @@ class ZooCLI(LightningCLI):
         ]
         rank_zero_info(f"done: {last} ({'; '.join(then)})")
         show_page(self.trainer, self.prepared.run_dir)
-        for logger in self.trainer.loggers:
-            # Where processes were forked the run is theirs; asking for it would begin another.
-            if isinstance(logger, WandbLogger) and logger._experiment is not None:
-                logger.experiment.finish()  # waits until everything is sent
+        self._finish()
 
     def after_test(self) -> None:
         """Adds the results to the run's page."""
         show_page(self.trainer, self.prepared.run_dir)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Ends the run at W&B."""
+        for logger in self.record.loggers:
+            # Where processes were forked the run is theirs; asking for it would begin another.
+            if isinstance(logger, WandbLogger) and logger._experiment is not None:
+                logger.experiment.finish()  # waits until everything is sent
 
     def predict(self, **kwargs: Any) -> None:
         """Writes what the model predicts to run_dir/predictions.pt, a file a rank."""
