@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.building import check_arguments, check_size, construct
-from zoo.files import replacing_folder
+from zoo.files import check_run, replacing_folder
 from zoo.pretrained import locate, names
 from zoo.registry import MODELS, nearest
 from zoo.untrusted import (
@@ -42,9 +42,10 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: There is nothing to load at `path`.
-        ValueError: It is a repository that cannot be read.
+        ValueError: It is a repository that cannot be read, or no regular file.
     """
     name, path = str(path), Path(path)
+    check_run(path)
     if path.is_file() or (path / CONFIG).is_file():
         return path
     if path.is_dir():
@@ -55,6 +56,8 @@ def find_checkpoint(path: str | Path) -> Path:
         raise FileNotFoundError(
             f"no checkpoint in {path}: neither checkpoints/last.ckpt of a run nor {CONFIG}{hides}"
         )
+    if path.exists():
+        raise ValueError(f"{path} is no regular file, and so no checkpoint")
     return locate(name)
 
 

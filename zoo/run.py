@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from zoo.files import check_run
 from zoo.loading import find_checkpoint, read_checkpoint
 from zoo.metrics.quality import SampleQuality
 from zoo.report.page import PAGE, has_extra, write_page
@@ -230,7 +231,9 @@ class RunTrainer(Trainer):
         return self._evaluated(super().predict, ckpt_path, *given, **named)
 
     def _evaluated(self, verb: Any, ckpt_path: Any, *given: Any, **named: Any) -> Any:
-        file = None if ckpt_path is None else _file(Path(self.default_root_dir), ckpt_path)
+        run_dir = Path(self.default_root_dir)
+        check_run(run_dir)
+        file = None if ckpt_path is None else _file(run_dir, ckpt_path)
         loggers, self.loggers = self.loggers, []
         try:
             with restoring(file):

@@ -18,6 +18,7 @@ from zoo.cli.config_files import read_config
 from zoo.cli.stored import check_model, stored_config
 from zoo.cli.trusted import check_config
 from zoo.data_of import own_arguments
+from zoo.files import check_run
 from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint
 from zoo.pretrained import pinned
 from zoo.recipes import config_root, resolve_config
@@ -192,6 +193,7 @@ def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prep
             begun = [p for p in tried if holds_run(p) or (p / UNSAVED).is_file()]
             tried = begun[-1:] or tried[:1]
         for run_dir in reversed(tried):
+            check_run(run_dir)
             file = run_dir / "checkpoints" / f"{asked}.ckpt"
             if file.is_file():
                 return _claimed(verb, Prepared([], run_dir, file))
@@ -238,6 +240,7 @@ def _in_new_folder(
 
 def _claimed(verb: str, prepared: Prepared, new: bool = False) -> Prepared:
     """Takes the run directory for a fit, on the process that writes; a `new` one holds no run."""
+    check_run(prepared.run_dir)
     if verb == "fit" and rank() == 0:
         prepared.claim = Claim(prepared.run_dir)
         if new and holds_run(prepared.run_dir):

@@ -5,7 +5,9 @@ import json
 import os
 import shlex
 from collections.abc import Callable
-from typing import Any
+from functools import reduce
+from operator import or_
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -83,6 +85,10 @@ class ZooCLI(LightningCLI):
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds trainer, model and data; none is required, since a checkpoint may bring it."""
         parser.add_lightning_class_args(Trainer, "trainer")
+        for action in parser._actions:  # 1 is a count of batches, 1.0 is all of them
+            kinds = get_args(getattr(action, "_typehint", None))
+            if {int, float} <= set(kinds):  # in an order that typing's cache may have changed
+                action._typehint = reduce(or_, sorted(kinds, key=lambda kind: kind is not int))
         parser.set_defaults({f"trainer.{key}": v for key, v in self.trainer_defaults.items()})
         for cls, key in ((LightningModule, "model"), (LightningDataModule, "data")):
             parser.add_lightning_class_args(cls, key, subclass_mode=True, required=False)
