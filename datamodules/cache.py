@@ -4,17 +4,20 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from zoo.files import replacing
 from zoo.reading import decoded, parsed, read_bytes
 
 INDEX, PROGRESS = "index.json", "progress.json"
 _LOCK = ".lock"
+_SETTLED = 2.0  # seconds after which a change of a file changes its times too
 
 
 def user_cache() -> Path:
@@ -31,6 +34,34 @@ def cache_folder() -> Path:
 def key_of(made: Any) -> str:
     """A short hash of what something is made of."""
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stamp(file: Path) -> list[int]:
+    """What changes when a file does: its size, times and place on the disk."""
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+
+
+def remembered(files: Sequence[Path], what: str, compute: Callable[[], str]) -> str:
+    """A text that is a function of files, taken from the user's cache while they do not change.
+
+    Args:
+        files: The files.
+        what: What is computed, in a word.
+        compute: Gives it; what it raises is not remembered.
+    """
+    stamps = [stamp(file) for file in files]
+    note = (
+        cache_folder() / "remembered" / key_of([what, [os.path.abspath(f) for f in files], stamps])
+    )
+    with suppress(OSError, UnicodeDecodeError):
+        return note.read_text("utf-8")
+    found = compute()
+    settled = time.time() - max(max(times[1:3]) for times in stamps) / 1e9 > _SETTLED
+    if settled and stamps == [stamp(file) for file in files]:
+        with suppress(OSError), replacing(note) as path:
+            path.write_text(found, "utf-8")
+    return found
 
 
 def check_ours(out: Path, made: dict[str, Any], what: str, ours: tuple[str, ...]) -> None:

@@ -78,7 +78,7 @@ def test_wrong_arguments_are_told():
 
 
 def test_similar_is_the_sorted_list_of_cosines(monkeypatch):
-    monkeypatch.setattr("zoo.simbert.index._BLOCK", 7)
+    monkeypatch.setattr("zoo.simbert.approximate._BLOCK", 7)
     model = tiny()
     corpus, queries = texts(25, seed=1), texts(3, seed=2)
     found = model.similar(queries, corpus, k=9)

@@ -1,20 +1,22 @@
 """The verbs of this room: embed, similar, paraphrase, mine-pairs; the docstrings are their help."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from torch import Tensor
 
+from zoo.data.cache import remembered
 from zoo.files import replacing
 from zoo.loading import device_of, find_checkpoint, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, PositiveShare, Range, Seed, Share, Temperature, Whole
 from zoo.reading import numbered_lines
+from zoo.simbert.approximate import Backend
 from zoo.simbert.encoder import Encoder
-from zoo.simbert.index import SentenceIndex
+from zoo.simbert.index import SentenceIndex, fingerprint
 from zoo.simbert.mining import mine
 from zoo.training.distributed import place
 from zoo.training.parts import in_parts
@@ -23,6 +25,7 @@ from zoo.tuning.settings import Precision
 
 Device = Literal["auto", "cpu", "cuda"]
 _BATCHES = 16  # of a part of the vectors
+_LINES = 65_536  # whose tokens are counted together
 
 
 def _model(ckpt: str, device: Device, method: str) -> Any:
@@ -37,17 +40,35 @@ def _model(ckpt: str, device: Device, method: str) -> Any:
 def _lines(path: str) -> list[str]:
     lines = [line for _, line in numbered_lines(path)]
     if not any(line.strip() for line in lines):
-        where = "standard input" if path == "-" else path
-        raise ValueError(f"{where} has no sentence: give one a line")
+        raise _no_sentence(path)
     return lines
+
+
+def _corpus(path: str) -> Iterator[str]:
+    """The lines that are not empty."""
+    found = False
+    for _, line in numbered_lines(path):
+        if line.strip():
+            found = True
+            yield line
+    if not found:
+        raise _no_sentence(path)
+
+
+def _no_sentence(path: str) -> ValueError:
+    where = "standard input" if path == "-" else path
+    return ValueError(f"{where} has no sentence: give one a line")
 
 
 def _tell_cut(model: Any, lines: Sequence[str], max_length: int | None) -> None:
     """Says how many lines are cut, and where."""
     length = model.length() if max_length is None else max_length
-    share = model.tokenizer.share_cut(lines, length)
-    if share > 0:
-        many = f"{round(share * len(lines))} of {len(lines)} lines are"
+    count = 0
+    for start in range(0, len(lines), _LINES):
+        part = lines[start : start + _LINES]
+        count += round(model.tokenizer.share_cut(part, length) * len(part))
+    if count:
+        many = f"{count} of {len(lines)} lines are"
         own = " (the model's own length)" if max_length is None else ""
         sys.stderr.write(f"zoo: {many} cut at {length} tokens{own}: --max_length\n")
 
@@ -145,10 +166,13 @@ def similar(
     index: str | None = None,
     k: Count = 10,
     batch_size: Count = 64,
-    backend: Literal["exact", "faiss"] = "exact",
+    backend: Backend = "exact",
     device: Device = "auto",
 ) -> None:
     """The nearest sentences of a corpus to each query, with their cosines.
+
+    An index is mapped from its folder, which no query changes, so that memory does not grow with
+    it. What faiss makes of it is made once, beside the vectors, and its recall is told.
 
     Args:
         ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
@@ -157,23 +181,31 @@ def similar(
         index: Folder of the corpus's vectors: written if input is given too, else read.
         k: How many.
         batch_size: Sentences at a time.
-        backend: exact, or faiss where it is installed.
+        backend: exact compares with all; of faiss, where it is installed, hnsw is a graph, ivfpq
+            lists of short codes, and faiss what suits the size.
         device: Where to compute; auto takes a GPU if there is one.
     """
     if input is None and index is None:
         raise ValueError("which corpus? give --input FILE, or --index FOLDER of an earlier run")
     model = _model(ckpt, device, "encode")
-    if input is not None:
-        lines = list(dict.fromkeys(line for line in _lines(input) if line.strip()))
-        _tell_cut(model, lines, None)
-        corpus = SentenceIndex.build(model, lines, batch_size=batch_size, progress=True)
-        if index is not None:
-            corpus.save(index)
-    else:
+    if input is None:
         assert index is not None
         corpus = SentenceIndex.load(index)
+        source = find_checkpoint(ckpt)
+        files = sorted(source.iterdir()) if source.is_dir() else [source]
+        corpus.check(remembered(files, "fingerprint", lambda: fingerprint(model)))
+    else:
+        lines = _corpus(input)
+        if index is None:
+            corpus = model.index(dict.fromkeys(lines), batch_size=batch_size, progress=True)
+        else:
+            corpus = model.index(lines, index, batch_size=batch_size, progress=True)
+        _tell_cut(model, corpus.texts, None)
     queries = [query] if isinstance(query, str) else query
-    nearest = model.similar(queries, corpus, k=k, batch_size=batch_size, backend=backend)
+    options = {"k": k, "batch_size": batch_size, "backend": backend, "progress": True}
+    nearest = model.nearest(queries, corpus, **options)
+    if near := corpus.approximate(backend):
+        sys.stderr.write(f"zoo: {near.told}\n")
     for text, row in zip(queries, nearest, strict=True):
         if len(queries) > 1:
             print(text)

@@ -1,25 +1,28 @@
-"""An index of sentence vectors: exact search by blocks, or faiss where it is installed."""
+"""An index of sentence vectors, in memory or mapped from a folder that queries leave as it is."""
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from tokenize import TokenError
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
+from zoo.data.cache import remembered
+from zoo.data.sentences.mapped import MappedTexts, write_distinct
 from zoo.data.sentences.tokenizer import Tokenizer
-from zoo.files import replacing
+from zoo.files import replacing, replacing_folder
 from zoo.reading import decoded, parsed, read_bytes
-from zoo.untrusted import read_json_object
+from zoo.simbert.approximate import NOTE, Approximate, Backend, exact, flat, kind_for
+from zoo.untrusted import read_json_object, read_safetensors
 
-_BLOCK = 65_536  # sentences compared at a time
+_PART = 65_536  # sentences that are encoded, or vectors that are looked at, together
 # What NumPy raises over headers of any content.
 _DAMAGED = (ValueError, EOFError, OSError, TypeError, OverflowError, SyntaxError, TokenError)
 _OFF_UNIT = 1e-3  # what a rounded sum of squares is far from
@@ -59,46 +62,99 @@ class SentenceIndex:
         texts: The sentences.
         vectors: Their vectors, float32 (N, H), of length 1.
         model: Fingerprint of the model that they are of, if it is known.
+        folder: Where they are mapped from, and what faiss makes of them is kept.
 
     Raises:
         ValueError: There are not as many vectors as sentences.
     """
 
-    def __init__(self, texts: list[str], vectors: Tensor, model: str | None = None) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        vectors: Tensor,
+        model: str | None = None,
+        folder: Path | None = None,
+    ) -> None:
         if len(texts) != len(vectors):
             raise ValueError(f"{len(texts)} sentences with {len(vectors)} vectors")
-        self.texts, self.vectors, self.model = texts, vectors, model
+        self.texts, self.vectors, self.model, self.folder = texts, vectors, model, folder
+        self._near: Approximate | None = None
 
     @classmethod
     def build(
-        cls, model: Encodes, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
+        cls,
+        model: Encodes,
+        texts: Iterable[str],
+        *,
+        folder: str | Path | None = None,
+        batch_size: int = 64,
+        progress: bool = False,
     ) -> SentenceIndex:
-        """The index of sentences by a model, which encodes `batch_size` at a time."""
-        vectors = model.encode(texts, batch_size=batch_size, progress=progress)
-        return cls(list(texts), vectors, fingerprint(model))
+        """The index of sentences by a model, which encodes `batch_size` at a time.
 
-    def check(self, model: Encodes) -> None:
-        """Raises ValueError if the vectors are known to be another model's."""
-        if self.model is not None and self.model != fingerprint(model):
+        With a folder they are written there, each different one once, as they are encoded, so that
+        memory does not grow with them; the folder is whole or as it was.
+
+        Raises:
+            ValueError: There is no sentence to write to the folder.
+        """
+        if folder is None:
+            texts = list(texts)
+            vectors = model.encode(texts, batch_size=batch_size, progress=progress)
+            return cls(texts, vectors, fingerprint(model))
+        folder = Path(folder)
+        with replacing_folder(folder) as new:
+            found = write_distinct(new / "texts", texts)
+            if not len(found):
+                raise ValueError(f"there is no sentence for {folder}")
+            with (
+                (new / "vectors.npy").open("wb") as file,
+                tqdm(total=len(found), desc="encode", unit="sentence", disable=not progress) as bar,
+            ):
+                for start in range(0, len(found), _PART):
+                    part = model.encode(found[start : start + _PART], batch_size=batch_size)
+                    if not start:
+                        shape = (len(found), part.shape[1])
+                        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                        np.lib.format.write_array_header_1_0(file, header)
+                    file.write(part.numpy().astype("<f4").tobytes())
+                    bar.update(len(part))
+            _write_model(new / "model.json", fingerprint(model), type(model).__name__)
+        _forget(folder, "texts.json")
+        return cls.load(folder)
+
+    def check(self, model: Encodes | str) -> None:
+        """Raises ValueError if the vectors are known to be another model's.
+
+        Args:
+            model: The model, or its fingerprint.
+        """
+        if self.model is None:
+            return
+        if self.model != (model if isinstance(model, str) else fingerprint(model)):
             raise ValueError(
                 "the index was made by another model (other weights or vocabulary): make it anew"
             )
 
     def search(
-        self, queries: Tensor, k: int, *, backend: Literal["exact", "faiss"] = "exact"
+        self, queries: Tensor, k: int, *, backend: Backend = "exact", progress: bool = False
     ) -> tuple[Tensor, Tensor]:
         """The k nearest of each query.
 
         Args:
             queries: Unit vectors, float32 (Q, H).
             k: How many; as many as there are if fewer.
-            backend: exact compares by blocks; faiss uses its flat index.
+            backend: exact compares with all by blocks. The others are faiss's: hnsw is a graph,
+                ivfpq lists of short codes, and faiss what suits the size, of few its exact search.
+                What they make of a mapped index is kept in its folder, and taken from there.
+            progress: Show a bar while that is made.
 
         Returns:
             Cosines, float32 (Q, k), the largest first, and numbers of the sentences, int64 (Q, k).
 
         Raises:
-            ValueError: k is not positive, the sizes differ, or faiss is not installed.
+            ValueError: k is not positive, the sizes differ, faiss is not installed, or what is kept
+                is damaged.
         """
         if k < 1:
             raise ValueError(f"k={k}: ask for at least one sentence")
@@ -108,26 +164,29 @@ class SentenceIndex:
                 "it was made by another model"
             )
         k = min(k, len(self.texts))
-        if backend == "faiss":
-            return self._faiss(queries, k)
-        best, where = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0).long()
-        for start in range(0, len(self.texts), _BLOCK):
-            scores = queries @ self.vectors[start : start + _BLOCK].T
-            top, at = scores.topk(min(k, scores.shape[1]), 1)
-            candidates, places = torch.cat([best, top], 1), torch.cat([where, at + start], 1)
-            best, keep = candidates.topk(min(k, candidates.shape[1]), 1)
-            where = places.gather(1, keep)
-        return best, where
+        if backend == "exact":
+            return exact(self.vectors, queries, k)
+        near = self.approximate(backend, progress=progress)
+        return near.search(queries, k) if near else flat(self.vectors, queries, k)
 
-    def _faiss(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        try:
-            faiss = importlib.import_module("faiss")
-        except ModuleNotFoundError as error:
-            raise ValueError("backend=faiss: pip install faiss-cpu, or use exact") from error
-        index = faiss.IndexFlatIP(self.vectors.shape[1])
-        index.add(self.vectors.numpy())
-        scores, where = index.search(queries.numpy(), k)
-        return torch.from_numpy(scores), torch.from_numpy(where)
+    def approximate(self, backend: Backend, *, progress: bool = False) -> Approximate | None:
+        """What faiss finds neighbours by, from the folder or made now; None if by comparing all.
+
+        Without a folder there is none to keep it in, and it is made for this object.
+        """
+        kind = kind_for(backend, len(self.vectors), kept=self.folder is not None)
+        if kind is None:
+            return None
+        if self._near is None or self._near.kind != kind:
+            args = (self.vectors, kind, self.folder)
+            if self.folder is None:
+                self._near = Approximate.make(*args, progress=progress)
+            else:
+                digest = _digest(self.folder, len(self.texts))
+                self._near = Approximate.read(*args, digest) or Approximate.make(
+                    *args, digest, self.model, progress=progress
+                )
+        return self._near
 
     def save(self, folder: str | Path) -> None:
         """Writes vectors.npy, texts.json and model.json into a folder, made if it is not there."""
@@ -135,28 +194,48 @@ class SentenceIndex:
         with replacing(folder / "vectors.npy") as temporary, temporary.open("wb") as file:
             np.save(file, self.vectors.numpy())
         with replacing(folder / "texts.json") as temporary:
-            temporary.write_text(json.dumps(self.texts, ensure_ascii=False, indent=0), "utf-8")
-        with replacing(folder / "model.json") as temporary:
-            temporary.write_text(json.dumps({"fingerprint": self.model}), "utf-8")
+            text = json.dumps(list(self.texts), ensure_ascii=False, indent=0)
+            temporary.write_text(text, "utf-8")
+        _write_model(folder / "model.json", self.model)
+        _forget(folder, "texts.bin", "texts.ends")
 
     @classmethod
     def load(cls, folder: str | Path) -> SentenceIndex:
-        """Reads what `save` wrote.
+        """Maps what `save` or `build` wrote, or a folder like it with vectors.safetensors.
 
         Raises:
             FileNotFoundError: It is not there.
             ValueError: It is damaged, or is not of one index.
         """
         folder = Path(folder)
-        texts = _texts(folder / "texts.json")
+        texts = _texts(folder)
         model = read_json_object(folder / "model.json").get("fingerprint")
         if model is not None and not isinstance(model, str):
             raise ValueError(f"{folder / 'model.json'}: the fingerprint {model!r:.80} is no text")
-        return cls(texts, _vectors(folder / "vectors.npy", len(texts)), model)
+        _digest(folder, len(texts))
+        return cls(texts, _mapped(folder, len(texts))[1], model, folder)
 
 
-def _texts(path: Path) -> list[str]:
-    """The sentences of an index, which may be many."""
+def _forget(folder: Path, *names: str) -> None:
+    """Removes what a folder had of an index before, and what faiss made of it."""
+    for name in (*names, "vectors.safetensors", NOTE):
+        (folder / name).unlink(missing_ok=True)
+    for file in folder.glob("faiss-*.index"):
+        file.unlink()
+
+
+def _write_model(path: Path, model: str | None, name: str | None = None) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"fingerprint": model, "model": name}), "utf-8")
+
+
+def _texts(folder: Path) -> Sequence[str]:
+    """The sentences of an index: mapped, or of JSON."""
+    path, stem = folder / "texts.json", folder / "texts"
+    if Path(f"{stem}.bin").exists() or Path(f"{stem}.ends").exists():
+        if path.exists():
+            raise ValueError(f"{folder} has texts.json and texts.bin: one is of another index")
+        return MappedTexts(stem)
     text = decoded(read_bytes(path), path)
     try:
         texts = parsed(text)
@@ -167,26 +246,50 @@ def _texts(path: Path) -> list[str]:
     return texts
 
 
-def _vectors(path: Path, count: int) -> Tensor:
-    """The vectors of an index, whose header is not believed before the file is as long as it says.
+def _mapped(folder: Path, count: int) -> tuple[Path, Tensor]:
+    """The file of the vectors and its `count` rows, which are not looked at.
 
-    They are `count` unit vectors in float32.
+    The header is not believed before the file is as long as it says.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no regular file")
-    try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise
-    except _DAMAGED as error:
-        raise ValueError(f"{path} is cut off or no array: {error}") from error
-    if not isinstance(mapped, np.ndarray) or mapped.dtype != np.float32 or mapped.ndim != 2:
+    path = folder / "vectors.safetensors"
+    vectors: Tensor | None
+    if path.exists() and not (folder / "vectors.npy").exists():
+        vectors = read_safetensors(path).get("vectors")
+    else:
+        path = folder / "vectors.npy"
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is no regular file")
+        try:
+            # Of this process alone if it were written to, as torch wants an array to allow.
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
+        except FileNotFoundError:
+            raise
+        except _DAMAGED as error:
+            raise ValueError(f"{path} is cut off or no array: {error}") from error
+        good = isinstance(array, np.ndarray) and array.dtype == np.float32
+        vectors = torch.from_numpy(np.asarray(array)) if good else None
+    if vectors is None or vectors.dtype != torch.float32 or vectors.ndim != 2:
         raise ValueError(f"{path} is no table of float32")
-    if len(mapped) != count:
-        raise ValueError(f"{path} has {len(mapped)} vectors for {count} sentences: make it anew")
-    vectors = torch.from_numpy(np.array(mapped))
-    if not torch.isfinite(vectors).all():
-        raise ValueError(f"{path} holds numbers that are not finite: make it anew")
-    if ((torch.linalg.vector_norm(vectors, dim=1) - 1).abs() > _OFF_UNIT).any():
-        raise ValueError(f"{path} holds vectors that are not of length 1: make it anew")
-    return vectors
+    if len(vectors) != count:
+        raise ValueError(f"{path} has {len(vectors)} vectors for {count} sentences: make it anew")
+    return path, vectors
+
+
+def _digest(folder: Path, count: int) -> str:
+    """A number of the vectors of a folder, which are finite and of length 1.
+
+    They are looked at once for each state of the file.
+    """
+    path, vectors = _mapped(folder, count)
+
+    def look() -> str:
+        digest = blake2b(digest_size=16)
+        for part in vectors.split(_PART):
+            if not torch.isfinite(part).all():
+                raise ValueError(f"{path} holds numbers that are not finite: make it anew")
+            if ((torch.linalg.vector_norm(part, dim=1) - 1).abs() > _OFF_UNIT).any():
+                raise ValueError(f"{path} holds vectors that are not of length 1: make it anew")
+            digest.update(part.contiguous().numpy())
+        return digest.hexdigest()
+
+    return remembered([path], "unit vectors", look)

@@ -1,13 +1,14 @@
 """Sentence vectors and what they are for: cosines and retrieval."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.sentences.batches import AnyBatch, LabelledBatch, padded
+from zoo.simbert.approximate import Backend
 from zoo.simbert.base import SentenceModel
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
@@ -119,6 +120,32 @@ class Encoding(SentenceModel):
         u = self.encode(a, batch_size=batch_size)
         return u @ self.encode(b, batch_size=batch_size).T
 
+    def index(
+        self,
+        texts: Iterable[str],
+        folder: str | Path | None = None,
+        *,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> SentenceIndex:
+        """The index of sentences, for `similar`; `SentenceIndex.load(folder)` reads it again.
+
+        Args:
+            texts: The sentences.
+            folder: Where to write it, each sentence once, and map it from, so that neither making
+                it nor asking it takes memory that grows with the sentences; in memory if not given.
+            batch_size: Sentences at a time.
+            progress: Show a progress bar.
+
+        Raises:
+            ValueError: What was given is no list of sentences.
+        """
+        if isinstance(texts, str | bytes):
+            raise ValueError(f"index takes a list of sentences, not {texts!r:.40}: give [text]")
+        return SentenceIndex.build(
+            self, texts, folder=folder, batch_size=batch_size, progress=progress
+        )
+
     def similar(
         self,
         queries: Sequence[str],
@@ -126,27 +153,40 @@ class Encoding(SentenceModel):
         *,
         k: int = 10,
         batch_size: int = 64,
-        backend: Literal["exact", "faiss"] = "exact",
+        backend: Backend = "exact",
     ) -> list[list[tuple[str, float]]]:
         """The k sentences of a corpus nearest to each query, with their cosines, nearest first.
 
         Args:
             queries: Sentences.
-            corpus: Sentences, or the index of them (`SentenceIndex.build`).
+            corpus: Sentences, or the index of them.
             k: How many.
             batch_size: Sentences at a time.
-            backend: exact, or faiss where it is installed.
+            backend: exact, or one of faiss's, see `SentenceIndex.search`.
 
         Raises:
             ValueError: The index is another model's, or a number is out of range.
         """
         if isinstance(corpus, SentenceIndex):
+            corpus.check(self)
             index = corpus
-            index.check(self)
         else:
             index = SentenceIndex(list(corpus), self.encode(corpus, batch_size=batch_size))
+        return self.nearest(queries, index, k=k, batch_size=batch_size, backend=backend)
+
+    def nearest(
+        self,
+        queries: Sequence[str],
+        index: SentenceIndex,
+        *,
+        k: int = 10,
+        batch_size: int = 64,
+        backend: Backend = "exact",
+        progress: bool = False,
+    ) -> list[list[tuple[str, float]]]:
+        """As `similar` of an index that is known to be of this model."""
         vectors = self.encode(queries, batch_size=batch_size)
-        scores, found = index.search(vectors, k, backend=backend)
+        scores, found = index.search(vectors, k, backend=backend, progress=progress)
         return [
             [(index.texts[i], score) for i, score in zip(row, row_scores, strict=True)]
             for row, row_scores in zip(found.tolist(), scores.tolist(), strict=True)

@@ -1,0 +1,123 @@
+"""Texts in two files that are mapped: their bytes, and where each ends."""
+
+from array import array
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class MappedTexts(Sequence[str]):
+    """Texts of which memory holds what is used: all processes of a machine share the pages.
+
+    Args:
+        stem: Path of both files without their suffixes, .bin and .ends.
+
+    Raises:
+        FileNotFoundError: One is not there.
+        ValueError: They are not of one length.
+    """
+
+    def __init__(self, stem: Path) -> None:
+        self._stem = stem
+        self._bytes, self._ends = mapped(f"{stem}.bin", "u1"), mapped(f"{stem}.ends", "<i8")
+        if (self._ends[-1] if len(self._ends) else 0) != len(self._bytes):
+            raise ValueError(f"{stem}.bin is not of the length that {stem}.ends says")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MappedTexts, (self._stem,)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+    def __getitem__(self, i: int | slice) -> str | list[str]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        i = range(len(self))[i]
+        start, stop = int(self._ends[i - 1]) if i else 0, int(self._ends[i])
+        with suppress(UnicodeDecodeError):
+            if 0 <= start <= stop <= len(self._bytes):
+                return self._bytes[start:stop].tobytes().decode()
+        raise ValueError(f"{self._stem}.bin is damaged at text {i}: make it anew")
+
+
+def mapped(file: str | Path, dtype: str) -> NDArray[Any]:
+    """The numbers of a file, mapped; those of an empty one are none.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is none, or no whole number of them long.
+    """
+    path = Path(file)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file")
+    if path.stat().st_size % np.dtype(dtype).itemsize:
+        raise ValueError(f"{path} is cut off")
+    if not path.stat().st_size:
+        return np.empty(0, dtype)
+    return np.asarray(np.memmap(path, dtype, "r"))
+
+
+class TextsWriter:
+    """Writes what `MappedTexts` reads, and remembers the digest of each text.
+
+    Args:
+        stem: Path of both files without their suffixes.
+    """
+
+    def __init__(self, stem: Path) -> None:
+        self._bytes, self._ends = (open(f"{stem}{end}", "wb") for end in (".bin", ".ends"))  # noqa: SIM115
+        self._length, self._found = 0, array("Q")
+
+    def __enter__(self) -> "TextsWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bytes.close()
+        self._ends.close()
+
+    def add(self, text: str) -> None:
+        """Writes a text."""
+        data = text.encode()
+        self._length += self._bytes.write(data)
+        self._ends.write(self._length.to_bytes(8, "little"))
+        self._found.frombytes(blake2b(data, digest_size=16).digest())
+
+    def digests(self) -> NDArray[np.uint64]:
+        """The digests of all texts, (N, 2)."""
+        return np.frombuffer(self._found, np.uint64).reshape(-1, 2)
+
+
+def firsts(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """For each of the digests (N, 2) the number of the first that is the same."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal ones in their own order
+    ranked = digests[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (ranked[1:] != ranked[:-1]).any(1)
+    first = np.empty(len(order), np.int64)
+    first[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
+    return first
+
+
+def write_distinct(stem: Path, texts: Iterable[str]) -> MappedTexts:
+    """Writes texts, each once, where it comes first."""
+    all_of_them = stem.with_name(f"{stem.name}.all")
+    with TextsWriter(all_of_them) as every:
+        for text in texts:
+            every.add(text)
+    first = firsts(every.digests())
+    written = MappedTexts(all_of_them)
+    with TextsWriter(stem) as distinct:
+        for i in np.flatnonzero(first == np.arange(len(first))):
+            distinct.add(written[int(i)])
+    for end in (".bin", ".ends"):
+        Path(f"{all_of_them}{end}").unlink()
+    return MappedTexts(stem)
