@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.files import check_run
@@ -35,6 +36,7 @@ from zoo.training.finish import FoundRate, never_seen, why_stopped
 from zoo.training.pace import Pace
 from zoo.training.samples import SampleGrid
 from zoo.training.settings import settle
+from zoo.training.sharding import ShardedStrategy
 from zoo.training.start import StartTable
 from zoo.training.state import check_state, restoring
 
@@ -72,16 +74,10 @@ def around(
         record: What keeps the config.
         resumed: Whether the run goes on from a checkpoint.
         logs: Whether anything is logged; a test alone leaves the metrics of the fit as they are.
-
-    Raises:
-        ValueError: A strategy is to write checkpoints of its own form.
     """
     strategy = options.get("strategy")
-    if getattr(strategy, "_save_distributed_checkpoint", False):
-        raise ValueError(
-            "--trainer.strategy.save_distributed_checkpoint true: checkpoints are whole files "
-            "here, which go on with any number of processes: leave it false"
-        )
+    if isinstance(strategy, ModelParallelStrategy):
+        strategy.__class__ = ShardedStrategy  # which has no attributes of its own
     table = [] if options.get("enable_model_summary") is False else [StartTable()]
     bar = [StepProgressBar()] if options.get("enable_progress_bar") is not False else []
     kept = [] if options.get("fast_dev_run") else [record]
@@ -278,7 +274,7 @@ def _to_go_on_from(run_dir: Path, ckpt_path: str | Path | None) -> Path | None:
     if ckpt_path == "last" and not file.is_file():
         rank_zero_info(why_afresh(run_dir))
         return None
-    check_state(read_checkpoint(file), file)
+    check_state(read_checkpoint(file, keys=()), file)
     return file
 
 

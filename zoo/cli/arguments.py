@@ -254,7 +254,7 @@ def _claimed(verb: str, prepared: Prepared, new: bool = False) -> Prepared:
 
 def _read(verb: str, prepared: Prepared, file: Path) -> None:
     """Puts the checkpoint's config before all others."""
-    checkpoint = read_checkpoint(file)
+    checkpoint = read_checkpoint(file, keys=())
     if file.is_file():
         check_state(checkpoint, file)
     prepared.weights = checkpoint["state_dict"]

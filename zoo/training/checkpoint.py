@@ -13,8 +13,10 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.files import replacing
+from zoo.loading import read_checkpoint
 from zoo.ranges import Whole, check_ranges
 from zoo.registry import nearest
+from zoo.shards import SPREAD, remove_unnamed
 from zoo.training.claim import UNSAVED
 from zoo.training.csv import MetricsCSV
 from zoo.training.guard import TrainingDivergedError
@@ -44,6 +46,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if not isinstance(cause, OSError):
                 raise
             raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from error
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """A checkpoint on the CPU, with whole tensors where they were spread over processes."""
+        return read_checkpoint(Path(path), keys=SPREAD)
 
 
 class Checkpoint(lightning_callbacks.Checkpoint):
@@ -190,6 +201,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
             os.replace(temporary, folder / name)
         if trainer.is_global_zero:
             (folder.parent / UNSAVED).unlink(missing_ok=True)
+            remove_unnamed(folder)
         trainer.strategy.barrier()
         self._saved_step = trainer.global_step
 
