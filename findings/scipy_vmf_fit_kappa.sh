@@ -2,7 +2,7 @@
 # SciPy 1.16.3, scipy.stats.vonmises_fisher for embeddings of 128 numbers and more.
 # One would guess: fit gives the concentration that maximises the likelihood in any dimension, and where
 # the density cannot be computed it raises.
-# True: Bessel functions of order d/2 underflow for small arguments. Above some 70 dimensions fit starts
+# True: Bessel functions of order d/2 underflow for small arguments. From 68 dimensions on fit starts
 # its search at such an argument, takes the 0/0 for an answer and returns kappa = 1e-8, "uniform",
 # for data that are far from it; logpdf is inf for a small kappa. A RuntimeWarning about a division is
 # all, where warnings are shown. Below that both are right.

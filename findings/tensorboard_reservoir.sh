@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # TensorBoard 2.20.0, curves read back with its EventAccumulator.
 # One would guess: a reader of event files returns all points of a scalar; thinning is for the page.
-# True: it keeps 10,000 of a tag by chance and says nothing. Of 20,000 validations every other is gone, the
+# True: it keeps 10,000 of a tag by chance and says nothing. Of 20,000 validations half are gone, the
 # best often among them, so that "the best step" of a table made from it is another step, and a curve
 # joined to another log by step has holes. size_guidance={"scalars": 0} reads all.
 set -euo pipefail
