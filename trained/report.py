@@ -11,8 +11,9 @@ _HEAD = """\
 # Results
 
 Written by `make zoo` (trained/report.py) from the records of the runs; the list of models is
-[trained/list.toml](trained/list.toml). A number is of the very file that ships. Hours are those of
-one core; they are not known of a run that was begun elsewhere.
+[trained/list.toml](trained/list.toml). A number is of the very file that ships, but for those of a
+validation, which the training took. Hours are those of one core; they are not known of a run that
+was begun elsewhere.
 """
 
 

@@ -72,7 +72,9 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
     record = {**_record(entry, run), "weights": weights, "test": list(entry.test)}
     kept = ("metrics", "protocol", "part", "float32")
     record |= {key: found[key] for key in kept if key in found}
-    record["metrics"] |= _of_validation(entry, run)
+    best = _of_validation(entry, run)
+    record["metrics"] |= best
+    record["protocol"] |= dict.fromkeys(best, "the best validation of the training")
     if target:
         from zoo.pretrained.card import card
 

@@ -62,6 +62,7 @@ def card(name: str, kind: str, record: dict[str, Any], licence: str | None = Non
         group, _, short = metric.rpartition("/")
         if group != "baseline":
             base = metrics.get(f"baseline/{short}")
-            lines.append(f"| {short} | {value:.4f} | {'' if base is None else f'{base:.4f}'} |")
+            named = short if group == "test" else metric
+            lines.append(f"| {named} | {value:.4f} | {'' if base is None else f'{base:.4f}'} |")
     lines += ["", *(f"* {key}: {how}" for key, how in record.get("protocol", {}).items()), ""]
     return "\n".join(lines)
