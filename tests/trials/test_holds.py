@@ -240,3 +240,22 @@ def test_a_list_of_one_needs_no_brackets(command, found):
 def test_a_list_of_a_class_is_asked_for_in_its_form(mistake, recipe, flag, value):
     said = f"{flag}: needs a list, such as '[{value}]'"
     assert mistake("fit", "-c", recipe, flag, value).endswith(said)
+
+
+FLASH = ["-c", "flash/shakespeare", "--data.root", "a.txt", "--run_dir", "run"]
+FLASH += ["--model.dim", 16, "--model.depth", 1, "--model.head_size", 8, "--trainer.max_steps", 1]
+
+
+@pytest.mark.slow
+def test_symbols_do_not_change_behind_a_model(done, mistake):
+    Path("a.txt").write_text("abc cab\n" * 2000)
+    tokenizer(), tokenizer("b.json", model=bpe("cab \n"))
+    done("fit", *FLASH, "--data.tokenizer", "t.json")
+    last = ["--ckpt_path", "last", "--trainer.max_steps", 2]
+    for flag, value in (("tokenizer", "b.json"), ("tokenizer", "bpe"), ("vocabulary_size", 300)):
+        line = mistake("fit", *FLASH, "--data.tokenizer", "t.json", *last, f"--data.{flag}", value)
+        assert f"--data.{flag}={value}: the symbols are the checkpoint's" in line
+    line = mistake("test", "--ckpt_path", "run", "--data.tokenizer", "b.json")
+    assert "--data.tokenizer=b.json: the symbols are the checkpoint's, made with t.json" in line
+    Path("t.json").unlink()  # the model has it
+    done("fit", *FLASH, *last)

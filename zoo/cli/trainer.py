@@ -31,7 +31,13 @@ from zoo.pretrained import pinned
 from zoo.registry import MODELS
 from zoo.run import DEFAULTS, SECTIONS, around, show_page, tell_end
 from zoo.training import RunRecord
-from zoo.training.changes import changed_options, check_options, check_weights, tell_options
+from zoo.training.changes import (
+    changed_options,
+    check_options,
+    check_symbols,
+    check_weights,
+    tell_options,
+)
 from zoo.training.failure import told_in_one_line
 from zoo.training.pictures import verbs
 from zoo.training.state import restoring
@@ -145,6 +151,7 @@ class ZooCLI(LightningCLI):
             _pin(spec)
         settle_sizes(config, self.prepared.arguments, self.prepared.hparams, fit=fit)
         self.changed = changed_options(self.prepared.made_with, config.as_dict())
+        check_symbols(self.changed)
         if fit:
             endless = trainer.max_steps == -1 and trainer.max_epochs in (None, -1)
             if endless and not trainer.max_time:

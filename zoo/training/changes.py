@@ -17,6 +17,8 @@ from zoo.training.record import NOT_KEPT_TRAINER
 
 # Arguments of models that are used where a model is made, and never again.
 _FIRST_WEIGHTS = ("init", "init_std", "embedding_init", "data_bias", "pretrained")
+# Arguments of data that make a vocabulary, which a model keeps.
+_SYMBOLS = ("tokenizer", "vocabulary_size", "min_count", "vocabulary_of", "vocab", "lower")
 # How long a run is and what it shows: flags of a Trainer that are there to be changed.
 _OF_THE_COMMAND = {
     *(f"trainer.{name}" for name in NOT_KEPT_TRAINER),
@@ -59,6 +61,17 @@ def check_options(changed: Mapping[str, tuple[Any, Any]]) -> None:
             raise ValueError(
                 f"--{name}={new} would change the first weights alone, and this run goes on from a "
                 f"checkpoint's; leave it as it was ({old}), or begin a new run"
+            )
+
+
+def check_symbols(changed: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuses other symbols than those that the checkpoint's model has learnt."""
+    for name, (old, new) in changed.items():
+        if name.removeprefix("data.") in _SYMBOLS and new is not None:
+            kept = "null" if old is None else old
+            raise ValueError(
+                f"--{name}={new}: the symbols are the checkpoint's, made with {kept}; give "
+                f"--{name}={kept}, or begin a new run"
             )
 
 
