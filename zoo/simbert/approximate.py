@@ -46,7 +46,7 @@ def exact(vectors: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         Scores, float32 (Q, k), the largest first, and numbers of the vectors, int64 (Q, k).
     """
     found = []
-    for some in queries.split(_QUERIES) if len(queries) else [queries]:
+    for some in torch.split(queries, _QUERIES):
         best, where = some.new_empty(len(some), 0), torch.empty(len(some), 0).long()
         for start in range(0, len(vectors), _BLOCK):
             scores = some @ vectors[start : start + _BLOCK].T
@@ -71,8 +71,8 @@ def kind_for(backend: Backend, count: int, *, kept: bool) -> Kind | None:
     """What a backend makes of so many vectors; None if it compares all."""
     if backend == "ivfpq" and count < _FEW:
         raise ValueError(f"backend=ivfpq: {count:,} sentences are too few to train it: use hnsw")
-    if backend in ("hnsw", "ivfpq"):
-        return cast(Kind, backend)
+    if backend == "hnsw" or backend == "ivfpq":
+        return backend
     if backend == "exact" or count <= _FEW or not kept:
         return None
     return "hnsw" if count <= _MANY else "ivfpq"

@@ -178,13 +178,12 @@ class SentenceIndex:
         if kind is None:
             return None
         if self._near is None or self._near.kind != kind:
-            args = (self.vectors, kind, self.folder)
             if self.folder is None:
-                self._near = Approximate.make(*args, progress=progress)
+                self._near = Approximate.make(self.vectors, kind, progress=progress)
             else:
-                digest = _digest(self.folder, len(self.texts))
-                self._near = Approximate.read(*args, digest) or Approximate.make(
-                    *args, digest, self.model, progress=progress
+                where = (self.folder, _digest(self.folder, len(self.texts)))
+                self._near = Approximate.read(self.vectors, kind, *where) or Approximate.make(
+                    self.vectors, kind, *where, self.model, progress=progress
                 )
         return self._near
 
@@ -284,7 +283,7 @@ def _digest(folder: Path, count: int) -> str:
 
     def look() -> str:
         digest = blake2b(digest_size=16)
-        for part in vectors.split(_PART):
+        for part in torch.split(vectors, _PART):
             if not torch.isfinite(part).all():
                 raise ValueError(f"{path} holds numbers that are not finite: make it anew")
             if ((torch.linalg.vector_norm(part, dim=1) - 1).abs() > _OFF_UNIT).any():
