@@ -7,8 +7,8 @@
 makes texts of so many MB, fits a small FlashLM to each, twice, as a user does, and prints tables.
 The time to the first step is from the start of the command; the memory is what no file backs
 (RssAnon of /proc/PID/status), at its most, of the process that trains. Of pictures (64x64 PNG),
-10,000 or more, there is also the rate of two workers from the cache and lazily, in turns. Of pairs of
-sentences it is to the first batch, and the memory after ten, in memory and from the cache.
+10,000 or more, there is also the rate of two workers from the cache and lazily, in turns. Of pairs
+of sentences it is to the first batch, and the memory after ten, in memory and from the cache.
 """
 
 import argparse

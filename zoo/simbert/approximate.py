@@ -71,6 +71,8 @@ def kind_for(backend: Backend, count: int, *, kept: bool) -> Kind | None:
     """What a backend makes of so many vectors; None if it compares all."""
     if backend == "ivfpq" and count < _FEW:
         raise ValueError(f"backend=ivfpq: {count:,} sentences are too few to train it: use hnsw")
+    if count <= _K:
+        return None
     if backend == "hnsw" or backend == "ivfpq":
         return backend
     if backend == "exact" or count <= _FEW or not kept:
@@ -237,8 +239,10 @@ class Approximate:
                 old.unlink()
 
     @classmethod
-    def read(cls, vectors: Tensor, kind: Kind, folder: Path, digest: str) -> Approximate | None:
-        """The index that a folder keeps, mapped; None if it keeps none of this kind.
+    def read(
+        cls, vectors: Tensor, kind: Kind | None, folder: Path, digest: str
+    ) -> Approximate | None:
+        """The index that a folder keeps, mapped; None if it keeps none of this kind, or of any.
 
         faiss trusts what it reads, so that the file is compared with its checksum first, once for
         each state of it.
@@ -256,8 +260,9 @@ class Approximate:
             raise ValueError(f"{path} is damaged: {again}")
         if note["vectors"] != digest:
             raise ValueError(f"{path} is of other vectors than those of {folder}: {again}")
-        if note["kind"] != kind:
+        if kind not in (None, note["kind"]):
             return None
+        kind = note["kind"]
         faiss, file = _faiss(), folder / note["file"]
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing: {again}")

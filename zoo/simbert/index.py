@@ -177,12 +177,13 @@ class SentenceIndex:
         kind = kind_for(backend, len(self.vectors), kept=self.folder is not None)
         if kind is None:
             return None
-        if self._near is None or self._near.kind != kind:
+        wanted = None if backend == "faiss" else kind  # any that is there
+        if self._near is None or wanted not in (None, self._near.kind):
             if self.folder is None:
                 self._near = Approximate.make(self.vectors, kind, progress=progress)
             else:
                 where = (self.folder, _digest(self.folder, len(self.texts)))
-                self._near = Approximate.read(self.vectors, kind, *where) or Approximate.make(
+                self._near = Approximate.read(self.vectors, wanted, *where) or Approximate.make(
                     self.vectors, kind, *where, self.model, progress=progress
                 )
         return self._near
