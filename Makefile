@@ -69,16 +69,9 @@ demo: setup  ## train DDPM on handwritten digits, print its numbers, draw a grid
 	$(BIN)/zoo test --ckpt_path runs/demo
 	$(BIN)/zoo sample runs/demo -n 100 --columns 10 --out runs/demo/digits.png
 
-bench: setup  ## the benchmarks, ours and the peers in one run (needs the extra `bench`)
+bench: setup  ## the benchmarks, ours and the peers by turns: bench/bench.json and bench.md (half an hour; needs the extra `bench`)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python benchmarks/trainer_overhead.py
-	$(BIN)/python benchmarks/ddpm.py
-	$(BIN)/python benchmarks/vae.py --only
-	$(BIN)/python benchmarks/vae_sphere.py
-	$(BIN)/python benchmarks/wgan.py
-	$(BIN)/python benchmarks/flash.py
-	$(BIN)/python benchmarks/simbert.py
-	$(BIN)/python benchmarks/tune.py
+	$(BIN)/python benchmarks/all.py
 
 DATA ?= data
 RUNS ?= runs

@@ -4,7 +4,7 @@ python benchmarks/hours.py --data DATA [PATTERN]
 
 DATA holds MNIST/, FashionMNIST/, ptb/ and zh_sts/; other data sets are stood in for by noise of the
 same shape. Each recipe is started by the command, on one thread, and stopped after a few steps;
-CPU time hardly hangs on what else a machine does. Writes configs/hours.yaml.
+CPU time hardly hangs on what else a machine does. Writes zoo/cli/hours.json.
 """
 
 import argparse
@@ -14,27 +14,30 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
 
-from zoo.recipes import config_root, list_configs, resolve_config
+from zoo.recipes import list_configs, resolve_config
 
-STEPS, SECONDS = 12, 20.0  # measured after the first step, whichever ends first
+STEPS, SECONDS = 6, 8.0  # measured after the first step, whichever ends first
+PIXELS = 2**17  # of a batch at most, for memory: time is then taken in proportion
 
 
-def stand_in(name: str, data: Path, folder: Path) -> list[str]:
-    """Flags that bring a recipe's data, or noise of the same shape."""
+def stand_in(name: str, data: Path, folder: Path) -> tuple[list[str], float]:
+    """Flags that bring a recipe's data, or noise of the same shape, and the share of its batch."""
     config: dict = {}
     for file in resolve_config(name)[0]:
         config.update(yaml.safe_load(file.read_text()).get("data") or {})
     kind, given = config["class_path"].rpartition(".")[2], config.get("init_args", {})
     root = str(given.get("root", ""))
     if kind in ("MNIST", "FashionMNIST"):
-        return ["--data.root", str(data)]
+        return ["--data.root", str(data)], 1.0
     if kind in ("CIFAR10", "STL10", "ImageFolder"):
         size = {"CIFAR10": 32, "STL10": 48}.get(kind) or given["size"]
         made = folder / f"{size}"
@@ -44,58 +47,58 @@ def stand_in(name: str, data: Path, folder: Path) -> list[str]:
             for i in range(400):
                 pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(made / f"{i}.png")
-        batch = ["--data.batch_size", str(given.get("batch_size", 128))]
-        return ["--data", "ImageFolder", "--data.root", str(made), "--data.size", str(size), *batch]
+        own = given.get("batch_size", 128)
+        batch = min(own, PIXELS // size**2)
+        flags = ["--data.size", str(size), "--data.batch_size", str(batch)]
+        return ["--data", "ImageFolder", "--data.root", str(made), *flags], batch / own
     if root.endswith("enwik8"):
         file = folder / "enwik8"
         file.write_bytes(np.random.default_rng(0).integers(32, 127, 10**8, np.uint8).tobytes())
-        return ["--data.root", str(file)]
+        return ["--data.root", str(file)], 1.0
     if root.startswith("data/"):
-        return ["--data.root", str(data / root.removeprefix("data/"))]
-    return []
+        return ["--data.root", str(data / root.removeprefix("data/"))], 1.0
+    return [], 1.0
 
 
 def measure(name: str, data: Path) -> dict[str, float]:
     """Core hours and seconds a step of one recipe, in a process of its own."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(writer)
-        with os.fdopen(reader) as file:
-            text = file.read()
-        os.waitpid(child, 0)
-        return json.loads(text or "{}")
-    code = 1
-    try:
-        with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child:
+            os.close(writer)
+            with os.fdopen(reader) as file:
+                text = file.read()
+            os.waitpid(child, 0)
+            return json.loads(text or "{}")
+        try:
             os.chdir(place)
             log = os.open("log", os.O_WRONLY | os.O_CREAT)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            found = _measure(name, stand_in(name, data, Path(place)))
-            os.write(writer, json.dumps(found or {"log": Path("log").read_text()[-600:]}).encode())
-            code = 0
-    finally:
-        os._exit(code)
+            flags, share = stand_in(name, data, Path(place))
+            _fit(name, flags, share, lambda found: os.write(writer, json.dumps(found).encode()))
+            os.write(writer, json.dumps({"log": Path("log").read_text()[-600:]}).encode())
+        finally:
+            os._exit(1)
 
 
-def _measure(name: str, flags: list[str]) -> dict[str, float]:
+def _fit(name: str, flags: list[str], share: float, tell: Callable[[dict], Any]) -> None:
+    """Begins to train, and ends the process once it was measured."""
     from zoo.cli import main
     from zoo.training import pace
 
     marks: list[tuple[float, int]] = []
-    found: dict[str, float] = {}
 
     def on_train_batch_end(self, trainer, *_):
         if not marks or trainer.global_step > marks[-1][1]:
             marks.append((time.process_time(), trainer.global_step))
         spent = marks[-1][0] - marks[0][0]
         if len(marks) > 1 and (len(marks) > STEPS or spent > SECONDS):
-            each = spent / (marks[-1][1] - marks[0][1])
+            each = spent / (marks[-1][1] - marks[0][1]) / share
             steps = pace._steps(trainer)
-            found.update(hours=each * steps / 3600, seconds=each, steps=steps)
-            trainer.should_stop = True
-            trainer.limit_val_batches = 0
+            tell({"hours": each * steps / 3600, "seconds": each, "steps": steps})
+            os._exit(0)  # a run that ends would draw its pictures
 
     pace.Pace.on_train_batch_end = on_train_batch_end  # type: ignore[method-assign]
     init = any(
@@ -111,7 +114,6 @@ def _measure(name: str, flags: list[str]) -> dict[str, float]:
             *flags,
         ]
     )
-    return found
 
 
 def main_() -> None:
@@ -121,9 +123,9 @@ def main_() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    import zoo.cli.trainer  # noqa: F401  # so that a forked child begins at once
+    import zoo.cli.trainer  # so that a forked child begins at once
 
-    path = config_root() / "hours.json"
+    path = Path(zoo.cli.__file__).with_name("hours.json")
     table = json.loads(path.read_text()) if path.is_file() else {}
     names = [n for n in list_configs() if not n.startswith("overlays/")]
     for name in fnmatch.filter(names, arguments.pattern):

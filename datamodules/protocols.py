@@ -165,6 +165,15 @@ class WritesLines(Protocol):
 
 
 @runtime_checkable
+class HasTexts(Protocol):
+    """A module that shows by texts what it has learned, as others do by images."""
+
+    def texts(self, n: int, /, *, seed: int = 0) -> Mapping[str, Sequence[str | float]]:
+        """Columns of a table by their names, with n texts; none where it has no words."""
+        ...
+
+
+@runtime_checkable
 class HasPictures(Protocol):
     """A module that shows more than samples: reconstructions, paths, its manifold."""
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from zoo.loading import read_checkpoint
+from zoo.shards import SPREAD
+
 # Without dropout: masks follow the memory's order, which is another one under FSDP.
 DDPM = """\
 model:
@@ -56,7 +59,7 @@ def fit(*arguments):
 
 
 def weights(run_dir):
-    checkpoint = torch.load(Path(run_dir, "checkpoints/last.ckpt"), weights_only=True)
+    checkpoint = read_checkpoint(Path(run_dir, "checkpoints/last.ckpt"), keys=SPREAD)
     found = {}
     for part in ("state_dict", "current_model_state"):
         found |= {f"{part}/{k}": v for k, v in checkpoint[part].items() if torch.is_tensor(v)}
@@ -64,8 +67,10 @@ def weights(run_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [DDPM, SIMBERT], ids=["ddpm", "simbert"])
-def test_fsdp_learns_what_ddp_learns_and_resumes(config):
+@pytest.mark.parametrize(
+    ("config", "shards"), [(DDPM, "false"), (SIMBERT, "true")], ids=["ddpm", "simbert"]
+)
+def test_fsdp_learns_what_ddp_learns_and_resumes(config, shards):
     """Gradients differ by their order of summation, relatively at most 1e-3 where they are small.
 
     Six steps of Adam, at most lr = 0.002 long each, differ by 6 * 0.002 * 1e-3 < 2e-5 then; 3e-5
@@ -74,15 +79,17 @@ def test_fsdp_learns_what_ddp_learns_and_resumes(config):
     Path("c.yaml").write_text(TRAINER + config)
     own = ["-c", "c.yaml"]
     fit(*own, "-c", "ddp", "--run_dir", "ddp")
-    fit(*own, "-c", "fsdp", "--run_dir", "fsdp")
-    ddp, fsdp = weights("ddp"), weights("fsdp")
-    assert ddp.keys() == fsdp.keys()
+    fsdp = [*own, "-c", "fsdp", "--trainer.strategy.save_distributed_checkpoint", shards]
+    fit(*fsdp, "--run_dir", "fsdp")
+    assert bool([*Path("fsdp/checkpoints").glob("*.shards")]) == (shards == "true")
+    ddp, spread = weights("ddp"), weights("fsdp")
+    assert ddp.keys() == spread.keys()
     for name, value in ddp.items():
-        torch.testing.assert_close(fsdp[name], value, rtol=0, atol=3e-5, msg=name)
-    fit(*own, "-c", "fsdp", "--run_dir", "cut", "--trainer.max_steps", "3")
-    fit(*own, "-c", "fsdp", "--run_dir", "cut", "--ckpt_path", "last")
+        torch.testing.assert_close(spread[name], value, rtol=0, atol=3e-5, msg=name)
+    fit(*fsdp, "--run_dir", "cut", "--trainer.max_steps", "3")
+    fit(*fsdp, "--run_dir", "cut", "--ckpt_path", "last")
     cut = weights("cut")
-    for name, value in fsdp.items():
+    for name, value in spread.items():
         torch.testing.assert_close(cut[name], value, rtol=0, atol=0, msg=name)
 
 

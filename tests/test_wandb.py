@@ -1,8 +1,12 @@
 """Weights & Biases, read back from the offline file: steps, pictures, config, one run."""
 
+import csv
 import json
 import os
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -122,3 +126,113 @@ def test_a_bad_key_is_one_line_that_says_how_to_go_without(tiny, mistake, monkey
     line = mistake("fit", "-c", tiny, "-c", "wandb", *flags)
     assert "WANDB_API_KEY invalid" in line
     assert "WANDB_MODE=offline" in line
+
+
+def history(run_dir):
+    """What was logged of which step, of all parts of an offline run, and in which order."""
+    rows = []
+    for part in offline_runs(run_dir):
+        _, found, _ = read_run(part)
+        rows += [(row["_step"], row["trainer/global_step"], row) for row in found]
+    return rows
+
+
+DYING = """
+import os, signal, sys, time
+from zoo.cli.run import guarded
+from zoo.training.samples import SampleGrid
+def die(self, trainer, *args):
+    if trainer.global_step == 25:
+        time.sleep(1)  # W&B's file has all that was logged, also behind the checkpoint
+        os.kill(os.getpid(), signal.SIGKILL)
+SampleGrid.on_train_batch_end = die
+guarded("fit", sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_one_history(tiny):
+    """Both parts, read from their files, are what metrics.csv has: in order, each row once."""
+    flags = ["-c", str(tiny), "-c", "wandb", "--run_dir", "run", "--samples.n", "4"]
+    flags += ["--trainer.log_every_n_steps", "1", "--checkpoint.every_n_train_steps", "7"]
+    command = [sys.executable, "-c", DYING, *flags]
+    killed = subprocess.run(command, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    (part,) = offline_runs()
+    steps = [row["trainer/global_step"] for row in read_run(part)[1]]
+    assert max(steps) > 20  # behind the checkpoint, which is of 21 steps
+    command = [sys.executable, "-m", "zoo.cli", "fit", *flags, "--ckpt_path", "last"]
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert len(offline_runs()) == 2
+    assert len({read_run(part)[0] for part in offline_runs()}) == 1
+    found = history("run")
+    assert [number for number, _, _ in found] == list(range(len(found)))
+    steps = [step for _, step, _ in found]
+    assert steps == sorted(steps)
+    with Path("run/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("train/loss", "val/loss"):
+        logged = [(step, row[name]) for _, step, row in found if name in row]
+        expected = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+        assert logged == [(step, pytest.approx(value)) for step, value in expected]
+    assert [step for _, step, row in found if "samples/_type" in row] == [9, 19, 29]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_results_go_into_the_summary_and_checkpoints_are_artifacts(tiny, zoo_cli):
+    flags = ["-c", "wandb", "--run_dir", "run"]
+    code, _, err = zoo_cli(
+        *("fit", "-c", tiny, *flags, "--trainer.max_steps", 10),
+        *("--checkpoint.artifacts", "true", "--checkpoint.monitor", "val/loss"),
+    )
+    assert code == 0, err
+    (fitted,) = offline_runs()
+    wandb.teardown()
+    sent = [r.artifact for r in records(next(fitted.glob("*.wandb"))) if r.HasField("artifact")]
+    names = {(artifact.type, artifact.name.partition("-")[2]) for artifact in sent}
+    assert names == {("model", "last"), ("model", "best")}
+    paths = {entry.path for artifact in sent for entry in artifact.manifest.contents}
+    assert paths == {"last.ckpt", "best.ckpt"}
+    time.sleep(1)  # a part's folder is named by the second
+
+    code, _, err = zoo_cli("test", "--ckpt_path", "run", *flags)
+    assert code == 0, err
+    tested = next(part for part in offline_runs() if part != fitted)
+    assert read_run(tested)[:2] == (read_run(fitted)[0], [])
+    summary = {}
+    for record in records(next(tested.glob("*.wandb"))):
+        for item in record.summary.update:
+            summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+    results = json.loads(Path("run/results.json").read_text())
+    assert {name: summary[name] for name in results["metrics"]} == results["metrics"]
+    assert summary["test/step"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("recipe", "columns"),
+    [
+        ("simbert/demo", ["sentence", "paraphrase", "similarity"]),
+        ("vae/text-shakespeare", ["text"]),
+    ],
+)
+def test_texts_are_tables(recipe, columns, zoo_cli):
+    small = ["--trainer.max_steps", 2, "--trainer.limit_val_batches", 1, "--samples.n", 3]
+    small += ["--trainer.val_check_interval", 2, "--trainer.accelerator", "cpu"]
+    code, _, err = zoo_cli("fit", "-c", recipe, "-c", "wandb", "--run_dir", "run", *small)
+    assert code == 0, err
+    (part,) = offline_runs()
+    _, rows, _ = read_run(part)
+    (row,) = [row for row in rows if "samples/_type" in row]
+    assert row["samples/_type"] == "table-file"
+    table = json.loads((part / "files" / row["samples/path"]).read_text())
+    assert table["columns"] == columns
+    (file,) = Path("run/samples").glob("*.tsv")
+    head, *lines = file.read_text().splitlines()
+    assert head.split("\t") == columns
+    assert [[" ".join(str(c).split()) for c in row] for row in table["data"]] == [
+        line.split("\t") for line in lines
+    ]
+    assert lines

@@ -13,7 +13,7 @@ from zoo.registry import DATA, nearest
 def recorded_data(ckpt: str) -> dict[str, Any]:
     """The data section of a checkpoint's config."""
     file = find_checkpoint(ckpt)
-    spec = data_spec(read_checkpoint(file))
+    spec = data_spec(read_checkpoint(file, keys=()))
     if not isinstance(spec, dict) or "class_path" not in spec:
         raise ValueError(f"{file} does not say what data it was trained on: give --data")
     return spec

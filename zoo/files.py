@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 _DESCRIPTOR = re.compile(r"/dev/std(out|err)|/dev/fd/(\d+)|/proc/self/fd/(\d+)")
+_OF_RUN = (
+    "config.yaml", "metrics.csv", "results.json", "report.html", ".lock", ".unsaved",
+    "predictions*.pt", "checkpoints/*.ckpt", "samples/*.png", "report/*.json", "report/*.npz",
+    "config.json", "model.safetensors",
+)  # fmt: skip
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
@@ -23,6 +28,16 @@ def temporary_beside(path: Path) -> Path:
     what matches `.*.*.tmp` and whose PID no longer runs can be removed.
     """
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def check_run(folder: Path) -> None:
+    """Raises ValueError if what a run keeps in a file is none: a FIFO's reader and writer hang."""
+    for name in ("checkpoints", "samples", "report"):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise ValueError(f"{folder / name} is no folder, where a run keeps one: move it away")
+    for path in (path for pattern in _OF_RUN for path in sorted(folder.glob(pattern))):
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is no regular file, where a run keeps one: move it away")
 
 
 @contextmanager

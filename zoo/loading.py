@@ -7,6 +7,7 @@ names must be one of the zoo's, or of a package that `ZOO_TRUST` names.
 import importlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.building import check_arguments, check_size, construct
-from zoo.files import replacing_folder
+from zoo.files import check_run, replacing_folder
 from zoo.pretrained import locate, names
 from zoo.registry import MODELS, nearest
+from zoo.shards import HEAD, check_shards, read_shards, without_shapes
 from zoo.untrusted import (
     check_plain,
     check_tensors,
@@ -37,35 +39,43 @@ def find_checkpoint(path: str | Path) -> Path:
     """The .ckpt file or exported folder that `path` stands for.
 
     Args:
-        path: A .ckpt file, a run directory (its `checkpoints/last.ckpt`), an exported folder, or
-            the name of a model: one that ships (`ddpm/mnist`) or `hf://OWNER/REPO[@REVISION]`.
+        path: A .ckpt file, a run directory (its `checkpoints/last.ckpt`), an exported folder, a
+            folder of shards, or the name of a model: one that ships (`ddpm/mnist`) or `hf://OWNER/REPO[@REVISION]`.
 
     Raises:
         FileNotFoundError: There is nothing to load at `path`.
-        ValueError: It is a repository that cannot be read.
+        ValueError: It is a repository that cannot be read, or no regular file.
     """
     name, path = str(path), Path(path)
+    check_run(path)
     if path.is_file() or (path / CONFIG).is_file():
         return path
     if path.is_dir():
-        for folder in (path / "checkpoints", path):
-            if (folder / "last.ckpt").is_file():
-                return folder / "last.ckpt"
+        for file in (path / "checkpoints" / "last.ckpt", path / "last.ckpt", path / HEAD):
+            if file.is_file():
+                return file
         hides = f" (the folder hides the trained model {name})" if name in names() else ""
         raise FileNotFoundError(
             f"no checkpoint in {path}: neither checkpoints/last.ckpt of a run nor {CONFIG}{hides}"
         )
+    if path.exists():
+        raise ValueError(f"{path} is no regular file, and so no checkpoint")
     return locate(name)
 
 
-def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, *, mmap: bool = True, keys: Collection[str] = ("state_dict",)
+) -> dict[str, Any]:
     """The contents of a .ckpt file, tensors on the CPU; or what an exported folder has of them.
 
     Args:
         path: The file or folder.
         mmap: Map the tensors instead of reading them.
+        keys: What is read of shards, if the file is a head of some; the rest are shapes (tensors on
+            the device meta).
 
     Raises:
+        FileNotFoundError: A shard is missing.
         ValueError: The file is damaged, is not a checkpoint, or holds pickled objects.
     """
     checkpoint = _read_exported(path) if path.is_dir() else read_torch(path, mmap=mmap)
@@ -75,15 +85,17 @@ def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
         if not isinstance(checkpoint.get(key, {}), dict):
             raise ValueError(f"{path}: {key} is a {type(checkpoint[key]).__name__}, not a dict")
         check_plain(checkpoint.get(key), f"{path}: {key}")
+    check_shards(checkpoint, path)
     weights = checkpoint["state_dict"]
     if isinstance(weights, dict):  # other people's modules may keep plain values there
         extra = {k: v for k, v in weights.items() if str(k).endswith("_extra_state")}
         plain = {k: v for k, v in extra.items() if not isinstance(v, Tensor)}
         check_plain(plain, f"{path}: state_dict")
         weights = {k: v for k, v in weights.items() if k not in plain}
+        weights = without_shapes(checkpoint, weights)
     if path.is_file():
         check_tensors(weights, f"{path}: state_dict", path.stat().st_size)
-    return checkpoint
+    return read_shards(checkpoint, path, keys)
 
 
 def checkpoint_class(checkpoint: dict[str, Any]) -> str | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from zoo.registry import nearest
 
-_PARTS = ("overlays", "wgan/on-points", "wgan/on-images")  # folders of what lies over a recipe
+_PARTS = ("wgan/on-points", "wgan/on-images")  # folders of what lies over a recipe
+_SWEEPS = "sweeps"  # what `wandb sweep` takes
 
 _POINTS = ("clip", "sn", "gp", "lp", "div", "dragan", "r1", "gn", "gran", "c", "c-eps")
 _IMAGES = ("clip", "sn", "gp", "gn", "gran")
@@ -48,15 +49,32 @@ def _laid_over() -> dict[str, Recipe]:
         normal, sphere = f"--model.latent_dim={d}", f"--model.spheres=[{d + 1}]"
         found[f"vae/mnist-normal-d{d}"] = Recipe(("vae/mnist-normal",), (normal,), f"d = {d}")
         found[f"vae/mnist-vmf-d{d}"] = Recipe(("vae/mnist-vmf",), (sphere,), f"d = {d}")
-    logger = (
-        '{"class_path": "lightning.pytorch.loggers.TensorBoardLogger", '
-        '"init_args": {"name": "tensorboard", "version": ""}}'  # one folder, also of a resumed run
-    )
-    found["overlays/tensorboard"] = Recipe(
-        (),
-        (f"--trainer.logger+={logger}",),
-        "log to RUN/tensorboard as well, for TensorBoard (extra tensorboard)",
-    )
+    logger = "--trainer.logger+="
+    for name, flag, note in (
+        (
+            "bf16",
+            "--trainer.precision=bf16-mixed",
+            "bfloat16 autocast; parameters, loss, EMA and the sampler's state stay in float32",
+        ),
+        (
+            "compile",
+            "--model.compile=true",
+            "torch.compile of the network, in place (the keys of the checkpoint stay as they are)",
+        ),
+        (
+            "tensorboard",  # one folder, also of a resumed run
+            f'{logger}{{"class_path": "lightning.pytorch.loggers.TensorBoardLogger", '
+            '"init_args": {"name": "tensorboard", "version": ""}}',
+            "log to RUN/tensorboard as well, for TensorBoard (extra tensorboard)",
+        ),
+        (
+            "mlflow",
+            f'{logger}{{"class_path": "zoo.training.loggers.MLflow", '
+            '"init_args": {"experiment_name": "zoo"}}',
+            "log to RUN/mlflow.db as well, for MLflow (extra mlflow)",
+        ),
+    ):
+        found[f"overlays/{name}"] = Recipe((), (flag,), note)
     return found
 
 
@@ -75,15 +93,15 @@ def _file(name: str) -> Path:
 
 
 def list_files() -> list[str]:
-    """Names of the YAML files, recipes and parts of them."""
+    """Names of the YAML files, recipes and parts of them; a sweep is neither."""
     root = config_root()
-    return sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
+    names = (p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
+    return sorted(name for name in names if not name.startswith(f"{_SWEEPS}/"))
 
 
 def list_configs() -> list[str]:
     """Names of the shipped recipes, such as `ddpm/digits`; overlays last."""
-    parts = _PARTS[1:]
-    names = {n for n in list_files() if n.rpartition("/")[0] not in parts} | set(COMPOSED)
+    names = {n for n in list_files() if n.rpartition("/")[0] not in _PARTS} | set(COMPOSED)
     return sorted(names, key=lambda name: (name.startswith("overlays/"), name))
 
 
@@ -93,7 +111,7 @@ def find_recipe(name: str) -> Recipe | None:
     for known in (name, f"overlays/{name}"):
         if known in COMPOSED:
             return COMPOSED[known]
-        if _file(known).is_file():
+        if _file(known).is_file() and not known.startswith(f"{_SWEEPS}/"):
             return Recipe((known,))
     return None
 

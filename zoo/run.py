@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
+from zoo.files import check_run
 from zoo.loading import find_checkpoint, read_checkpoint
 from zoo.metrics.quality import SampleQuality
 from zoo.report.page import PAGE, has_extra, write_page
@@ -34,6 +36,8 @@ from zoo.training.finish import FoundRate, never_seen, why_stopped
 from zoo.training.pace import Pace
 from zoo.training.samples import SampleGrid
 from zoo.training.settings import settle
+from zoo.training.sharding import ShardedStrategy
+from zoo.training.start import StartTable
 from zoo.training.state import check_state, restoring
 
 DEFAULTS: dict[str, Any] = {
@@ -70,28 +74,25 @@ def around(
         record: What keeps the config.
         resumed: Whether the run goes on from a checkpoint.
         logs: Whether anything is logged; a test alone leaves the metrics of the fit as they are.
-
-    Raises:
-        ValueError: A strategy is to write checkpoints of its own form.
     """
     strategy = options.get("strategy")
-    if getattr(strategy, "_save_distributed_checkpoint", False):
-        raise ValueError(
-            "--trainer.strategy.save_distributed_checkpoint true: checkpoints are whole files "
-            "here, which go on with any number of processes: leave it false"
-        )
+    if isinstance(strategy, ModelParallelStrategy):
+        strategy.__class__ = ShardedStrategy  # which has no attributes of its own
+    table = [] if options.get("enable_model_summary") is False else [StartTable()]
     bar = [StepProgressBar()] if options.get("enable_progress_bar") is not False else []
     kept = [] if options.get("fast_dev_run") else [record]
     callbacks = [
-        *(StepRNG(), FiniteLoss(), ToldData(), Pace(), Pictures(), *bar),
+        *(StepRNG(), FiniteLoss(), ToldData(), *table, Pace(), Pictures(), *bar),
         *_listed(options.get("callbacks")),
         *(FoundRate(resumed), Changes(), Resume(), *sections, *kept),
     ]
     logger = options.get("logger")
+    record.loggers = _listed(logger)
     whole = [] if _shards_weights(strategy) else [AtomicCheckpointIO()]  # those bring files
     return {
         "callbacks": callbacks,
-        "logger": logs and logger is not False and [MetricsCSV(run_dir, resumed), *_listed(logger)],
+        "enable_model_summary": False,  # the table has it
+        "logger": logs and logger is not False and [MetricsCSV(run_dir, resumed), *record.loggers],
         "plugins": [*_listed(options.get("plugins")), *whole],
         "profiler": options.get("profiler") or NoProfiler(),
     }
@@ -226,7 +227,9 @@ class RunTrainer(Trainer):
         return self._evaluated(super().predict, ckpt_path, *given, **named)
 
     def _evaluated(self, verb: Any, ckpt_path: Any, *given: Any, **named: Any) -> Any:
-        file = None if ckpt_path is None else _file(Path(self.default_root_dir), ckpt_path)
+        run_dir = Path(self.default_root_dir)
+        check_run(run_dir)
+        file = None if ckpt_path is None else _file(run_dir, ckpt_path)
         loggers, self.loggers = self.loggers, []
         try:
             with restoring(file):
@@ -271,7 +274,7 @@ def _to_go_on_from(run_dir: Path, ckpt_path: str | Path | None) -> Path | None:
     if ckpt_path == "last" and not file.is_file():
         rank_zero_info(why_afresh(run_dir))
         return None
-    check_state(read_checkpoint(file), file)
+    check_state(read_checkpoint(file, keys=()), file)
     return file
 
 

@@ -28,6 +28,7 @@ from zoo.data.images.suffixes import (
     begins_as_picture,
     why_not,
 )
+from zoo.waiting import waiting
 
 _MOST_FOLDERS = 1_000_000
 _MOST_BYTES = 1 << 31
@@ -303,7 +304,9 @@ class LazyImages:
     def first(self, count: int | None = None) -> Tensor:
         """The first `count` images, or all, uint8 (N, C, H, W)."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            images = [image for _, image in pool.map(self._item, range(len(self))[:count])]
+            numbers = range(len(self))[:count]
+            read = waiting(pool.map(self._item, numbers), "decode", len(numbers), "pictures")
+            images = [image for _, image in read]
         return torch.stack(images) if images else torch.empty((0, *self.shape), dtype=torch.uint8)
 
 

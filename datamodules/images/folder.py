@@ -18,6 +18,7 @@ from zoo.data.images.layout import Folders
 from zoo.data.images.listing import Known, Listing, list_pictures
 from zoo.data.images.store import Store, cached, is_prepared, prepare
 from zoo.ranges import Count, NonNegative, Workers
+from zoo.waiting import waiting
 
 
 class ImageFolder(ImageData):
@@ -225,7 +226,9 @@ class ImageFolder(ImageData):
             return None
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            errors = list(pool.map(fill, range(len(names))))
+            errors = list(
+                waiting(pool.map(fill, range(len(names))), "decode", len(names), "pictures")
+            )
         broken = [(n, e) for n, e in zip(names, errors, strict=True) if e is not None]
         self._look_at(split, broken, len(names))
         good = torch.tensor([error is None for error in errors], dtype=torch.bool)

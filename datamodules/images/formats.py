@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.waiting import waiting
+
 _MOST_EXPANSION = 1032  # bytes that deflate makes of one, at most
 _CIFAR_BYTES = 1 << 27  # four times a batch file of CIFAR-10
 
@@ -125,7 +127,7 @@ def read_stl(path: Path, size: int, chunk: int = 1000) -> Tensor:
         raise ValueError(f"{path} of {length} bytes does not hold whole STL-10 images: fetch again")
     columns = np.memmap(path, np.uint8, mode="r").reshape(-1, 3, 96, 96)
     parts = []
-    for start in range(0, len(columns), chunk):
+    for start in waiting(range(0, len(columns), chunk), "resize", unit=f"times {chunk} pictures"):
         images = torch.from_numpy(columns[start : start + chunk].swapaxes(2, 3).copy())
         parts.append(F.interpolate(images, (size, size), mode="bilinear", antialias=True))
     return torch.cat(parts)

@@ -104,8 +104,11 @@ def members(
 def _of_tar(
     shard: Path, is_image: Callable[[str, Place], bool]
 ) -> Iterator[tuple[str, str | None, Place]]:
-    """The pictures of a tar, with the number in the .cls that has the same key, if there is one."""
-    found, labels = [], dict[str, str]()
+    """The pictures of a tar, each with the number in the .cls of its name or, else, of its key.
+
+    A key that has several numbers gives none: a_0.25.png and a_0.50.png have one key, a_0.
+    """
+    found, own, of_key = [], dict[str, str](), dict[str, set[str]]()
     try:
         with tarfile.open(shard, "r:") as tar, shard.open("rb") as file:
             while (member := tar.next()) is not None:
@@ -116,7 +119,9 @@ def _of_tar(
                 if member.name.endswith(".cls"):
                     file.seek(member.offset_data)
                     text = file.read(min(member.size, 20))
-                    labels[_key(member.name)] = _number(text, f"{shard}: {member.name}")
+                    number = _number(text, f"{shard}: {member.name}")
+                    own[member.name.removesuffix(".cls")] = number
+                    of_key.setdefault(_key(member.name), set()).add(number)
                 else:
                     found.append((member.name, place))
             # Behind the last member tarfile takes anything for the end.
@@ -127,7 +132,9 @@ def _of_tar(
         raise ValueError(f"{shard} is cut off, damaged or no plain .tar: fetch it again") from error
     for name, place in found:
         if is_image(name, place):
-            yield name, labels.get(_key(name)), place
+            numbers = of_key.get(_key(name), set())
+            one = next(iter(numbers)) if len(numbers) == 1 else None
+            yield name, own.get(name.rpartition(".")[0], one), place
 
 
 def _key(name: str) -> str:

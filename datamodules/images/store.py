@@ -18,7 +18,6 @@ import numpy as np
 import PIL
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from zoo.data.cache import INDEX, PROGRESS, cache_folder, check_ours, key_of, locked
 from zoo.data.images import decoding
@@ -29,6 +28,7 @@ from zoo.data.protocols import Split
 from zoo.data.workers import Pool, cores
 from zoo.files import naming, replacing
 from zoo.reading import decoded, parsed, read_bytes
+from zoo.waiting import Bar
 
 _IMAGES, _LABELS = "images.bin", "labels.npy"
 _PIECE = 64  # pictures that a process decodes at a time
@@ -272,9 +272,7 @@ def _write(
     noted()
     how, last = _Reading(files.root, shape, images), time.monotonic()
     processes = processes or (cores() if len(names) > _FEW else 1)
-    bar = tqdm(
-        total=len(names), desc="decode", unit=" pictures", initial=state["done"], mininterval=1
-    )
+    bar = Bar("decode", len(names), "pictures", state["done"])
     try:
         with bar, Pool(processes) as pool:
             for broken in pool.map(_decode, _pieces(files, names, state["done"]), how):

@@ -35,6 +35,7 @@ from zoo.data.sentences.sources import EMBEDDED, Source, embedded, named, scanne
 from zoo.data.sentences.tokenizer import Tokenizer, pad_tokens, read_tokens, train_tokens
 from zoo.data.workers import Pool
 from zoo.ranges import Count, Finite, NonNegative, Range, Seed, Workers, check_ranges
+from zoo.waiting import waiting
 
 Split = Literal["train", "val", "test"]
 Item = TypeVar("Item")
@@ -66,7 +67,7 @@ def families(groups: Iterable[Sequence[str]]) -> list[int]:
             i = parent[i]
         return i
 
-    for i, group in enumerate(groups):
+    for i, group in enumerate(waiting(groups, "link groups", unit="groups")):
         parent.append(i)
         for text in group:
             a, b = sorted((root(owner.setdefault(text, i)), root(i)))

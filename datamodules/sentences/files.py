@@ -21,6 +21,7 @@ from zoo.data.sentences.tables import (
     table_of,
 )
 from zoo.reading import numbered_lines, parsed
+from zoo.waiting import waiting
 
 _NO_TEXT = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".zip", ".docx", ".pdf")
 _GROUP = 'no JSON of {"text": ..., "synonyms": [...]} or of a pair'
@@ -189,7 +190,8 @@ def _of_table(table: Table, reading: Reading, single: bool, unlabelled: bool) ->
     # Of columns that the user has numbered, a row may have more behind them, as STS-B's have.
     more = reading.columns is not None and not columns.header
     need = 1 + max(*columns.sentences, columns.label or 0) if more else width
-    for number, cells in table.rows[1:] if columns.header else table.rows:
+    rows = table.rows[1:] if columns.header else table.rows
+    for number, cells in waiting(rows, f"read {table.path.name}", unit="rows"):
         if len(cells) < need or (len(cells) > need and not more):
             found.problems.add(number, f"{len(cells)} columns, need {need}")
             continue
@@ -206,7 +208,7 @@ def _of_table(table: Table, reading: Reading, single: bool, unlabelled: bool) ->
 
 def _of_jsonl(path: Path, reading: Reading, single: bool) -> SentenceFile:
     found, told = SentenceFile(path, reading), dict[str, None]()
-    for number, line in numbered_lines(path):
+    for number, line in waiting(numbered_lines(path), f"read {path.name}", unit="rows"):
         if not line.strip():
             continue
         try:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from zoo.data.cache import INDEX
 from zoo.data.sentences.files import Labelled
 from zoo.data.sentences.mapped import MappedTexts, TextsWriter, mapped
 from zoo.files import naming, replacing
 from zoo.reading import decoded, parsed, read_bytes
+from zoo.waiting import waiting
 
 Kind = Literal["group", "pair", "text"]
 _AGAIN = "remove the folder, and it is made again"
@@ -91,11 +91,10 @@ class Families(Sequence[int]):
 
 def _write(stem: Path, found: Items) -> None:
     """Writes items, with a bar."""
-    bar = tqdm(found.items, desc=f"write {stem.name}", unit="", mininterval=1)
     numbers = iter(found.family)
-    with TextsWriter(stem) as texts, bar, _Columns(stem) as columns:
+    with TextsWriter(stem) as texts, _Columns(stem) as columns:
         ends = 0
-        for item in bar:
+        for item in waiting(found.items, f"write {stem.name}"):
             row: Sequence[str] = item if found.kind == "group" else [item]
             first, second = 0.0, 0.0
             if found.kind == "pair":

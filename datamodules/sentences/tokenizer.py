@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.reading import decoded, parsed, read_bytes
+from zoo.waiting import Bar, waiting
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as WordPieces
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MAX_LENGTH = 64  # tokens of a sentence if nothing says otherwise, as in the posts' evaluations
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Where a sentence may be cut, the better places first (kexue.fm/archives/7427's preprocessing).
+_TOGETHER = 10_000  # texts that are tokenised at a time
 _CUTS = "\n。！？!?；;，, "
 
 
@@ -121,8 +123,13 @@ class Tokenizer(nn.Module):
 
     def pieces_of(self, texts: Sequence[str]) -> list[list[int]]:
         """Token numbers of each text, without special tokens."""
-        encoded = self.pieces.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [e.ids for e in encoded]
+        pieces, ids = self.pieces, list[list[int]]()
+        with Bar("tokenise", len(texts), "texts") as bar:
+            for start in range(0, len(texts), _TOGETHER):
+                part = list(texts[start : start + _TOGETHER])
+                ids += [e.ids for e in pieces.encode_batch_fast(part, add_special_tokens=False)]
+                bar.update(len(part))
+        return ids
 
     def fitting(self, texts: Sequence[str], room: int) -> list[str]:
         """Each text, or its beginning of no more than `room` tokens, cut as `first_piece` does."""
@@ -214,7 +221,7 @@ def train_tokens(texts: Iterable[str], size: int, lower: bool = True) -> list[st
         raise ValueError(f"vocab_size={size}: {len(SPECIAL)} tokens are special, give more")
     normalizer, splitter = BertNormalizer(lowercase=lower), BertPreTokenizer()
     counts: Counter[str] = Counter()
-    for text in texts:
+    for text in waiting(texts, "build the vocabulary", unit="texts"):
         for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
             counts[word[0]] += 1
             counts.update("##" + c for c in word[1:])

@@ -52,6 +52,8 @@ class Corpus:
     """
 
     def __init__(self, root: str, column: str, by_line: bool, unpacked: Path) -> None:
+        for kept in (mapped, load_dataset, parquet):  # the files may be others by now
+            kept.cache_clear()
         self.root, self.column, self.unpacked = root, column, unpacked
         self.ends: tuple[bytes | None, ...] = (b"\n", b" \t\n", None) if by_line else ()
         self.kind = kind_of(root)

@@ -13,6 +13,7 @@ from zoo.data.text.base import TextData
 from zoo.data.text.vocabulary import Level
 from zoo.layers.seeds import mix
 from zoo.ranges import Count
+from zoo.waiting import waiting
 
 
 class TextBatch(NamedTuple):
@@ -178,7 +179,8 @@ class TextLines(TextData):
 
     def load_split(self, split: Split) -> SentenceSet:
         """Encodes the lines of a split."""
-        encoded = [self.vocabulary.encode(line) for line in self.texts(split)]
+        lines = waiting(self.texts(split), "tokenise", unit="sentences")
+        encoded = [self.vocabulary.encode(line) for line in lines]
         if split == "train":
             encoded = self.shortened(encoded)
         if not encoded:

@@ -22,6 +22,7 @@ from zoo.data.sentences.tables import (
 )
 from zoo.data.text.lines import SentenceSet, TextLines
 from zoo.data.text.vocabulary import Level, Vocabulary
+from zoo.waiting import waiting
 
 Segmenter = Literal["none", "spaces", "jieba"]
 
@@ -219,7 +220,7 @@ class MaskedSentences(TextLines):
             raise ValueError(f"{path}: its first line must name sentence1 (and label)")
         problems, rows = Problems(path), list[tuple[str, int]]()
         good = 0
-        for number, cells in table.rows[1:]:
+        for number, cells in waiting(table.rows[1:], f"read {path.name}", unit="rows"):
             if len(cells) != len(table.rows[0][1]):
                 problems.add(number, f"{len(cells)} columns, need {len(table.rows[0][1])}")
                 continue
@@ -243,7 +244,10 @@ class MaskedSentences(TextLines):
         words, lines = self.vocabulary, self.texts(split)
         labels = self._classes.get(split, [0] * len(lines))
         items = [
-            (*self._encode(words, line), label) for line, label in zip(lines, labels, strict=True)
+            (*self._encode(words, line), label)
+            for line, label in zip(
+                waiting(lines, "tokenise", unit="sentences"), labels, strict=True
+            )
         ]
         if split == "train":
             items = self.shortened(items)

@@ -6,6 +6,7 @@ a few pieces and what is left by a kill is a beginning, from which the same comm
 
 import hashlib
 import json
+import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from zoo.data.text.corpus import Corpus, saved_dataset
 from zoo.data.text.files import kind_of, text_files
 from zoo.data.text.pieces import Documents, Reading, encode
 from zoo.data.text.store import Store
+from zoo.data.text.tasks import Executor, TaskPool
 from zoo.data.text.vocabularies import KINDS, bar_of, make_vocabulary, tokenizer_file
 from zoo.data.text.vocabulary import Subwords, Vocabulary
 from zoo.data.text.writer import Writer
@@ -35,6 +37,8 @@ def prepare(
     column: str = "text",
     processes: int | None = None,
     vocabulary: Vocabulary | None = None,
+    executor: Executor | None = None,
+    tasks: int = 1,
 ) -> Store:
     """The numbers of a text, prepared now unless they are there.
 
@@ -48,6 +52,8 @@ def prepare(
         column: Where the text of rows is.
         processes: How many; as many as there are cores if not given.
         vocabulary: A trained model's, to use instead.
+        executor: Which of datatrove's works on the pieces; processes of this machine if not given.
+        tasks: How many tasks of it share them.
 
     Raises:
         FileNotFoundError: There is no text, or a shard is missing.
@@ -64,7 +70,7 @@ def prepare(
     }
     home = cache_folder() / key_of(made["source"]) if out is None else out
     if out is not None:
-        check_ours(out, made, "text", ("unpacked-", "vocabulary-"))
+        check_ours(out, made, "text", ("unpacked-", "vocabulary-", "tasks-"))
     with naming(home), locked(home, "text"):
         if out is not None and (out / INDEX).is_file():
             return Store(out)
@@ -73,7 +79,11 @@ def prepare(
             return Corpus(root, column, documents != "file" or level != "byte", home)
 
         file = home / f"vocabulary-{key_of(made)}.json"
-        with Pool(processes or cores()) as pool:
+        shared = home / f"tasks-{key_of(made)}"
+        pool = Pool(processes or cores())
+        if executor is not None:
+            pool = TaskPool(executor, tasks, shared, processes)
+        with pool:
             if not file.is_file():
                 words = vocabulary or make_vocabulary(
                     open_corpus(tokenizer), tokenizer, vocabulary_size, min_count, documents, pool
@@ -87,6 +97,7 @@ def prepare(
                 _write(open_corpus(words.level), words, how, folder, made, pool)
         for rest in [*home.glob("unpacked-*"), *([file] if out else [])]:
             rest.unlink()
+        shutil.rmtree(shared, ignore_errors=True)
     return Store(folder)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lightning.pytorch.utilities import rank_zero_info
-from tqdm import tqdm
 
 from zoo.data.protocols import Split
 from zoo.data.text.corpus import Corpus, Piece
@@ -16,6 +15,7 @@ from zoo.data.text.pieces import Documents, Reading, count, texts_of
 from zoo.data.text.vocabulary import Level, Subwords, Vocabulary, as_level
 from zoo.data.workers import Pool
 from zoo.reading import read_bytes
+from zoo.waiting import Bar, unmeasured
 
 _STEP = 2**22  # bytes of a piece
 _SAMPLE = 2**28  # bytes of which subwords are made, evenly spread
@@ -50,7 +50,8 @@ def make_vocabulary(
                 break
         rank_zero_info(f"making {tokenizer} subwords of {corpus.root}")
         how = Reading(documents, corpus.column, "", "char")
-        return Subwords(pool.run(_train, pieces, how, tokenizer, size))
+        with unmeasured(f"making {tokenizer} subwords"):
+            return Subwords(pool.run(_train, pieces, how, tokenizer, size))
     counts = Counter[str]()
     with bar_of(corpus, "count", "train") as bar:
         for found, size_of in pool.map(
@@ -111,11 +112,8 @@ def train_subwords(kind: str, size: int | None, texts: Iterable[str]) -> Subword
     return Subwords(tokenizer.to_str().encode())
 
 
-def bar_of(corpus: Corpus, what: str, split: Split | None = None, done: int = 0) -> Any:
+def bar_of(corpus: Corpus, what: str, split: Split | None = None, done: int = 0) -> Bar:
     """The bar of what is done with a corpus, or with a split of it."""
     sizes = [p.end - p.begin for p in corpus.whole if split in (None, p.split)]
     rows = any(p.kind in ("parquet", "dataset") for p in corpus.whole)
-    unit = " rows" if rows else "B"
-    return tqdm(
-        total=sum(sizes) or None, desc=what, unit=unit, unit_scale=True, initial=done, mininterval=1
-    )
+    return Bar(what, sum(sizes) or None, "rows" if rows else "B", done)

@@ -4,7 +4,8 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.text.growth import check_growth
 from zoo.reading import decoded, parsed, read_bytes
+from zoo.waiting import waiting
 
 Level = Literal["word", "wordpunct", "char", "byte"]
 END, UNKNOWN = "</s>", "<unk>"
@@ -94,7 +97,7 @@ class Vocabulary:
         if level == "byte":
             return cls(level)
         counts = Counter[str]()
-        for text in texts:
+        for text in waiting(texts, "count symbols", unit="texts"):
             counts.update(split(text, level))
         return cls.counted(counts, level, size=size, min_count=min_count)
 
@@ -174,9 +177,9 @@ class Vocabulary:
     def encode_documents(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Numbers of each document: of words an end after each line, empty lines left out."""
         if self.level not in ("word", "wordpunct"):
-            return [self.encode(text) for text in texts]
+            return [self.encode(text) for text in waiting(texts, "tokenise", unit="texts")]
         end, encoded = np.array([self.end]), []
-        for text in texts:
+        for text in waiting(texts, "tokenise", unit="texts"):
             lines = (self.encode(line) for line in text.split("\n") if line.strip())
             parts = [part for line in lines for part in (line, end)]
             encoded.append(np.concatenate([*parts, np.zeros(0, np.int64)]))
@@ -236,6 +239,18 @@ class Numbers(Vocabulary):
         return " ".join(map(str, numbers))
 
 
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Makes of what the library says a ValueError of one line that begins with `what`."""
+    try:
+        yield
+    except BaseException as error:  # its panics are no Exceptions
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{what}: {said}") from error
+
+
 class Subwords(Vocabulary):
     """The symbols of a tokenizer.json of the library `tokenizers`, of whatever kind.
 
@@ -250,20 +265,22 @@ class Subwords(Vocabulary):
 
     AROUND = 200
     """Characters around a place that decide how it is read."""
-    _STEP = 2**18  # characters that are encoded at once
+    _STEP = 2**18  # characters that are encoded at once, if they may grow to 32 times as many
 
     def __init__(self, packed: bytes) -> None:
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer, models
 
-        try:
+        with _reading("no tokenizer.json that can be read"):
             self.tokenizer = Tokenizer.from_str(packed.decode())
-        except BaseException as error:  # the library's panics are no Exceptions
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"no tokenizer.json that can be read: {said}") from error
+            self._growth = check_growth(self.tokenizer)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
+        self.tokenizer.post_processor = None  # which may repeat the text
+        model = self.tokenizer.model
+        if isinstance(model, models.BPE):
+            model.dropout = None  # one text has one encoding
+        self._drops = isinstance(model, models.BPE) and model.unk_token is None
+        self._kept = {t.content for t in self.tokenizer.get_added_tokens_decoder().values()}
         self.packed, self.level = packed, "token"
         number_of = self.tokenizer.get_vocab(with_added_tokens=True)
         size = max(number_of.values(), default=-1) + 1
@@ -286,17 +303,40 @@ class Subwords(Vocabulary):
     def __reduce__(self) -> Any:
         return Subwords, (self.packed,)
 
+    @property
+    def _step(self) -> int:
+        return int(self._STEP / max(self._growth / 32, 1))
+
     def _ids(self, *texts: str) -> list[list[int]]:
         """Numbers of the symbols of each text.
 
         Raises:
-            ValueError: The library cannot encode one, as where it has no symbol for the unknown.
+            ValueError: The library cannot encode one, as where it has no symbol for the unknown, or
+                would leave characters out.
         """
-        try:
+        with _reading("the tokenizer cannot encode the text"):
+            if self._drops and (new := set().union(*texts) - self._kept):
+                if lost := sorted(filter(self._loses, new)):
+                    shown = ", ".join(map(repr, lost[:5]))
+                    raise ValueError(
+                        f"it has no symbol for {shown} ({len(lost)} of the characters here) and "
+                        "none for the unknown, and would leave them out: give one with unk_token, "
+                        "byte_fallback or bytes, or take them out of the text"
+                    )
+                self._kept |= new
             encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        except Exception as error:  # the library has no kinds of them
-            raise ValueError(f"the tokenizer cannot encode the text: {error}") from error
         return [text.ids for text in encoded]
+
+    def _loses(self, character: str) -> bool:
+        """Whether the model has no symbols for what reaches it of a character."""
+        normal, parts = self.tokenizer.normalizer, self.tokenizer.pre_tokenizer
+        text = normal.normalize_str(character) if normal else character
+        pieces = [piece for piece, _ in parts.pre_tokenize_str(text)] if parts else [text]
+        for piece in pieces:
+            spans = [token.offsets for token in self.tokenizer.model.tokenize(piece)]
+            if sum(stop - start for start, stop in spans) < len(piece.encode()):
+                return True
+        return False
 
     def encode(self, text: str, before: str = "") -> NDArray[np.int64]:
         """Numbers of the text's symbols, as they are behind what stands `before`.
@@ -308,7 +348,7 @@ class Subwords(Vocabulary):
         while start < len(text):
             context = before if start == 0 else text[max(start - self.AROUND, 0) : start]
             context = context[-self.AROUND :]
-            later = range(start + self._STEP, len(text), self.AROUND)
+            later = range(start + self._step, len(text), self.AROUND)
             found = (self.cut(text, place) for place in later)
             stop = next((place for place in found if place is not None), len(text))
             skip = len(self._ids(context)[0]) if context else 0
@@ -336,14 +376,15 @@ class Subwords(Vocabulary):
 
     def encode_documents(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Numbers of each document, which are encoded whole and side by side."""
-        if sum(map(len, texts)) > self._STEP:
-            return [self.encode(text) for text in texts]
+        if sum(map(len, texts)) > self._step:
+            return [self.encode(text) for text in waiting(texts, "tokenise", unit="texts")]
         return [np.array(ids, np.int64) for ids in self._ids(*texts)]
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of these numbers up to the first end."""
         kept = list(takewhile(lambda number: number != self.end, map(int, numbers)))
-        return str(self.tokenizer.decode(kept))
+        with _reading("the tokenizer cannot decode its symbols"):
+            return str(self.tokenizer.decode(kept))
 
     def typing(self) -> Callable[[int], str]:
         """What each next number adds to the text; nothing if it begins a character."""

@@ -145,13 +145,6 @@ def test_a_verb_takes_a_number_in_its_range_or_names_it(verb):
                 assert "\n" not in said
 
 
-def test_a_count_that_was_read_as_a_float_is_a_count():
-    trainer = {"limit_test_batches": 2.0, "val_check_interval": 0.5, "overfit_batches": 1.0}
-    check_numbers({"trainer": trainer})
-    assert trainer == {"limit_test_batches": 2, "val_check_interval": 0.5, "overfit_batches": 1.0}
-    assert isinstance(trainer["limit_test_batches"], int)
-
-
 @pytest.mark.parametrize("name", TRAINER)
 def test_the_trainer_takes_a_number_in_its_range_or_names_it(name):
     from lightning.pytorch import Trainer

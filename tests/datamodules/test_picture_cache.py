@@ -241,16 +241,16 @@ def test_damage_is_one_line(tmp_path):
         of(root).prepare(root / "a/0.png")
 
 
-def web_dataset(root, count=60, classes=12, shard=20, prefix=""):
+def web_dataset(root, count=60, classes=12, shard=20, prefix="", name="{:04}", kind="png"):
     """Shards as WebDataset writes them."""
     root.mkdir(parents=True, exist_ok=True)
     for first in range(0, count, shard):
         with tarfile.open(root / f"{prefix}{first // shard:06}.tar", "w") as tar:
             for number in range(first, min(first + shard, count)):
                 label = str(number % classes).encode()
-                parts = {"png": content(number), "cls": label, "json": b"{}"}
+                parts = {kind: content(number), "cls": label, "json": b"{}"}
                 for suffix, data in parts.items():
-                    info = tarfile.TarInfo(f"{number % shard:04}.{suffix}")
+                    info = tarfile.TarInfo(f"{name.format(number % shard)}.{suffix}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
     return root
@@ -268,6 +268,13 @@ def pixels_and_labels(data):
 def expected(count=60, classes=12):
     arrays = (np.asarray(Image.open(io.BytesIO(content(n)))) for n in range(count))
     return {a.transpose(2, 0, 1).tobytes(): n % classes for n, a in enumerate(arrays)}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("scale_0.{:02}", "png"), ("{:04}", "seg.png")])
+def test_points_in_the_names_of_a_shard_leave_each_picture_its_own_label(tmp_path, name, kind):
+    # The key of WebDataset 1.0.2 ends at the first point: scale_0.25 and scale_0.50 have one.
+    root = web_dataset(tmp_path / "w", name=name, kind=kind)
+    assert pixels_and_labels(of(root)) == expected()
 
 
 def test_shards_of_web_dataset_with_the_labels_of_their_samples(tmp_path):

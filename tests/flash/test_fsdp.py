@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 
+from zoo.loading import read_checkpoint
+
 NETWORK = "dim: 16, depth: 2, head_size: 16, chunk: 16, lr: 0.01, position_bias: true"
 LM = f"""\
 model:
@@ -76,7 +78,7 @@ def test_two_processes_with_a_share_each_learn_the_same(config, other, tmp_path)
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
-        checkpoint = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
+        checkpoint = read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")
         weights[name] = checkpoint["state_dict"]
     assert weights["other"].keys() == weights["fsdp"].keys()
     for key, tensor in weights["other"].items():

@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import zoo
 from tests.report.pages import Page
 from zoo.data.images.pixels import pixels_of
+from zoo.flash.figures import kind_of
+from zoo.layers.counter_rng import normal
 from zoo.report.drawing import draw
 from zoo.report.run import read_runs
 from zoo.simbert.figures import best_f1
 from zoo.training.pictures import Pictures, steps_of, thin
+from zoo.vae.text.evaluation import EVALUATION_SEED
 
 SHORT = "--trainer.max_steps 4 --trainer.val_check_interval 2 --trainer.log_every_n_steps 1"
 SHORT += " --trainer.enable_progress_bar false --trainer.enable_model_summary false"
@@ -239,3 +243,83 @@ def test_many_steps_of_a_picture_are_thinned_evenly(tmp_path):
     assert (steps[0], steps[-1]) == (10, 1990)
     gaps = np.diff(steps)
     assert gaps.max() <= 4 * np.median(gaps)
+
+
+TEXTVAE = "-c vae/text-shakespeare --model.hidden 8 --model.embedding 4 --model.latent_dim 3"
+TEXTVAE += " --model.log_density_samples 8 --data.limit 64"
+MLM = "-c flash/mlm-zh --data.root null --model.dim 16 --model.depth 1 --model.head_size 8"
+MLM += " --model.chunk 8 --data.limit 200"
+
+
+@pytest.mark.slow
+def test_a_vae_of_sentences_shows_its_kl_and_its_loss_by_position(fitted):
+    run, page = fitted(f"{TEXTVAE} {FEW}", test="--trainer.limit_test_batches 1")
+    figures, model = run.figures(), zoo.load("run")
+    assert list(figures["kl"]) == list(figures["positions"]) == ["2", "4", "test"]
+    kl = figures["kl"]["4"].arrays["values"]
+    assert len(kl) == 3
+    assert kl.sum() == pytest.approx(last(run, "val/kl"), rel=1e-5)
+    config = yaml.safe_load(Path("run/config.yaml").read_text())["data"]["init_args"]
+    data = zoo.data.TextLines(**config)
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        q = model.eval().posterior(batch)
+        noise = normal(EVALUATION_SEED, batch.index, 2**20, (q.noise_dim,))[None]
+        z, _ = q.draw(noise)
+        hidden, _ = model.decoder.read(
+            torch.cat([torch.full_like(batch.tokens[:, :1], model.decoder.end),
+                       batch.tokens[:, :-1]], 1),
+            z, model.decoder.begin(z[0]),
+        )  # fmt: skip
+        nats = torch.nn.functional.cross_entropy(
+            model.decoder.projection(hidden).flatten(0, 1), batch.tokens.flatten(), reduction="none"
+        ).view_as(batch.tokens)
+    inside = torch.arange(nats.shape[1]) < batch.lengths[:, None]
+    expected = (nats * inside).sum(0) / inside.sum(0)
+    shown = figures["positions"]["4"].arrays
+    assert shown["x"].tolist() == list(range(1, nats.shape[1] + 1))
+    np.testing.assert_allclose(shown["loss"], expected, rtol=1e-4)
+    assert {"KL by dimension", "Loss by position"} <= set(page.charts)
+
+
+@pytest.mark.slow
+def test_a_masked_model_shows_its_guesses_by_position_and_kind(fitted):
+    run, page = fitted(f"{MLM} {FEW}", test="--trainer.limit_test_batches 1")
+    figures, model = run.figures(), zoo.load("run")
+    config = yaml.safe_load(Path("run/config.yaml").read_text())["data"]["init_args"]
+    data = zoo.data.MaskedSentences(**config)
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        logits, targets, scored = model.eval().predictions(batch)
+    nats = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="none"
+    )
+    right = (logits.argmax(-1) == targets)[scored]
+    symbols = np.array([kind_of(model.vocabulary.symbols[t]) for t in targets[scored].tolist()])
+    chosen = nats.view_as(targets)[scored].numpy()
+    for name, values in (("kinds", chosen), ("right_kinds", right.double().numpy())):
+        figure = figures[name]["4"]
+        names = [text.partition(" (")[0] for text in figure.words["names"]]
+        assert set(names) == set(symbols)
+        expected = [values[symbols == kind].mean() for kind in names]
+        np.testing.assert_allclose(figure.arrays["values"], expected, rtol=1e-4, atol=1e-6)
+    for name in ("positions", "right", "kinds", "right_kinds"):
+        assert list(figures[name]) == ["2", "4", "test"]
+    count = scored.sum(0).numpy()
+    by_place = figures["right"]["4"].arrays["guesses"]
+    assert np.nanmax(by_place) <= 1
+    assert chosen.mean() == pytest.approx(last(run, "val/loss"), rel=1e-4)
+    assert count.sum() == len(chosen)
+    assert {"Loss by position", "Right guesses by kind of symbol"} <= set(page.charts)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "kind"),
+    [("a", "letters"), ("##ing", "letters"), ("\u0120the", "letters"), ("7", "digits"),
+     ("\u4e2d", "Chinese"), ("\u3002", "punctuation"), ("+", "signs"), (" ", "space"),
+     ("\n", "space"), ("</s>", "special"), ("<unk>", "special"), ("", "space")],
+)  # fmt: skip
+def test_kinds_of_symbols(symbol, kind):
+    assert kind_of(symbol) == kind

@@ -58,7 +58,7 @@ def test_a_vocabulary_of_nothing_is_refused(mistake, tmp_path, options, said):
     ("model", "said"),
     [
         ({"type": "WordLevel", "vocab": {"the": 0}, "unk_token": "[UNK]"}, "Missing [UNK] token"),
-        ({"type": "BPE", "vocab": {}, "merges": []}, "its tokenizer knows nothing of it"),
+        ({"type": "BPE", "vocab": {}, "merges": []}, "it has no symbol for "),
         ({"type": "BPE", "vocab": {"t": 10**9}, "merges": []}, "a symbol of number 1000000000"),
     ],
 )

@@ -18,6 +18,7 @@ from zoo.cli.config_files import read_config
 from zoo.cli.stored import check_model, stored_config
 from zoo.cli.trusted import check_config
 from zoo.data_of import own_arguments
+from zoo.files import check_run
 from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint
 from zoo.pretrained import pinned
 from zoo.recipes import config_root, resolve_config
@@ -46,7 +47,7 @@ class Prepared:
         checkpoint: The .ckpt file or exported folder, if any.
         source: What it was asked for as, with the commit of a repository.
         model: Class path of the model in it.
-        wandb_id: W&B run to go on with.
+        runs: Ids of the run at its loggers, to go on with, by their names in a checkpoint.
         hparams: Arguments that the checkpoint's model was made with.
         made_with: Config that the checkpoint was made with.
         claim: The lock on the run directory, if this process is to write there.
@@ -62,7 +63,7 @@ class Prepared:
     checkpoint: Path | None = None
     source: str | None = None
     model: str | None = None
-    wandb_id: str | None = None
+    runs: dict[str, str] = field(default_factory=dict)
     hparams: dict[str, Any] = field(default_factory=dict)
     made_with: dict[str, Any] = field(default_factory=dict)
     claim: Claim | None = None
@@ -192,6 +193,7 @@ def _locate(verb: str, asked: str | None, folder: str | None, stem: str) -> Prep
             begun = [p for p in tried if holds_run(p) or (p / UNSAVED).is_file()]
             tried = begun[-1:] or tried[:1]
         for run_dir in reversed(tried):
+            check_run(run_dir)
             file = run_dir / "checkpoints" / f"{asked}.ckpt"
             if file.is_file():
                 return _claimed(verb, Prepared([], run_dir, file))
@@ -238,6 +240,7 @@ def _in_new_folder(
 
 def _claimed(verb: str, prepared: Prepared, new: bool = False) -> Prepared:
     """Takes the run directory for a fit, on the process that writes; a `new` one holds no run."""
+    check_run(prepared.run_dir)
     if verb == "fit" and rank() == 0:
         prepared.claim = Claim(prepared.run_dir)
         if new and holds_run(prepared.run_dir):
@@ -251,15 +254,16 @@ def _claimed(verb: str, prepared: Prepared, new: bool = False) -> Prepared:
 
 def _read(verb: str, prepared: Prepared, file: Path) -> None:
     """Puts the checkpoint's config before all others."""
-    checkpoint = read_checkpoint(file)
+    checkpoint = read_checkpoint(file, keys=())
     if file.is_file():
         check_state(checkpoint, file)
     prepared.weights = checkpoint["state_dict"]
     prepared.hparams = own_arguments(checkpoint.get("hyper_parameters", {}))
     prepared.model = checkpoint_class(checkpoint)
+    if verb in ("fit", "test"):
+        names = ("wandb_run_id", "mlflow_run_id")
+        prepared.runs = {n: checkpoint[n] for n in names if isinstance(checkpoint.get(n), str)}
     if verb == "fit":
-        if isinstance(checkpoint.get("wandb_run_id"), str):
-            prepared.wandb_id = checkpoint["wandb_run_id"]
         prepared.steps = checkpoint.get("global_step", 0)
         with suppress(KeyError, TypeError):
             epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]

@@ -237,7 +237,7 @@ def export(
     if format == "zoo":
         if options:
             raise ValueError(f"format zoo has no option {next(iter(options))!r}")
-        config = read_checkpoint(find_checkpoint(ckpt)).get("zoo_config")
+        config = read_checkpoint(find_checkpoint(ckpt), keys=()).get("zoo_config")
         save_pretrained(model, folder, dtype=dtype, config=config)
     elif dtype != "float32":
         raise ValueError(f"--dtype {dtype} is of format zoo: leave it out with {format}")

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from zoo.data.described import tell_lines
 from zoo.data.images.arrays import open_array
@@ -21,6 +20,7 @@ from zoo.metrics.checks import check_features
 from zoo.metrics.compare import compare, protocol
 from zoo.metrics.features import Extractor, load_extractor
 from zoo.ranges import Count, Seed
+from zoo.waiting import Bar
 
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
@@ -158,7 +158,7 @@ class Pictures:
         parts = []
         with (
             ThreadPoolExecutor() as pool,
-            tqdm(total=self.count, desc=self.path, unit="image", disable=None, leave=False) as bar,
+            Bar(self.path, self.count, "images") as bar,
         ):
             for start in range(0, self.count, batch_size):
                 numbers = range(start, min(start + batch_size, self.count))

@@ -4,9 +4,10 @@ import fnmatch
 import json
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 from zoo.pretrained import names, shipped
-from zoo.recipes import config_root, describe_config, list_configs
+from zoo.recipes import describe_config, list_configs
 from zoo.registry import MODELS, nearest
 
 _UNITS = ((24 * 365.25, "years"), (24 * 30.4, "months"), (24, "days"), (1, "h"), (1 / 60, "min"))
@@ -85,5 +86,4 @@ def needs(name: str) -> str:
 @cache
 def _hours() -> dict[str, float]:
     """Core hours of the recipes, as benchmarks/hours.py measured them."""
-    path = config_root() / "hours.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return json.loads(Path(__file__).with_name("hours.json").read_text("utf-8"))

@@ -47,9 +47,6 @@ TRAINER = {
     "gradient_clip_val": NonNegative | None,
     "reload_dataloaders_every_n_epochs": Whole,
 }
-# Python keeps `int | float` and `float | int` as one in a cache, so that in a process of many
-# parses the Trainer's annotations may take a count for a float.
-_PARTS = {name for name in TRAINER if name.startswith(("limit_", "overfit_", "val_check_"))}
 _DEVICES = re.compile(r"auto|-?\d+(,\s*\d+)*,?")
 # Of their environments, each has one of these.
 _LAUNCHERS = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -57,16 +54,10 @@ PRECISIONS = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
-    """Raises ValueError if a number of the Trainer, model or data is out of its range.
-
-    A count of batches that was read as a float is made the count that it is.
-    """
+    """Raises ValueError if a number of the Trainer, model or data is out of its range."""
     trainer = config["trainer"]
     for name, hint in TRAINER.items():
         value = trainer.get(name)
-        counted = isinstance(value, float) and 1 < value < 2**53 and value.is_integer()
-        if name in _PARTS and counted:
-            value = trainer[name] = int(value)
         number = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+\s*", value)
         if fault := find_fault(hint, int(value) if number else value):
             raise ValueError(f"--trainer.{name}={value}: {fault}")

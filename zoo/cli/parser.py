@@ -122,7 +122,8 @@ def _value(text: str, parser: ZooParser) -> str:
     if given is None:
         return f"{option}: {match[2]}"
     if needed := _needed(_EXPECTED.findall(text)):
-        return f"{option}: needs {needed}, got {given[1]}"
+        form = f", such as '[{given[1]}]'" if needed == _KINDS["list"] else f", got {given[1]}"
+        return f"{option}: needs {needed}{form}"
     return f"{option}: {given[1]} is not accepted, see --help"
 
 

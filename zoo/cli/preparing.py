@@ -8,6 +8,7 @@ from zoo.data.described import block
 from zoo.data.images.layout import Folders
 from zoo.data.text.pieces import Documents
 from zoo.data.text.prepare import prepare as prepare_text
+from zoo.data.text.tasks import Executor
 from zoo.data.text.vocabularies import KINDS
 from zoo.data.text.vocabulary import Subwords, Vocabulary
 from zoo.ranges import Count
@@ -28,6 +29,8 @@ def prepare(
     folders: Folders = "auto",
     broken: Literal["skip", "refuse"] = "skip",
     processes: Count | None = None,
+    executor: Executor | None = None,
+    tasks: Count = 1,
 ) -> None:
     """Tokenises a corpus, or decodes pictures, once into a folder, which `--data.root` takes.
 
@@ -51,6 +54,9 @@ def prepare(
         folders: Whether the first folders are splits or classes; auto tells them by their names.
         broken: What to do with a picture that cannot be decoded: skip it, or refuse to go on.
         processes: How many work; as many as there are cores if not given.
+        executor: Shares a text out to tasks of datatrove (an extra): local, slurm or ray; all
+            machines must see ROOT and OUT.
+        tasks: How many tasks.
     """
     others: dict[str, dict[str, object]] = {
         "pictures": {
@@ -59,6 +65,8 @@ def prepare(
             "min_count": min_count != 1,
             "documents": documents != "file",
             "column": column != "text",
+            "executor": executor,
+            "tasks": tasks != 1,
         },
         "text": {
             "size": size != 64,
@@ -89,6 +97,8 @@ def prepare(
             column=column,
             processes=processes,
             vocabulary=words,
+            executor=executor,
+            tasks=tasks,
         )
     except FileNotFoundError as error:
         raise FileNotFoundError(str(error).replace(" (set --data.root)", "")) from error

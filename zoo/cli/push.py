@@ -39,7 +39,7 @@ def push(
     if out and not space:
         raise ValueError(f"--out={out} is of --space: zoo export writes a model's folder")
     file, model = find_checkpoint(ckpt), load(ckpt)
-    config = read_checkpoint(file).get("zoo_config")
+    config = read_checkpoint(file, keys=()).get("zoo_config")
     if space:
         from zoo.serve.space import write_space
 

@@ -7,11 +7,13 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -43,8 +45,21 @@ _NO_PACKAGE = re.compile(r"(?:Neither `|Requirement '|`pip install -U '?)([\w.\-
 _TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
 
 
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Takes back what a run sets for the processes that it starts: they are others' next time."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@_same_environment()
 def guarded(verb: str, arguments: list[str]) -> int:
-    """Runs `zoo VERB ARGUMENTS` and returns the exit code."""
+    """Runs `zoo VERB ARGUMENTS` and returns the exit code; the environment stays as it was."""
     settle()
     start = started()
     try:
@@ -187,8 +202,10 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     parser.add_function_arguments(function, as_positional=True, fail_untyped=True)
     short = COMMANDS[verb].short
     longhand = _switched(function, [short.get(argument, argument) for argument in arguments])
-    if COMMANDS[verb].many:
-        longhand = _gathered(longhand)
+    if COMMANDS[verb].many:  # with its name or without
+        name = f"--{next(iter(signature(function).parameters))}"
+        longhand = _gathered([a.removeprefix(f"{name}=") for a in longhand if a != name])
+    longhand = _lists(function, longhand)
     if passed := COMMANDS[verb].rest:
         longhand = _passed_on(longhand, passed, list(signature(function).parameters))
     values: dict[str, Any] = parser.parse_args(longhand).as_dict()
@@ -206,6 +223,26 @@ def _switched(function: Callable[..., Any], arguments: list[str]) -> list[str]:
         f"{argument}=true" if argument in switches and after.lower() not in either else argument
         for argument, after in zip_longest(arguments, arguments[1:], fillvalue="")
     ]
+
+
+def _lists(function: Callable[..., Any], arguments: list[str]) -> list[str]:
+    """The arguments with a single value as a list of one where a list alone is taken."""
+    out: list[str] = []
+    hints = number_hints(function)
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        hint = hints.get(flag.removeprefix("--")) if flag.startswith("--") else None
+        kinds = [kind for kind in get_args(hint) or [hint] if kind is not NoneType]
+        kinds = [hint] if get_origin(hint) is list else kinds
+        if [get_origin(kind) for kind in kinds] != [list]:
+            out.append(argument)
+            continue
+        value = value if equals else next(rest, "")
+        if value and not value.lstrip().startswith("[") and value != "null":
+            value = json.dumps([value]) if get_args(kinds[0]) == (str,) else f"[{value}]"
+        out.append(f"{flag}={value}")
+    return out
 
 
 def _gathered(arguments: list[str]) -> list[str]:

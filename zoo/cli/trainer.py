@@ -5,7 +5,9 @@ import json
 import os
 import shlex
 from collections.abc import Callable
-from typing import Any
+from functools import reduce
+from operator import or_
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -83,6 +85,10 @@ class ZooCLI(LightningCLI):
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds trainer, model and data; none is required, since a checkpoint may bring it."""
         parser.add_lightning_class_args(Trainer, "trainer")
+        for action in parser._actions:  # 1 is a count of batches, 1.0 is all of them
+            kinds = get_args(getattr(action, "_typehint", None))
+            if {int, float} <= set(kinds):  # in an order that typing's cache may have changed
+                action._typehint = reduce(or_, sorted(kinds, key=lambda kind: kind is not int))
         parser.set_defaults({f"trainer.{key}": v for key, v in self.trainer_defaults.items()})
         for cls, key in ((LightningModule, "model"), (LightningDataModule, "data")):
             parser.add_lightning_class_args(cls, key, subclass_mode=True, required=False)
@@ -154,8 +160,11 @@ class ZooCLI(LightningCLI):
         file = self.prepared.checkpoint
         config.ckpt_path = str(file) if file is not None and file.is_file() else None
         for logger in _listed(trainer.logger):
-            if str(logger.get("class_path", "")).endswith("WandbLogger"):
+            name = str(logger.get("class_path", "")).rpartition(".")[2]
+            if name == "WandbLogger":
                 self._place_wandb(logger.init_args)
+            elif name in ("MLflow", "MLFlowLogger"):
+                self._place_mlflow(logger.init_args)
 
     def _check_end(self, trainer: Any) -> None:
         """Refuses to train up to a step or an epoch that is behind."""
@@ -170,8 +179,8 @@ class ZooCLI(LightningCLI):
 
     def _place_wandb(self, init_args: Any) -> None:
         init_args.save_dir = str(self.prepared.run_dir)
-        if self.prepared.wandb_id is not None:
-            init_args.id = self.prepared.wandb_id
+        if "wandb_run_id" in self.prepared.runs:
+            init_args.id = self.prepared.runs["wandb_run_id"]
         if not init_args.get("name"):
             init_args.name = self.prepared.run_dir.name
         import wandb
@@ -184,6 +193,15 @@ class ZooCLI(LightningCLI):
                 "no W&B key: this run is logged offline; send it later with "
                 f"`wandb sync {self.prepared.run_dir / 'wandb'}/offline-run-*`"
             )
+
+    def _place_mlflow(self, init_args: Any) -> None:
+        if not init_args.tracking_uri:  # Lightning has looked for MLFLOW_TRACKING_URI
+            store = self.prepared.run_dir.absolute()
+            init_args.tracking_uri = f"sqlite:///{store / 'mlflow.db'}"
+            init_args.artifact_location = (store / "mlflow").as_uri()
+        init_args.run_id = self.prepared.runs.get("mlflow_run_id", init_args.run_id)
+        if not init_args.run_name:
+            init_args.run_name = self.prepared.run_dir.name
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
@@ -256,14 +274,19 @@ class ZooCLI(LightningCLI):
         ]
         rank_zero_info(f"done: {last} ({'; '.join(then)})")
         show_page(self.trainer, self.prepared.run_dir)
-        for logger in self.trainer.loggers:
-            # Where processes were forked the run is theirs; asking for it would begin another.
-            if isinstance(logger, WandbLogger) and logger._experiment is not None:
-                logger.experiment.finish()  # waits until everything is sent
+        self._finish()
 
     def after_test(self) -> None:
         """Adds the results to the run's page."""
         show_page(self.trainer, self.prepared.run_dir)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Ends the run at W&B."""
+        for logger in self.record.loggers:
+            # Where processes were forked the run is theirs; asking for it would begin another.
+            if isinstance(logger, WandbLogger) and logger._experiment is not None:
+                logger.experiment.finish()  # waits until everything is sent
 
     def predict(self, **kwargs: Any) -> None:
         """Writes what the model predicts to run_dir/predictions.pt, a file a rank."""

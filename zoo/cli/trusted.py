@@ -35,7 +35,8 @@ LIGHTNING = {
         "TQDMProgressBar",
         "Timer",
     ),
-    "lightning.pytorch.loggers": ("CSVLogger", "TensorBoardLogger", "WandbLogger"),
+    "lightning.pytorch.loggers": ("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger"),
+    "zoo.training.loggers": ("MLflow",),
     "lightning.pytorch.plugins": (
         "DoublePrecision",
         "FSDPPrecision",

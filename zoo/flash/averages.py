@@ -28,6 +28,9 @@ class PredictionAverages:
         self._places: Tensor | None = None
         self.places: Tensor | None = None
         """After `reduce`: nats, right ones and number at each place of this process, (3, n)."""
+        self._symbols: Tensor | None = None
+        self.symbols: Tensor | None = None
+        """The same of each symbol that was to be predicted, (3, V)."""
 
     def add(self, logits: Tensor, targets: Tensor, scored: Tensor) -> None:
         """Adds a batch: logits (B, n, V), targets (B, n) and which of them count (B, n)."""
@@ -46,6 +49,9 @@ class PredictionAverages:
             places, before = (F.pad(p, (0, n - p.shape[1])) for p in (places, self._places))
             places = places + before
         self._places = places
+        if self._symbols is None:
+            self._symbols = values.new_zeros(3, logits.shape[-1])
+        self._symbols.index_add_(1, targets.clamp(min=0).flatten(), values)
 
     def reduce(self, module: LightningModule) -> tuple[dict[str, float], int]:
         """Means over all processes by their full names, their number, and starts again."""
@@ -55,6 +61,7 @@ class PredictionAverages:
             sums = torch.zeros(3, dtype=wide, device=module.device)
         self._sums = None
         self.places, self._places = self._places, None
+        self.symbols, self._symbols = self._symbols, None
         nats, right, count = module.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         mean = nats / max(count, 1.0)
         means = {"loss": mean}

@@ -12,6 +12,7 @@ from zoo.flash.network import DecodeState
 from zoo.layers.choose import TokenSampling
 
 Prompt = str | list[str] | list[Tensor]
+_SHOWN = 200  # symbols of a text in a table
 
 
 class Generation(Figures):
@@ -119,6 +120,14 @@ class Generation(Figures):
         if not isinstance(prompt, str) and not isinstance(prompt[0], str):
             return out
         return [self._text(row, stop_at_end) for row in out.tolist()]
+
+    def texts(self, n: int, /, *, seed: int = 0) -> dict[str, list[str]]:
+        """The beginnings of n texts, as a table; none where the data are numbers."""
+        if not len(self.words.symbols):
+            return {}
+        made = self.generate([""] * n, _SHOWN, seed=seed)
+        assert isinstance(made, list)
+        return {"text": made}
 
     def _text(self, tokens: list[int], to_the_end: bool) -> str:
         """The text up to its end, or all of it, with a new line for each end."""

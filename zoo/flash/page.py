@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.flash.base import FlashModule
+from zoo.flash.figures import MaskedFigures
 from zoo.flash.generation import Generation
 from zoo.flash.typewriter import Typewriter
 from zoo.pages import SEED, Control, Number, Result, Switch, Tab, Text
@@ -36,7 +36,7 @@ class WritingPages(Generation):
             yield (text,)
 
 
-class MaskPages(FlashModule):
+class MaskPages(MaskedFigures):
     """Masks filled in, or classes."""
 
     classifier: nn.Module | None

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from zoo.metrics.checks import check_features
+from zoo.waiting import waiting
 
 
 def polynomial_kernel(x_MD: Tensor, y_ND: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def kernel_distance(
     generator = torch.Generator().manual_seed(seed)
     size = min(subset_size, len(x), len(y))
     estimates = []
-    for _ in range(subsets):
+    for _ in waiting(range(subsets), "kernel distance", unit="subsets"):
         i, j = (torch.randperm(len(z), generator=generator)[:size].to(z.device) for z in (x, y))
         estimates.append(squared_mmd(x[i], y[j]))
     values = torch.stack(estimates)

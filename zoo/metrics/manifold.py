@@ -1,11 +1,13 @@
 """Precision and recall, density and coverage: metrics of k-nearest-neighbour balls."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from zoo.metrics.checks import check_features
+from zoo.waiting import waiting
 
 _CHUNK = 2**24  # distances held at a time: 128 MiB of float64
 
@@ -19,9 +21,10 @@ class Manifold(NamedTuple):
     coverage: Tensor
 
 
-def _rows(x_MD: Tensor, y_ND: Tensor) -> list[tuple[int, Tensor]]:
+def _rows(x_MD: Tensor, y_ND: Tensor) -> Iterator[tuple[int, Tensor]]:
     step = max(_CHUNK // len(y_ND), 1)
-    return [(start, x_MD[start : start + step]) for start in range(0, len(x_MD), step)]
+    for start in waiting(range(0, len(x_MD), step), "neighbours", unit="blocks"):
+        yield start, x_MD[start : start + step]
 
 
 def _distances(x_MD: Tensor, y_ND: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from zoo.data.protocols import (
 from zoo.metrics.compare import compare, protocol
 from zoo.metrics.features import Extractor, load_extractor
 from zoo.ranges import Count, Seed, Whole, check_ranges
+from zoo.waiting import Bar
 
 
 class SampleQuality(Callback):
@@ -138,7 +139,7 @@ class SampleQuality(Callback):
         def draw(start: int, stop: int) -> Tensor:
             return to_uint8(sample(stop - start, seed=self.seed, first=start))
 
-        fake = self._features(trainer, self.samples, draw)
+        fake = self._features(trainer, self.samples, draw, "draw and judge")
         self._record(trainer, module, split, other, len(real), len(held_out))
         groups = {stage: fake, "baseline": held_out}
         found = {group: self._compare(real, other, group) for group, other in groups.items()}
@@ -152,14 +153,17 @@ class SampleQuality(Callback):
             images = data.reference_images(split, count)
             if len(images):
                 self._real[split, count] = self._features(
-                    trainer, len(images), lambda start, stop: images[start:stop]
+                    trainer,
+                    len(images),
+                    lambda start, stop: images[start:stop],
+                    f"features of {split}",
                 )
             else:
                 self._real[split, count] = torch.empty(0, 0)
         return self._real[split, count]
 
     def _features(
-        self, trainer: Trainer, count: int, images: Callable[[int, int], Tensor]
+        self, trainer: Trainer, count: int, images: Callable[[int, int], Tensor], what: str
     ) -> Tensor:
         """Features of `count` images on every process, each having done a contiguous block."""
         extractor = self._load(trainer)
@@ -170,10 +174,11 @@ class SampleQuality(Callback):
         # A process without a share does an image too, to know the number of features.
         first = min(start, count - 1)
         last = max(stop, first + 1)
-        parts = [
-            extractor(images(i, min(i + self.batch_size, last)))
-            for i in range(first, last, self.batch_size)
-        ]
+        parts = []
+        with Bar(what, last - first, "images") as bar:
+            for i in range(first, last, self.batch_size):
+                parts.append(extractor(images(i, min(i + self.batch_size, last))))
+                bar.update(len(parts[-1]))
         features = torch.cat(parts)
         if world_size > 1:
             padded = features.new_zeros(longest, features.shape[1])

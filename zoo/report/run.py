@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from zoo.figures import Figure, read_figure
+from zoo.files import check_run
 from zoo.reading import numbered_lines
 from zoo.untrusted import check_plain, check_regular, read_json_object
 
@@ -115,6 +116,7 @@ def read_runs(paths: list[str]) -> list[Run]:
         if not folder.is_dir():
             there = "a file, not a run directory" if folder.exists() else "not there"
             raise ValueError(f"{folder} is {there}: give a folder that `zoo fit` wrote")
+        check_run(folder)
         if not any((folder / name).exists() for name in _FILES):
             raise ValueError(f"{folder} holds no run: no {', no '.join(_FILES[:3])}")
     whole = [folder.resolve() for folder in folders]

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from zoo.data.cache import remembered
 from zoo.files import naming, replacing, temporary_beside
 from zoo.memory import check_memory
 from zoo.untrusted import read_json_object
+from zoo.waiting import Bar
 
 Backend = Literal["exact", "faiss", "hnsw", "ivfpq"]
 Kind = Literal["hnsw", "ivfpq"]
@@ -180,7 +180,7 @@ class Approximate:
         draw = np.random.default_rng(0)
         asked = np.sort(draw.choice(count, min(_ASKED, -(-count // 10)), replace=False))
         index = _new(faiss, vectors, kind, draw)
-        with tqdm(total=count, desc=kind, unit="sentence", disable=not progress) as bar:
+        with Bar(f"make {kind}", count, "sentences", shown=progress) as bar:
             for start in range(0, count, _BLOCK // 16):
                 part = vectors[start : start + _BLOCK // 16].numpy()
                 here = asked[(asked >= start) & (asked < start + len(part))] - start

@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from zoo.data.cache import remembered
 from zoo.data.sentences.mapped import MappedTexts, write_distinct
@@ -21,6 +20,7 @@ from zoo.files import replacing, replacing_folder
 from zoo.reading import decoded, parsed, read_bytes
 from zoo.simbert.approximate import NOTE, Approximate, Backend, exact, flat, kind_for
 from zoo.untrusted import read_json_object, read_safetensors
+from zoo.waiting import Bar
 
 _PART = 65_536  # sentences that are encoded, or vectors that are looked at, together
 # What NumPy raises over headers of any content.
@@ -109,7 +109,7 @@ class SentenceIndex:
                 raise ValueError(f"there is no sentence for {folder}")
             with (
                 (new / "vectors.npy").open("wb") as file,
-                tqdm(total=len(found), desc="encode", unit="sentence", disable=not progress) as bar,
+                Bar("encode", len(found), "sentences", shown=progress) as bar,
             ):
                 for start in range(0, len(found), _PART):
                     part = model.encode(found[start : start + _PART], batch_size=batch_size)

@@ -20,6 +20,7 @@ from zoo.data.sentences.rows import Problems
 from zoo.files import replacing
 from zoo.reading import numbered_lines, parsed
 from zoo.simbert.catalogues import catalogue_files, catalogue_groups
+from zoo.waiting import waiting
 
 Kind = Literal["answers", "documents", "catalogues"]
 _END = re.compile(r"(?<=[。！？!?；;\n])|(?<=\. )")
@@ -149,7 +150,7 @@ def mine(
         groups = _mined(compare, (u for file in files for u in units(kind, file)), processes)
     seen: set[bytes] = set()
     with replacing(output) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for group in groups:
+        for group in waiting(groups, "mine pairs", unit="groups"):
             # Digests are remembered, and not the texts: corpora are large.
             key = blake2b("\0".join(sorted(group)).encode(), digest_size=16).digest()
             if key not in seen:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional as F
 
+from zoo.data.protocols import HasGroups, datamodule_of
 from zoo.data.sentences.tokenizer import MAX_LENGTH
 from zoo.display import Table
 from zoo.layers.choose import TokenSampling
@@ -135,6 +136,20 @@ class Paraphrasing(Encoding):
         cosine = (self.encode(found, batch_size=batch_size) @ query.T).flatten().tolist()
         order = sorted(range(len(found)), key=lambda i: -cosine[i])[:k]
         return Paraphrases(Paraphrase(found[i], cosine[i], finished[found[i]]) for i in order)
+
+    def texts(self, n: int, /, *, seed: int = 0) -> dict[str, list[str] | list[float]]:
+        """The nearest paraphrases of the first n validation sentences, as a table."""
+        data = datamodule_of(self._trainer)
+        if self.purpose != "similar" or not isinstance(data, HasGroups):
+            return {}
+        sources = [group[0] for group in data.groups("val")[:n]]
+        found = self.paraphrases(sources, _EVALUATED, _SHOWN, seed=seed) if sources else []
+        rows = [(s, p) for s, ranked in zip(sources, found, strict=True) for p in ranked]
+        return {
+            "sentence": [source for source, _ in rows],
+            "paraphrase": [paraphrase.text for _, paraphrase in rows],
+            "similarity": [paraphrase.similarity for _, paraphrase in rows],
+        }
 
     def generation_numbers(
         self, texts: Sequence[str], folder: str | Path | None = None

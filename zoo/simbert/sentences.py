@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from zoo.data.sentences.batches import AnyBatch, LabelledBatch, padded
 from zoo.simbert.approximate import Backend
@@ -14,6 +13,7 @@ from zoo.simbert.base import SentenceModel
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex
 from zoo.training.module import evaluating
+from zoo.waiting import Bar
 
 _CPU_TOKENS = 512  # at a time: what the layers pass on then stays in the cache of a core
 
@@ -102,7 +102,7 @@ class Encoding(SentenceModel):
         tokens = _CPU_TOKENS if self.device.type == "cpu" else batch_size * max_length
         with (
             evaluating(self),
-            tqdm(total=len(rows), desc="encode", unit="sentence", disable=not progress) as bar,
+            Bar("encode", len(rows), "sentences", shown=progress) as bar,
         ):
             start = 0
             while start < len(order):

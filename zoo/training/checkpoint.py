@@ -13,11 +13,14 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.files import replacing
+from zoo.loading import read_checkpoint
 from zoo.ranges import Whole, check_ranges
 from zoo.registry import nearest
+from zoo.shards import SPREAD, remove_unnamed
 from zoo.training.claim import UNSAVED
 from zoo.training.csv import MetricsCSV
 from zoo.training.guard import TrainingDivergedError
+from zoo.training.loggers import senders
 from zoo.training.loops import use_exact_loops
 from zoo.training.stop import Stopped, StopRequest
 
@@ -44,6 +47,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise
             raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from error
 
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """A checkpoint on the CPU, with whole tensors where they were spread over processes."""
+        return read_checkpoint(Path(path), keys=SPREAD)
+
 
 class Checkpoint(lightning_callbacks.Checkpoint):
     """Keeps `run_dir/checkpoints/last.ckpt`, and `best.ckpt` by a validation metric.
@@ -58,6 +70,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         keep_every_n_train_steps: Also keep a `step=N.ckpt` at these steps; 0 keeps none.
         monitor: Validation metric that decides best.ckpt, such as val/loss.
         mode: Whether the smallest or the largest value of `monitor` is the best.
+        artifacts: Send last.ckpt and best.ckpt to W&B and MLflow when the training ends.
     """
 
     def __init__(
@@ -66,11 +79,12 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         keep_every_n_train_steps: Whole = 0,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
+        artifacts: bool = False,
     ) -> None:
         check_ranges(Checkpoint, locals(), "--checkpoint.")
         self.every_n_train_steps = every_n_train_steps
         self.keep_every_n_train_steps = keep_every_n_train_steps
-        self.monitor, self.mode = monitor, mode
+        self.monitor, self.mode, self.artifacts = monitor, mode, artifacts
         self.best: float | None = None
         self._strict: list[str] = []  # what EarlyStopping must find at a validation
         self._saved_step = self._seen_step = -1
@@ -146,9 +160,14 @@ class Checkpoint(lightning_callbacks.Checkpoint):
             self._raise_stopped(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the end of a run that was stopped elsewhere."""
+        """Saves the end of a run that was stopped elsewhere, and sends the files if asked to."""
         if trainer.global_step != self._saved_step:
             self.save_last(trainer)
+        if self.artifacts and trainer.is_global_zero:
+            files = [self.folder(trainer) / name for name in ("last.ckpt", "best.ckpt")]
+            for sender in senders(trainer.loggers):
+                for file in filter(Path.is_file, files):
+                    sender.checkpoint(file)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives the signals back."""
@@ -182,6 +201,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
             os.replace(temporary, folder / name)
         if trainer.is_global_zero:
             (folder.parent / UNSAVED).unlink(missing_ok=True)
+            remove_unnamed(folder)
         trainer.strategy.barrier()
         self._saved_step = trainer.global_step
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from zoo.files import check_run
+
 LOCK = ".lock"
 UNSAVED = ".unsaved"  # the run has begun, but written no checkpoint yet
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
@@ -37,6 +39,7 @@ class Claim:
     """
 
     def __init__(self, folder: Path) -> None:
+        check_run(folder)
         self.folder = folder
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         self._process = os.getpid()

@@ -116,10 +116,9 @@ class EMA(Callback):
             return
         raw = self._averages if self._swapped else self._parameters
         weights = checkpoint["state_dict"]
-        now = {name: _whole(t) for name, t in zip(self._names, raw, strict=True)}
-        averages = {name: _whole(t) for name, t in self.averages().items()}
+        now = {name: t.detach() for name, t in zip(self._names, raw, strict=True)}
         checkpoint["current_model_state"] = {**weights, **now}
-        checkpoint["state_dict"] = {**weights, **averages}
+        checkpoint["state_dict"] = {**weights, **self.averages()}
         checkpoint["ema_updates"] = self.updates
 
     @torch.no_grad()
@@ -130,15 +129,12 @@ class EMA(Callback):
         if trainer.state.fn != "fit" or "current_model_state" not in checkpoint:
             return  # Lightning calls this for an evaluation too, which wants the average
         self.updates, raw = checkpoint["ema_updates"], checkpoint["current_model_state"]
-        if "state_dict" in checkpoint:
-            self._restored = checkpoint["state_dict"]
-            pl_module.load_state_dict(raw)
-            return
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
-        # FSDP's strategy has put it into the module, after the start of the fit.
-        torch._foreach_copy_(_here(self._averages), _here(self._parameters))
-        set_model_state_dict(pl_module, raw, options=StateDictOptions(full_state_dict=True))
+        self._restored = checkpoint["state_dict"]
+        pl_module.load_state_dict(raw)
+        if self._averages:  # under FSDP the fit has started before
+            restored = [self._restored[name] for name in self._names]
+            torch._foreach_copy_(_here(self._averages), _here(restored))
+            self._restored = None
 
 
 @contextmanager
@@ -158,9 +154,3 @@ def averaged(trainer: Trainer) -> Iterator[None]:
 def _here(tensors: list[Tensor]) -> list[Tensor]:
     """What this process holds of tensors, which is all of them but under FSDP."""
     return [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """A tensor with the parts that other processes hold, which must ask for it too."""
-    tensor = tensor.detach()
-    return tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor

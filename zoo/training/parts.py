@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
 from zoo.files import replacing
 from zoo.training.distributed import place, wait_for_all
 from zoo.untrusted import sha256
 from zoo.version import zoo_version
+from zoo.waiting import Bar
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ def in_parts(
     regular = out is not None and (Path(out).is_file() or not os.path.lexists(out))
     if processes > 1 and not regular:
         raise ValueError(f"{processes} processes need a file to write: give one (now {out})")
-    with tqdm(total=count, unit="item", disable=rank > 0 or len(bounds) < 2) as bar:
+    with Bar("done", count, shown=len(bounds) > 1) as bar:
 
         def made(start: int, stop: int) -> T:
             value = make(start, stop)

@@ -23,7 +23,6 @@ from zoo.data.protocols import HasFigures, Moment, datamodule_of
 from zoo.figures import Figure, write_figure
 from zoo.files import replacing
 from zoo.loading import class_path
-from zoo.training.csv import MetricsCSV
 from zoo.training.ema import averaged
 from zoo.training.log import batches_that_stepped, is_last_step, lightning_logs
 from zoo.training.module import evaluating
@@ -89,8 +88,7 @@ class Pictures(Callback):
         # After the last checkpoint: what goes on from it has the rows of a run that never ended.
         if self._last is not None:
             for logger in trainer.loggers:
-                if isinstance(logger, MetricsCSV):
-                    logger.log_metrics(self._last[1], self._last[0])
+                logger.log_metrics(self._last[1], self._last[0])
         with averaged(trainer):
             if self._seen != trainer.global_step:
                 self._write(trainer, pl_module, "val")

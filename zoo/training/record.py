@@ -16,6 +16,8 @@ from zoo.files import replacing
 from zoo.loading import class_path
 from zoo.registry import DATA
 from zoo.training.claim import UNSAVED
+from zoo.training.loggers import senders
+from zoo.training.offline import go_on_at, rows_written
 from zoo.version import zoo_version
 
 # What a checkpoint brings back when no config names it; paths and devices are the command's own.
@@ -36,6 +38,7 @@ class RunRecord(Callback):
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
+        self.loggers: list[Any] = []  # also of a test, whose Trainer has none
         self._written = False
         self._step: int | None = None  # of the checkpoint; a test's trainer is at 0
 
@@ -56,9 +59,8 @@ class RunRecord(Callback):
 
     def save_config(self, trainer: Trainer) -> None:
         """Sends the whole config to the loggers."""
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):  # the model's hparams are there; add all the rest
-                logger.experiment.config.update({"zoo": self.config}, allow_val_change=True)
+        for logger in _wandb(trainer):  # the model's hparams are there; add all the rest
+            logger.experiment.config.update({"zoo": self.config}, allow_val_change=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -78,21 +80,28 @@ class RunRecord(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Puts the config and the W&B run's id into the checkpoint."""
+        """Puts the config, and the run's ids at the loggers, into the checkpoint."""
         config = {key: value for key, value in self.config.items() if key in KEPT_FOR_FIT}
         trainer_options = config.get("trainer", {}).items()
         config["trainer"] = {k: v for k, v in trainer_options if k not in NOT_KEPT_TRAINER}
         checkpoint["zoo_config"] = config
         checkpoint["zoo_version"] = zoo_version()
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and logger.version is not None:
-                checkpoint["wandb_run_id"] = str(logger.version)
+        for sender in senders(trainer.loggers):
+            if sender.run_key and sender.logger.version is not None:
+                checkpoint[sender.run_key] = str(sender.logger.version)
+        if trainer.is_global_zero:
+            for logger in _wandb(trainer):
+                checkpoint["wandb_rows"] = rows_written(logger)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remembers after which step the weights are, which results.json tells."""
+        """Remembers after which step the weights are; W&B's history goes on from there."""
         self._step = checkpoint["global_step"]
+        if trainer.state.fn == "fit" and trainer.is_global_zero and "wandb_rows" in checkpoint:
+            for logger in _wandb(trainer):
+                if logger.version == checkpoint.get("wandb_run_id"):
+                    go_on_at(logger, checkpoint["wandb_rows"])
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the numbers beside their baselines and writes results.json."""
@@ -100,9 +109,10 @@ class RunRecord(Callback):
             return
         metrics = {str(name): float(value) for name, value in trainer.callback_metrics.items()}
         protocol = gather_protocol(trainer, pl_module)
+        step = trainer.global_step if self._step is None else self._step
         result = {
             "checkpoint": str(trainer.ckpt_path or self.config["ckpt_path"]),
-            "step": trainer.global_step if self._step is None else self._step,
+            "step": step,
             "metrics": metrics,
             "protocol": protocol,
         }
@@ -111,6 +121,8 @@ class RunRecord(Callback):
         path = Path(trainer.default_root_dir, "results.json")
         with replacing(path) as file:
             file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        for sender in senders(self.loggers):
+            sender.summary(metrics, step)
         rank_zero_info(f"{results_table(metrics, protocol)}\n\nwritten to {path}")
 
 
@@ -137,6 +149,10 @@ def results_table(metrics: dict[str, float], protocol: dict[str, str]) -> str:
         for row in rows
     ]
     return "\n".join(["", *table, "", *(f"{key}: {value}" for key, value in protocol.items())])
+
+
+def _wandb(trainer: Trainer) -> list[WandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
 
 
 def _spec(path: str, made: LightningModule | LightningDataModule) -> dict[str, Any]:

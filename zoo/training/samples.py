@@ -1,16 +1,20 @@
-"""Pictures of what the model makes, while it trains."""
+"""Pictures, or texts, of what the model makes while it trains."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from zoo.data.protocols import HasTexts
+from zoo.files import replacing
 from zoo.ranges import Seed, Whole, check_ranges
 from zoo.training.distributed import gather_with_grad
 from zoo.training.ema import averaged
 from zoo.training.grid import make_grid_png, picture_of_points
 from zoo.training.log import batches_that_stepped
+from zoo.training.loggers import senders, tab_separated
 
 _PREVIEW = 16  # samples of a last grid, of a model whose samples take long
 
@@ -18,13 +22,16 @@ _PREVIEW = 16  # samples of a last grid, of a model whose samples take long
 class SampleGrid(Callback):
     """Draws samples at every validation into run_dir/samples/step-N.png and to the loggers.
 
+    A model that writes has step-N.tsv instead, and a table: its texts, or paraphrases of validation
+    sentences.
+
     A training that no validation ends has a small last grid: a short run leaves one, too.
 
     The same seed every time, so that the pictures show one set of noises becoming images. Every
     rank draws a part of them.
 
     Args:
-        n: Images in the grid; 0 draws none.
+        n: Images in the grid, or texts; 0 draws none.
         seed: Seed of the samples.
     """
 
@@ -49,18 +56,29 @@ class SampleGrid(Callback):
         n = min(self.n, _PREVIEW) if quick else self.n
         if n == 0:
             return
-        draw: Any = pl_module.preview if quick else pl_module.sample
         self._drawn = trainer.global_step
+        if isinstance(pl_module, HasTexts):
+            self._write(trainer, pl_module.texts(n, seed=self.seed))
+            return
+        draw: Any = pl_module.preview if quick else pl_module.sample
         each = -(-n // trainer.world_size)
         with trainer.precision_plugin.forward_context():
             part = draw(each, seed=self.seed, first=trainer.global_rank * each)
         images = gather_with_grad(part)[:n]
         if trainer.is_global_zero:
-            folder = Path(trainer.default_root_dir) / "samples"
             if images.ndim == 2:
                 images = picture_of_points(images)
-            path = make_grid_png(images, folder / f"step-{trainer.global_step:07d}.png")
-            for logger in trainer.loggers:
-                show = getattr(logger, "log_image", None)
-                if show is not None:
-                    show(key="samples", images=[str(path)], step=batches_that_stepped(trainer))
+            path = make_grid_png(images, _file(trainer, ".png"))
+            for sender in senders(trainer.loggers):
+                sender.image("samples", path, batches_that_stepped(trainer))
+
+    def _write(self, trainer: Trainer, columns: Mapping[str, Sequence[Any]]) -> None:
+        if trainer.is_global_zero and any(columns.values()):
+            with replacing(_file(trainer, ".tsv")) as file:
+                file.write_text(tab_separated(columns), "utf-8")
+            for sender in senders(trainer.loggers):
+                sender.table("samples", columns, batches_that_stepped(trainer))
+
+
+def _file(trainer: Trainer, suffix: str) -> Path:
+    return Path(trainer.default_root_dir, "samples", f"step-{trainer.global_step:07d}{suffix}")

@@ -12,6 +12,8 @@ from zoo.training.overhead import settle_missing_gpu
 def settle() -> None:
     """Allows TF32 in products of float32 matrices, and silences what a run means on purpose."""
     _quieten()
+    # A kill loses what an offline W&B run has not yet written: that of 15 seconds, unless asked.
+    os.environ.setdefault("WANDB__TRANSACTION_LOG_FLUSH_INTERVAL", "0.1")
     torch.set_float32_matmul_precision("high")
     settle_missing_gpu()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from zoo.shards import without_shapes
 from zoo.untrusted import check_plain, check_tensors
 
 # The Trainer's own parts of a checkpoint, and their types.
@@ -52,9 +53,10 @@ def check_state(checkpoint: dict[str, Any], path: Path) -> None:
     _check_notes(checkpoint, path)
     raw = checkpoint.get("current_model_state")
     if raw is not None:
-        tensors = check_tensors(raw, f"{path}: current_model_state", path.stat().st_size)
+        held = without_shapes(checkpoint, raw)
+        check_tensors(held, f"{path}: current_model_state", path.stat().st_size)
         for name, tensor in checkpoint["state_dict"].items():
-            if name not in tensors or tensors[name].shape != getattr(tensor, "shape", None):
+            if getattr(raw.get(name), "shape", None) != getattr(tensor, "shape", ...):
                 raise ValueError(f"{path}: current_model_state does not go with state_dict: {name}")
         updates = checkpoint.get("ema_updates")
         if not isinstance(updates, int) or isinstance(updates, bool) or updates < 0:

@@ -181,7 +181,7 @@ def _weights_name(ckpt: str) -> tuple[str, str]:
     file = find_checkpoint(ckpt)
     if file.is_dir():
         return (str(file) if Path(ckpt).exists() else pinned(ckpt)), ""
-    step = read_checkpoint(file).get("global_step")
+    step = read_checkpoint(file, keys=()).get("global_step")
     changes = file.name in ("last.ckpt", "best.ckpt")
     kept = f"; training on overwrites {file}: zoo export {ckpt} DIR keeps them" if changes else ""
     return f"{file} at step {step}", kept

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo.data.protocols import HasSplits, datamodule_of
 from zoo.data.text.lines import TextBatch
@@ -11,6 +12,7 @@ from zoo.layers.counter_rng import normal
 from zoo.training.averages import Averages
 from zoo.vae.density.pareto import UNRELIABLE
 from zoo.vae.diagnostics import LatentStatistics
+from zoo.vae.text.networks import shift
 from zoo.vae.text.text_model import TextModel
 
 EVALUATION_SEED = 8404  # a sentence meets the same noise in every epoch and run
@@ -35,12 +37,17 @@ class Report:
             names += ["standard_error", "ess", "unreliable"] if model.latent_dim else []
         self.averages = Averages(*(f"{stage}/{name}" for name in names))
         self.count = 0
+        self.kl: Tensor | None = None
+        """After `log`: KL of each dimension or sphere, nats a sentence."""
+        self.places: Tensor | None = None
+        """After `log`: nats and number of the words at each place of this process, (2, T)."""
+        self._places: Tensor | None = None
 
     def add(self, model: TextModel, batch: TextBatch) -> None:
         """Adds a batch; its noise is a function of the sentences' numbers."""
         values: dict[str, Tensor] = {"words": batch.lengths}
         if not model.latent_dim:
-            exact = model.log_likelihood(batch, model.codes(batch))[0]
+            exact = self._likelihood(model, batch, model.codes(batch))
             values["elbo"] = values["log_density"] = exact
         else:
             q = model.posterior(batch)
@@ -48,8 +55,9 @@ class Report:
             assert self.latent is not None
             self.latent.add(q, z[0])
             values["kl"] = q.kl()
+            likelihood = self._likelihood(model, batch, z)
             if self.stage == "val":
-                values["elbo"] = model.log_likelihood(batch, z)[0] - values["kl"]
+                values["elbo"] = likelihood - values["kl"]
             else:
                 estimate = model.log_density(batch, seed=EVALUATION_SEED)
                 values |= {
@@ -64,11 +72,27 @@ class Report:
         sums = {f"{self.stage}/{name}": value for name, value in values.items()}
         self.averages.add({name: sums[name] for name in self.averages.names})
 
+    def _likelihood(self, model: TextModel, batch: TextBatch, z: Tensor) -> Tensor:
+        """Log p(x|z) of each sentence, (B,), for a code z (1, B, d); keeps it by place too."""
+        (B, T), real, decoder = batch.tokens.shape, batch.real, model.decoder
+        inputs = shift(batch.tokens, decoder.end)
+        losses = decoder.word_losses(batch.tokens, inputs, real, z)[0]
+        sentence = torch.div(real, T, rounding_mode="floor")
+        both = torch.stack([losses, torch.ones_like(losses)]).to(_wide(losses))
+        places = both.new_zeros(2, T).index_add(1, real % T, both)
+        if self._places is not None:
+            most = max(T, self._places.shape[1])
+            one, other = (F.pad(p, (0, most - p.shape[1])) for p in (places, self._places))
+            places = one + other
+        self._places = places
+        return -losses.new_zeros(B).index_add(0, sentence, losses)
+
     def log(self, model: TextModel) -> float:
         """Logs the means and the perplexities; returns the mean of -elbo."""
         self.count = self.averages.log(model, prog_bar=self.stage == "val")
         if self.latent is not None:
-            self.latent.log(model)
+            self.kl = self.latent.log(model).kl_per_dimension
+        self.places, self._places = self._places, None
         stage, metrics = self.stage, model.trainer.callback_metrics
         bound, words = -metrics[f"{stage}/elbo"], metrics[f"{stage}/words"]
         perplexities = {f"{stage}/perplexity_bound": torch.exp(bound / words)}
@@ -100,6 +124,10 @@ class Report:
             "test/unreliable": f"share of sentences with Pareto-k above {UNRELIABLE}",
             "test/mutual_information": f"mixture over batches of {self.latent.batch}",
         }
+
+
+def _wide(like: Tensor) -> torch.dtype:
+    return torch.float32 if like.device.type == "mps" else torch.float64
 
 
 class Evaluation(TextModel):

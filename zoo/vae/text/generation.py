@@ -77,6 +77,10 @@ class Generation(TextModel):
             z, seed=seed, index=index, temperature=temperature, max_length=max_length
         )
 
+    def texts(self, n: int, /, *, seed: int = 0) -> dict[str, list[str]]:
+        """The first n sentences of the prior, as a table."""
+        return {"text": self.generate_text(n, seed=seed)}
+
     def reconstruct_text(
         self, sentences: list[str], *, temperature: float = 0.0, max_length: int = 100
     ) -> list[str]:

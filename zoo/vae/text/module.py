@@ -15,7 +15,8 @@ from zoo.training.plateau import Plateau
 from zoo.vae.annealing import BetaSchedule, free_bits
 from zoo.vae.batch_norm import BatchNormMode, GaussianHead
 from zoo.vae.spherical_head import Concentration, SphericalHead
-from zoo.vae.text.evaluation import Evaluation, Report
+from zoo.vae.text.evaluation import Report
+from zoo.vae.text.figures import Figures
 from zoo.vae.text.networks import TextDecoder, TextEncoder, init_uniform
 from zoo.vae.text.page import Pages
 
@@ -23,7 +24,7 @@ PosteriorName = Literal["gaussian", "vmf", "none"]
 OptimizerName = Literal["sgd", "adam"]
 
 
-class TextVAE(Evaluation, Pages):
+class TextVAE(Figures, Pages):
     """A VAE of sentences with LSTMs: where the KL vanishes, and what keeps it.
 
     arXiv 1511.06349; kexue.fm/archives/8404 and 7381 tell why. A decoder that predicts each word

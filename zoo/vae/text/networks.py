@@ -104,12 +104,17 @@ class TextDecoder(nn.Module):
             if rows < K:
                 parts = torch.split(z, rows)
                 return torch.cat([self.log_prob(targets, inputs, real, part) for part in parts])
+        losses = self.word_losses(targets, inputs, real, z)
+        sentence = torch.div(real, T, rounding_mode="floor")
+        return -losses.new_zeros(K, B).index_add(1, sentence, losses)
+
+    def word_losses(self, targets: Tensor, inputs: Tensor, real: Tensor, z: Tensor) -> Tensor:
+        """-log p of each word that is no padding, float32 (K, N); arguments as of `log_prob`."""
+        (K, B, _), T = z.shape, targets.shape[1]
         states, _ = self.read(inputs, z, self.begin(z.flatten(0, 1)))
         states = states.reshape(K, B * T, -1).index_select(1, real)
         words = targets.flatten().index_select(0, real).expand(K, -1)
-        losses = self._losses(states.flatten(0, 1), words.flatten()).reshape(K, -1)
-        sentence = torch.div(real, T, rounding_mode="floor")
-        return -losses.new_zeros(K, B).index_add(1, sentence, losses)
+        return self._losses(states.flatten(0, 1), words.flatten()).reshape(K, -1)
 
     def _losses(self, states: Tensor, words: Tensor) -> Tensor:
         """-log p(word) after states (N, H), float32 (N,)."""
