@@ -419,7 +419,9 @@ class SentenceData(LightningDataModule, ABC):
         if not sets:
             return []
         pairs: Any = ConcatDataset(list(sets.values()))  # type: ignore[arg-type]  # any sequence
-        source = np.repeat(np.arange(len(sets)), [len(part) for part in sets.values()])
+        source = np.repeat(
+            np.arange(len(sets), dtype=np.int64), [len(part) for part in sets.values()]
+        )
         words = self.words()  # at whose length `encode` cuts too
         dataset = LabelledSet(pairs, source, words, max_length=words.length)
         return [self.eval_loader(dataset)]

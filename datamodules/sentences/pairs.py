@@ -127,8 +127,10 @@ class SimilarGroups(SentenceData):
 
     def items(self) -> tuple[dict[str, Items], list[int]]:
         """The groups of each split with their families, and the sizes of the parts."""
-        sets = {s: Items("group", self._groups[s], self._family[s]) for s in self._groups}
-        return dict(sets), self._parts
+        sets: dict[str, Items] = {
+            s: Items("group", self._groups[s], self._family[s]) for s in self._groups
+        }
+        return sets, self._parts
 
     def take(self, sets: dict[str, MappedItems], parts: list[int]) -> None:
         """Takes mapped groups."""

@@ -6,7 +6,9 @@ from functools import cached_property
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.loader import EpochSampler, type_of
@@ -194,7 +196,7 @@ class LabelledSet:
     """Labelled pairs."""
 
     pairs: Sequence[Labelled]
-    source: Sequence[int]
+    source: NDArray[np.int64]
     """Number of the file of each pair."""
     tokenizer: Tokenizer
     _: KW_ONLY

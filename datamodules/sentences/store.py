@@ -62,8 +62,8 @@ class MappedItems(Sequence[Any]):
             raise ValueError(f"{self._made[0]}.rows is damaged at {i}: {_AGAIN}")
         texts = self._texts[start:stop]
         if self.kind == "pair":
-            label, task = self._numbers[i].tolist()
-            return Labelled(*texts, label, int(task))
+            (a, b), (label, task) = texts, self._numbers[i].tolist()
+            return Labelled(a, b, label, int(task))
         return texts if self.kind == "group" else texts[0]
 
     @property

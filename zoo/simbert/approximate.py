@@ -55,8 +55,7 @@ def exact(vectors: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
             best, keep = candidates.topk(min(k, candidates.shape[1]), 1)
             where = places.gather(1, keep)
         found.append((best, where))
-    scores, numbers = zip(*found, strict=True)
-    return torch.cat(scores), torch.cat(numbers)
+    return torch.cat([best for best, _ in found]), torch.cat([where for _, where in found])
 
 
 def flat(vectors: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -289,7 +289,7 @@ def _digest(folder: Path, count: int) -> str:
                 raise ValueError(f"{path} holds numbers that are not finite: make it anew")
             if ((torch.linalg.vector_norm(part, dim=1) - 1).abs() > _OFF_UNIT).any():
                 raise ValueError(f"{path} holds vectors that are not of length 1: make it anew")
-            digest.update(part.contiguous().numpy())
+            digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
     return remembered([path], "unit vectors", look)
