@@ -153,6 +153,7 @@ def test_the_cache_follows_its_files_and_refuses_what_they_do(tmp_path, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:left out")
 def test_a_process_of_its_own_reads_and_workers_map(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
