@@ -157,9 +157,10 @@ def test_the_cache_follows_its_files_and_refuses_what_they_do(tmp_path, monkeypa
 def test_a_process_of_its_own_reads_and_workers_map(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    options = {"root": str(make(tmp_path)), "files": ["yes.tsv"], "batch_size": 8}
-    expected = all_of(LabelledPairs(val_share=0.2, **options))
-    data = LabelledPairs(val_share=0.2, memory_limit_gb=0, num_workers=2, **options)
+    shares = {"val_share": 0.2, "test_share": 0.2}
+    options = {"root": str(make(tmp_path)), "files": ["yes.tsv"], "batch_size": 8, **shares}
+    expected = all_of(LabelledPairs(**options))
+    data = LabelledPairs(memory_limit_gb=0, num_workers=2, **options)
     assert same(all_of(data), expected)
     write(tmp_path / "yes.tsv", "only words", "here")
     with pytest.raises(ValueError, match=r"yes\.tsv"):
