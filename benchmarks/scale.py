@@ -2,11 +2,13 @@
 
     python benchmarks/scale.py --sizes 10,100 --before ../zoo-before
     python benchmarks/scale.py --sizes "" --rates "" --pictures 2000,200000
+    python benchmarks/scale.py --sizes "" --rates "" --sentences 20000,2000000
 
 makes texts of so many MB, fits a small FlashLM to each, twice, as a user does, and prints tables.
 The time to the first step is from the start of the command; the memory is what no file backs
 (RssAnon of /proc/PID/status), at its most, of the process that trains. Of pictures (64x64 PNG),
-10,000 or more, there is also the rate of two workers from the cache and lazily, in turns.
+10,000 or more, there is also the rate of two workers from the cache and lazily, in turns. Of pairs
+of sentences it is to the first batch, and the memory after ten, in memory and from the cache.
 """
 
 import argparse
@@ -64,6 +66,24 @@ for turn in range(int(sys.argv[2])):
         for _ in range(8):
             next(batches)
         print("rate", cache, 8 * 128 / (time.perf_counter() - began), flush=True)
+"""
+SENTENCES = """\
+import re, sys, time
+from itertools import islice
+from pathlib import Path
+from zoo.data import SimilarGroups
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1e3
+began, before = time.perf_counter(), anonymous()
+own = time.process_time()
+data = SimilarGroups(root=sys.argv[1], memory_limit_gb=float(sys.argv[2]), vocab=sys.argv[3])
+data.setup("fit")
+batches = iter(data.train_dataloader())
+next(batches)
+first, own = time.perf_counter() - began, time.process_time() - own
+for _ in islice(batches, 9):
+    pass
+print("found", first, own, anonymous() - before)
 """
 RATE = """\
 import sys, time
@@ -161,6 +181,29 @@ def fit(code: Path, folder: Path, root: Path | None, what: str) -> tuple[float, 
     return float(found[1]), float(found[2]), most / 1e6
 
 
+def make_pairs(path: Path, count: int) -> None:
+    """Pairs of some 40 characters, a tenth of which share a sentence with the one before."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("etaoinshrdlucm", k=draw.randint(2, 7))) for _ in range(5000)]
+    with path.open("w") as file:
+        file.write("anchor\tpositive\n")
+        last = ""
+        for number in range(count):
+            a, b = (f"{' '.join(draw.choices(words, k=3))} {number}" for _ in range(2))
+            file.write(f"{last if number % 10 == 9 else a}\t{b} b\n")
+            last = f"{b} b"
+
+
+def sentences(folder: Path, root: Path, limit: str) -> tuple[float, ...]:
+    """Seconds to the first batch, of the clock and of this process; MB that ten have taken."""
+    vocab = folder / "vocab.txt"
+    vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"etaoinshrdlucm"]))
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "ZOO_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-c", SENTENCES, str(root), limit, str(vocab)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return tuple(map(float, done.stdout.split("found ")[1].split()))
+
+
 def rate(folder: Path, root: Path, tokenizer: str) -> tuple[float, float]:
     """MB a second of one core, and the library's own time as a share of ours."""
     out = tempfile.mkdtemp(dir=folder)
@@ -178,6 +221,7 @@ def main() -> None:
     parser.add_argument("--rates", default="byte,char,bpe", help="tokenizers to time")
     parser.add_argument("--rate_size", type=int, default=20, help="of the text for it, in MB")
     parser.add_argument("--pictures", default="", help="how many, such as 2000,200000")
+    parser.add_argument("--sentences", default="", help="pairs, such as 20000,2000000")
     parser.add_argument("--turns", type=int, default=5, help="of their rates")
     parser.add_argument("--before", type=Path, help="a checkout of the code to compare with")
     parser.add_argument("--before_most", type=int, default=100, help="MB that it is given at most")
@@ -218,6 +262,13 @@ def main() -> None:
                 flush=True,
             )
             shutil.rmtree(root)
+        for count in map(int, filter(None, options.sentences.split(","))):
+            root = folder / "pairs.tsv"
+            make_pairs(root, count)
+            for which, limit in (("in memory", "1e9"), ("cache, made", "0"), ("cache", "0")):
+                seconds, own, memory = sentences(folder, root, limit)
+                row = f"{seconds:.1f} s | {own:.1f} s | {memory:,.0f} MB"
+                print(f"| {count:,} pairs | here | {which} | {row} |", flush=True)
         if options.rates:
             make_text(folder / "rate.txt", options.rate_size)
         print("\n| tokenizer | MB a second of a core | the library's share of the time |")

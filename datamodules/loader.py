@@ -65,9 +65,9 @@ class EpochSampler(Sampler[int]):
         start, self.start = self.start, 0
         if self.train:
             generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
-            order = torch.randperm(self.size, generator=generator, dtype=_type_of(self.size))
+            order = torch.randperm(self.size, generator=generator, dtype=type_of(self.size))
         else:
-            order = torch.arange(self.size, dtype=_type_of(self.size))
+            order = torch.arange(self.size, dtype=type_of(self.size))
         return order[self.rank :: self.world_size][: len(self)][start:]
 
     def __iter__(self) -> Iterator[int]:
@@ -77,7 +77,7 @@ class EpochSampler(Sampler[int]):
             yield from part.tolist()
 
 
-def _type_of(size: int) -> torch.dtype:
+def type_of(size: int) -> torch.dtype:
     """The smaller type that counts so far; both are shuffled alike."""
     return torch.int32 if size < 2**31 else torch.int64
 

@@ -1,5 +1,8 @@
 """What all DataModules of sentences share: files, evaluation pairs, vocabulary, loaders."""
 
+import json
+import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -8,9 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import ConcatDataset
 
+from zoo.data.cache import INDEX, cache_folder, key_of, locked, remembered, stamp
 from zoo.data.loader import (
     Batches,
     EpochLoader,
@@ -19,12 +25,16 @@ from zoo.data.loader import (
     ranks,
     worker_options,
 )
+from zoo.data.sentences import files as files_of_sentences
+from zoo.data.sentences import labels as labels_of_sentences
+from zoo.data.sentences import store, tables
 from zoo.data.sentences.files import Labelled, Reading, SentenceFile, read_file
 from zoo.data.sentences.labels import check_labels
 from zoo.data.sentences.sets import LabelledSet, TextSampler
 from zoo.data.sentences.sources import EMBEDDED, Source, embedded, named, scanned
 from zoo.data.sentences.tokenizer import Tokenizer, pad_tokens, read_tokens, train_tokens
-from zoo.ranges import Count, Finite, Range, Seed, Workers, check_ranges
+from zoo.data.workers import Pool
+from zoo.ranges import Count, Finite, NonNegative, Range, Seed, Workers, check_ranges
 from zoo.waiting import waiting
 
 Split = Literal["train", "val", "test"]
@@ -32,6 +42,12 @@ Item = TypeVar("Item")
 _VAL_OF_EVALUATED = 0.3  # share of the pairs of an evaluation file that validation has
 _SHOWN = 12  # files that the account of the data spells out
 _MEASURED = 10_000  # sentences whose lengths are looked at
+# What the items do not hang on.
+_LATER = (
+    "batch_size", "val_batch_size", "max_length", "vocab", "lower", "seed", "num_workers", "noise",
+    "segmenter", "memory_limit_gb",
+)  # fmt: skip
+_CODE = (files_of_sentences, labels_of_sentences, store, tables)  # that makes them
 
 
 def fraction(text: str) -> float:
@@ -57,6 +73,15 @@ def families(groups: Iterable[Sequence[str]]) -> list[int]:
             a, b = sorted((root(owner.setdefault(text, i)), root(i)))
             parent[b] = a
     return [root(i) for i in range(len(parent))]
+
+
+def _prepare(
+    kind: "type[SentenceData]", options: dict[str, Any], home: Path, made: dict[str, Any]
+) -> None:
+    """Reads the files and writes the items, in a process whose memory goes with it."""
+    data = kind(**options)
+    data.read_here()
+    data.write(home, made)
 
 
 class SentenceData(LightningDataModule, ABC):
@@ -91,6 +116,8 @@ class SentenceData(LightningDataModule, ABC):
         num_workers: Processes that make batches.
         limit: Train on the first so many groups, pairs or sentences of each file only, for short
             runs.
+        memory_limit_gb: Files that are larger together (10^9 bytes) are read once, by a process of
+            its own, into a cache that is mapped into memory.
 
     Raises:
         ValueError: A count is not positive.
@@ -118,6 +145,7 @@ class SentenceData(LightningDataModule, ABC):
         seed: Seed = 0,
         num_workers: Workers = 0,
         limit: Count | None = None,
+        memory_limit_gb: NonNegative = 0.1,
     ) -> None:
         super().__init__()
         if max_length is not None and max_length < 4:
@@ -136,11 +164,13 @@ class SentenceData(LightningDataModule, ABC):
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.max_length, self.vocab, self.lower = max_length, vocab, lower
         self.seed, self.num_workers, self.limit = seed, num_workers, limit
+        self.memory_limit = memory_limit_gb * 1e9
         self.tokenizer: Tokenizer | None = None
         self.told: list[str] = []
         self._limited = False
         self._given: set[str | None] = set()
-        self._labelled: dict[Split, dict[str, list[Labelled]]] | None = None
+        self._labelled: dict[str, dict[str, Sequence[Labelled]]] | None = None
+        self._home: Path | None = None
 
     def path(self, name: str) -> Path:
         """The file of this name in `root`; `pawsx-zh-dev` is embedded."""
@@ -227,23 +257,90 @@ class SentenceData(LightningDataModule, ABC):
         """The sentences of the training items, for a vocabulary."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads all files, the first time."""
-        if self._labelled is None:
-            self._labelled = {"val": {}, "test": {}}
-            for name, file in self.evaluate.items():
-                held = read_file(self.path(file), self.reading)
-                pairs = held.labelled(ranked=True)
-                self.told.append(held.told(f"{held.kind(True).told}; {len(pairs)} pairs"))
-                for pair in pairs:
-                    self.hold_out(name, pair, fraction(pair.a) < _VAL_OF_EVALUATED)
-            self.read()
+        """Reads all files, the first time; large ones from their cache."""
+        if self._labelled is not None:
+            return
+        paths = self._paths()
+        if store.total(paths) > self.memory_limit:
+            self._map(paths)
+        else:
+            self.read_here()
+
+    def read_here(self) -> None:
+        """Reads all files into the memory of this process."""
+        self._labelled = {"val": {}, "test": {}}
+        for name, file in self.evaluate.items():
+            held = read_file(self.path(file), self.reading)
+            pairs = held.labelled(ranked=True)
+            self.told.append(held.told(f"{held.kind(True).told}; {len(pairs)} pairs"))
+            for pair in pairs:
+                self.hold_out(name, pair, fraction(pair.a) < _VAL_OF_EVALUATED)
+        self.read()
+
+    def _paths(self) -> list[Path]:
+        """All files that are read."""
+        before = list(self.told)
+        paths = [source.path for source in self.sources()]
+        self.told = before
+        more = [*self.evaluate.values(), *self.hparams.get("general", ())]
+        return [path for path in (*paths, *map(self.path, more)) if path.is_file()]
+
+    def _map(self, paths: list[Path]) -> None:
+        """Maps what a process of its own has read of these files, now unless it is there."""
+        options = {key: value for key, value in self.hparams.items() if key not in _LATER}
+        modules = (*_CODE, *(sys.modules[kind.__module__] for kind in type(self).__mro__[:2]))
+        code = [Path(module.__file__ or "").read_text("utf-8") for module in modules]
+        known = [type(self).__qualname__, os.path.abspath(self.root or ""), options]
+        home = cache_folder() / f"sentences-{key_of(known)}"
+        files = [[os.path.abspath(path), *stamp(path)] for path in paths]
+        made = {"files": files, "code": key_of(code)}
+        with locked(home, "sentences"):
+            found = store.read(home, made)
+            if found is None:
+                rank_zero_info(
+                    f"reading {store.total(paths) / 1e9:.2g} GB of sentences into {home}"
+                )
+                with Pool(2) as pool:
+                    pool.run(_prepare, type(self), dict(self.hparams), home, made)
+                found = store.read(home, made)
+            assert found is not None
+        sets, self._home = found[0], home
+        self.told, self._limited, parts = (found[1][key] for key in ("told", "limited", "parts"))
+        self._labelled = {
+            split: {name: sets[f"{split}-labelled-{i}"] for i, name in enumerate(names)}
+            for split, names in found[1]["labelled"].items()
+        }
+        self.take(sets, parts)
+
+    @abstractmethod
+    def items(self) -> tuple[dict[str, store.Items], list[int]]:
+        """The items that were read, by the name of their split, and the sizes of their parts."""
+
+    @abstractmethod
+    def take(self, sets: dict[str, store.MappedItems], parts: list[int]) -> None:
+        """Takes what `items` gave, mapped."""
+
+    def write(self, home: Path, made: dict[str, Any]) -> None:
+        """Writes what was read into the folder of a cache."""
+        assert self._labelled is not None
+        sets, parts = self.items()
+        names = {split: list(held) for split, held in self._labelled.items()}
+        for split, held in self._labelled.items():
+            for i, pairs in enumerate(held.values()):
+                sets[f"{split}-labelled-{i}"] = store.Items("pair", pairs)
+        known = {
+            "told": self.told, "limited": self._limited, "parts": parts, "labelled": names,
+        }  # fmt: skip
+        store.write(home, sets, made, known)
 
     def hold_out(self, name: str, pair: Labelled, val: bool) -> None:
         """Adds a pair to the evaluation set of this name."""
         assert self._labelled is not None
-        self._labelled["val" if val else "test"].setdefault(name, []).append(pair)
+        held = self._labelled["val" if val else "test"].setdefault(name, [])
+        assert isinstance(held, list)
+        held.append(pair)
 
-    def labelled(self, split: Split) -> dict[str, list[Labelled]]:
+    def labelled(self, split: Split) -> dict[str, Sequence[Labelled]]:
         """Evaluation pairs of a split, by the name of their set."""
         assert self._labelled is not None, "call setup() first"
         return self._labelled[split]
@@ -267,10 +364,14 @@ class SentenceData(LightningDataModule, ABC):
         if self.vocab is not None:
             tokens = read_tokens(self.vocab)
             return pad_tokens(tokens, size or len(tokens))
-        if size is None:
-            found = train_tokens(self.training_texts(), 100_000, self.lower)
-            return [token for token in found if not token.startswith("[unused")]
-        return train_tokens(self.training_texts(), size, self.lower)
+
+        def found() -> str:
+            return json.dumps(train_tokens(self.training_texts(), size or 100_000, self.lower))
+
+        what = f"vocabulary of {size or 100_000}, {self.lower}"
+        files = [] if self._home is None else [self._home / INDEX]
+        all_tokens: list[str] = json.loads(remembered(files, what, found) if files else found())
+        return [t for t in all_tokens if size is not None or not t.startswith("[unused")]
 
     def words(self) -> Tokenizer:
         """The tokenizer of the model, or without a model one of all characters."""
@@ -315,10 +416,12 @@ class SentenceData(LightningDataModule, ABC):
     def labelled_loaders(self, split: Split) -> list[EpochLoader]:
         """A loader of all evaluation pairs of a split, if there are any."""
         sets = self.labelled(split)
-        pairs = [pair for part in sets.values() for pair in part]
-        if not pairs:
+        if not sets:
             return []
-        source = [number for number, part in enumerate(sets.values()) for _ in part]
+        pairs: Any = ConcatDataset(list(sets.values()))  # type: ignore[arg-type]  # any sequence
+        source = np.repeat(
+            np.arange(len(sets), dtype=np.int64), [len(part) for part in sets.values()]
+        )
         words = self.words()  # at whose length `encode` cuts too
         dataset = LabelledSet(pairs, source, words, max_length=words.length)
         return [self.eval_loader(dataset)]

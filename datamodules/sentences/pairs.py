@@ -1,7 +1,9 @@
 """Sentences to train sentence models on: groups of similar ones, labelled pairs, single ones."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
+
+import numpy as np
 
 from zoo.data.loader import EpochLoader
 from zoo.data.sentences.base import SentenceData, Split, families, fraction
@@ -9,6 +11,7 @@ from zoo.data.sentences.batches import TASKS
 from zoo.data.sentences.files import Labelled, read_file
 from zoo.data.sentences.noise import segmenter as words_by
 from zoo.data.sentences.sets import GroupSet, LabelledSet, SentenceSet
+from zoo.data.sentences.store import Items, MappedItems
 from zoo.ranges import BelowOne, Count, Share
 
 Held = Literal["val", "test"] | None
@@ -63,8 +66,8 @@ class SimilarGroups(SentenceData):
         self.general, self.noise = general, noise
         self.cut = words_by(segmenter)
         self.shares = (val_share, test_share)
-        self._groups: dict[Split, list[list[str]]] = {"train": [], "val": [], "test": []}
-        self._family: dict[Split, list[int]] = {"train": [], "val": [], "test": []}
+        self._groups: dict[Split, Sequence[list[str]]] = {"train": [], "val": [], "test": []}
+        self._family: dict[Split, Sequence[int]] = {"train": [], "val": [], "test": []}
         self._parts: list[int] = []
 
     def read(self) -> None:
@@ -105,6 +108,8 @@ class SimilarGroups(SentenceData):
         for (*_, group), split in zip(found, splits, strict=True):
             unseen.update(group if split != "train" else ())
         parts, dropped = [0, 0], 0
+        groups: dict[Split, list[list[str]]] = {"train": [], "val": [], "test": []}
+        numbers: dict[Split, list[int]] = {"train": [], "val": [], "test": []}
         similar = families(group for *_, group in found)
         for (general, _, group), split, family in zip(found, splits, similar, strict=True):
             if split == "train":
@@ -112,12 +117,26 @@ class SimilarGroups(SentenceData):
                     dropped += 1
                     continue
                 parts[general] += 1
-            self._groups[split].append(group)
-            self._family[split].append(family)
+            groups[split].append(group)
+            numbers[split].append(family)
+        self._groups, self._family = dict(groups), dict(numbers)
         self._parts = [size for size in parts if size]
         self.tell_overlap(dropped)
         if not self._parts:
             raise ValueError(self.nothing_left("pair of similar sentences"))
+
+    def items(self) -> tuple[dict[str, Items], list[int]]:
+        """The groups of each split with their families, and the sizes of the parts."""
+        sets: dict[str, Items] = {
+            s: Items("group", self._groups[s], self._family[s]) for s in self._groups
+        }
+        return sets, self._parts
+
+    def take(self, sets: dict[str, MappedItems], parts: list[int]) -> None:
+        """Takes mapped groups."""
+        self._parts = parts
+        for split in self._groups:
+            self._groups[split], self._family[split] = sets[split], sets[split].family
 
     def counts(self) -> list[str]:
         """The groups of each split."""
@@ -127,7 +146,7 @@ class SimilarGroups(SentenceData):
         """The sentences of the training groups."""
         return (text for group in self._groups["train"] for text in group)
 
-    def groups(self, split: Split) -> list[list[str]]:
+    def groups(self, split: Split) -> Sequence[list[str]]:
         """The groups of a split."""
         return self._groups[split]
 
@@ -181,7 +200,7 @@ class LabelledPairs(SentenceData):
         super().__init__(batch_size=batch_size, **files)
         _check_shares(val_share, test_share)
         self.shares = (val_share, test_share)
-        self._pairs: list[Labelled] = []
+        self._pairs: Sequence[Labelled] = []
         self._parts: list[int] = []
 
     def read(self) -> None:
@@ -216,6 +235,14 @@ class LabelledPairs(SentenceData):
         if not self._pairs:
             raise ValueError(self.nothing_left("labelled pair"))
 
+    def items(self) -> tuple[dict[str, Items], list[int]]:
+        """The pairs to train on, and the sizes of the parts."""
+        return {"train": Items("pair", self._pairs)}, self._parts
+
+    def take(self, sets: dict[str, MappedItems], parts: list[int]) -> None:
+        """Takes mapped pairs."""
+        self._pairs, self._parts = sets["train"], parts
+
     def counts(self) -> list[str]:
         """The pairs to train on."""
         return [f"train: {len(self._pairs):,} labelled pairs"]
@@ -226,7 +253,7 @@ class LabelledPairs(SentenceData):
 
     def train_dataloader(self) -> EpochLoader:
         """Batches of pairs."""
-        source = [0] * len(self._pairs)
+        source = np.broadcast_to(np.int64(0), len(self._pairs))
         dataset = LabelledSet(self._pairs, source, self.words(), max_length=self.length)
         return self.train_loader(dataset, self._parts)
 
@@ -258,7 +285,7 @@ class Sentences(SentenceData):
         _check_shares(val_share, 0)
         self.purpose, self.val_share = purpose, val_share
         self.cut = words_by(segmenter)
-        self._texts: dict[Split, list[str]] = {"train": [], "val": [], "test": []}
+        self._texts: dict[Split, Sequence[str]] = {"train": [], "val": [], "test": []}
 
     def read(self) -> None:
         """Reads the sentences, and parts them."""
@@ -272,10 +299,21 @@ class Sentences(SentenceData):
         kept = {text: given for text, given in found.items() if text not in unseen}
         self.tell_overlap(len(found) - len(kept))
         (share, _) = self.shares_without_files((self.val_share, 0))
+        texts_of: dict[Split, list[str]] = {"train": [], "val": [], "test": []}
         for text, given in kept.items():
-            self._texts[given or _split(text, share, 0)].append(text)
+            texts_of[given or _split(text, share, 0)].append(text)
+        self._texts = dict(texts_of)
         if not self._texts["train"]:
             raise ValueError(self.nothing_left("sentence"))
+
+    def items(self) -> tuple[dict[str, Items], list[int]]:
+        """The sentences of each split."""
+        return {split: Items("text", texts) for split, texts in self._texts.items()}, []
+
+    def take(self, sets: dict[str, MappedItems], parts: list[int]) -> None:
+        """Takes mapped sentences."""
+        for split in self._texts:
+            self._texts[split] = sets[split]
 
     def counts(self) -> list[str]:
         """The sentences of each split."""

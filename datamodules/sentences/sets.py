@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.data.loader import EpochSampler
+from zoo.data.loader import EpochSampler, type_of
 from zoo.data.sentences.batches import (
     LabelledBatch,
     TextBatch,
@@ -46,7 +49,7 @@ class TextSampler(EpochSampler):
     ) -> None:
         assert sum(parts) == len(lengths)
         super().__init__(len(parts) * max(parts), **options)
-        self.lengths = torch.tensor(lengths)
+        self.lengths = torch.tensor(lengths, dtype=torch.int32)
         self.parts, self.batch = list(parts), batch
 
     def order(self) -> Tensor:
@@ -54,40 +57,42 @@ class TextSampler(EpochSampler):
         start, self.start = self.start, 0
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
         each, items = max(self.parts), len(self.lengths)
+        # Four bytes a number where they are enough; both types are shuffled alike.
+        dtype = type_of(items * -(-each // min(self.parts)))
         columns, first = [], 0
         for size in self.parts:
             shuffled = [
-                first + turn * items + torch.randperm(size, generator=generator)
+                first + turn * items + torch.randperm(size, generator=generator, dtype=dtype)
                 for turn in range(-(-each // size))
             ]
             columns.append(self._by_length(torch.cat(shuffled)[:each]))
             first += size
         # (each, parts): row by row the parts alternate.
         order = torch.stack(columns, 1).flatten()
+        del columns, shuffled
         whole = len(order) // self.batch * self.batch
         if whole:
             batches = order[:whole].reshape(-1, self.batch)
             shuffled_batches = batches[torch.randperm(len(batches), generator=generator)]
             order = torch.cat([shuffled_batches.flatten(), order[whole:]])
+            del batches, shuffled_batches
         mine = order[self.rank :: self.world_size][: len(self)][start:]
-        return mine + self.epoch * items * -(-each // min(self.parts))
+        return mine.long() + self.epoch * items * -(-each // min(self.parts))
 
     def _by_length(self, column: Tensor) -> Tensor:
         """The numbers of a part, sorted within windows."""
-        items = len(self.lengths)
+        items, longest = len(self.lengths), int(self.lengths.max()) + 1
         rows = max(self.batch // len(self.parts), 1)  # of a part in a batch
-        lengths = self.lengths[column % items]
-        # First by turn and then by length; then what goes into a batch by its mean length.
-        key = column // items * (int(self.lengths.max()) + 1) + lengths
         windows = []
-        for begin in range(0, len(column), _WINDOW * rows):
-            here = slice(begin, begin + _WINDOW * rows)
-            order = begin + key[here].argsort(stable=True)
+        for here in torch.split(column, _WINDOW * rows):
+            lengths = self.lengths[here % items]
+            # First by turn and then by length; then what goes into a batch by its mean length.
+            order = (here.long() // items * longest + lengths).argsort(stable=True)
             whole = len(order) // rows * rows
             chunks = order[:whole].reshape(-1, rows)
             chunks = chunks[lengths[chunks].sum(1).argsort(stable=True)]
-            windows += [chunks.flatten(), order[whole:]]
-        return column[torch.cat(windows)]
+            windows += [here[chunks.flatten()], here[order[whole:]]]
+        return torch.cat(windows)
 
 
 @dataclass
@@ -109,8 +114,11 @@ class GroupSet:
     shuffle: bool = False
     """Take two of the group at random, anew every epoch; else the first two."""
 
-    def __post_init__(self) -> None:
-        self.lengths = [max(map(len, group)) for group in self.groups]
+    @cached_property
+    def lengths(self) -> Sequence[int]:
+        """Characters of the longest sentence of each group."""
+        known: Sequence[int] | None = getattr(self.groups, "lengths", None)  # of a mapped set
+        return [max(map(len, group)) for group in self.groups] if known is None else known
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -154,8 +162,11 @@ class SentenceSet:
     cut: Segmenter | None = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        self.lengths = [len(text) for text in self.texts]
+    @cached_property
+    def lengths(self) -> Sequence[int]:
+        """Characters of each sentence."""
+        known: Sequence[int] | None = getattr(self.texts, "lengths", None)
+        return [len(text) for text in self.texts] if known is None else known
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -185,15 +196,18 @@ class LabelledSet:
     """Labelled pairs."""
 
     pairs: Sequence[Labelled]
-    source: Sequence[int]
+    source: NDArray[np.int64]
     """Number of the file of each pair."""
     tokenizer: Tokenizer
     _: KW_ONLY
     max_length: int
     """Tokens of a row."""
 
-    def __post_init__(self) -> None:
-        self.lengths = [max(len(pair.a), len(pair.b)) for pair in self.pairs]
+    @cached_property
+    def lengths(self) -> Sequence[int]:
+        """Characters of the longer sentence of each pair."""
+        known: Sequence[int] | None = getattr(self.pairs, "lengths", None)
+        return [max(len(pair.a), len(pair.b)) for pair in self.pairs] if known is None else known
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -208,7 +222,7 @@ class LabelledSet:
             lengths,
             torch.tensor([pair.label for pair in chosen]),
             torch.tensor([pair.task for pair in chosen]),
-            torch.tensor([self.source[i] for i in index]),
+            torch.tensor([int(self.source[i]) for i in index]),
             texts,
             torch.tensor(index),
         )

@@ -122,6 +122,7 @@ def test_what_faiss_makes_is_made_once_and_never_changed(kind, folder, monkeypat
     assert torch.equal(a, scores)
     assert torch.equal(b, where)
     again.search(queries, 10)
+    assert SentenceIndex.load(folder).approximate("faiss").kind == kind  # whatever is there
     assert contents(folder) == before
     assert "recall at 10 is 0.9" in again.approximate(kind).told.replace("1.0", "0.9")
     # All of them, more than what is linked, and of itself the nearest.
@@ -133,6 +134,8 @@ def test_the_kind_is_chosen_by_size(monkeypatch):
     assert kinds == [None, None, "hnsw", "hnsw"]
     assert approximate.kind_for("faiss", 10**6 + 1, kept=True) == "ivfpq"
     assert approximate.kind_for("faiss", 10**7, kept=False) is None
+    few = SentenceIndex(texts(4), unit(4))
+    assert few.search(unit(1), 9, backend="hnsw")[1].shape == (1, 4)
     with pytest.raises(ValueError, match="3 sentences are too few to train it"):
         approximate.kind_for("ivfpq", 3, kept=True)
 

@@ -46,7 +46,7 @@ def exact(vectors: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         Scores, float32 (Q, k), the largest first, and numbers of the vectors, int64 (Q, k).
     """
     found = []
-    for some in queries.split(_QUERIES) if len(queries) else [queries]:
+    for some in torch.split(queries, _QUERIES):
         best, where = some.new_empty(len(some), 0), torch.empty(len(some), 0).long()
         for start in range(0, len(vectors), _BLOCK):
             scores = some @ vectors[start : start + _BLOCK].T
@@ -55,8 +55,7 @@ def exact(vectors: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
             best, keep = candidates.topk(min(k, candidates.shape[1]), 1)
             where = places.gather(1, keep)
         found.append((best, where))
-    scores, numbers = zip(*found, strict=True)
-    return torch.cat(scores), torch.cat(numbers)
+    return torch.cat([best for best, _ in found]), torch.cat([where for _, where in found])
 
 
 def flat(vectors: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -71,8 +70,10 @@ def kind_for(backend: Backend, count: int, *, kept: bool) -> Kind | None:
     """What a backend makes of so many vectors; None if it compares all."""
     if backend == "ivfpq" and count < _FEW:
         raise ValueError(f"backend=ivfpq: {count:,} sentences are too few to train it: use hnsw")
-    if backend in ("hnsw", "ivfpq"):
-        return cast(Kind, backend)
+    if count <= _K:
+        return None
+    if backend == "hnsw" or backend == "ivfpq":
+        return backend
     if backend == "exact" or count <= _FEW or not kept:
         return None
     return "hnsw" if count <= _MANY else "ivfpq"
@@ -237,8 +238,10 @@ class Approximate:
                 old.unlink()
 
     @classmethod
-    def read(cls, vectors: Tensor, kind: Kind, folder: Path, digest: str) -> Approximate | None:
-        """The index that a folder keeps, mapped; None if it keeps none of this kind.
+    def read(
+        cls, vectors: Tensor, kind: Kind | None, folder: Path, digest: str
+    ) -> Approximate | None:
+        """The index that a folder keeps, mapped; None if it keeps none of this kind, or of any.
 
         faiss trusts what it reads, so that the file is compared with its checksum first, once for
         each state of it.
@@ -256,8 +259,9 @@ class Approximate:
             raise ValueError(f"{path} is damaged: {again}")
         if note["vectors"] != digest:
             raise ValueError(f"{path} is of other vectors than those of {folder}: {again}")
-        if note["kind"] != kind:
+        if kind not in (None, note["kind"]):
             return None
+        kind = note["kind"]
         faiss, file = _faiss(), folder / note["file"]
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing: {again}")

@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from zoo.data.cache import remembered
 from zoo.data.sentences.mapped import MappedTexts, write_distinct
@@ -21,6 +20,7 @@ from zoo.files import replacing, replacing_folder
 from zoo.reading import decoded, parsed, read_bytes
 from zoo.simbert.approximate import NOTE, Approximate, Backend, exact, flat, kind_for
 from zoo.untrusted import read_json_object, read_safetensors
+from zoo.waiting import Bar
 
 _PART = 65_536  # sentences that are encoded, or vectors that are looked at, together
 # What NumPy raises over headers of any content.
@@ -109,7 +109,7 @@ class SentenceIndex:
                 raise ValueError(f"there is no sentence for {folder}")
             with (
                 (new / "vectors.npy").open("wb") as file,
-                tqdm(total=len(found), desc="encode", unit="sentence", disable=not progress) as bar,
+                Bar("encode", len(found), "sentences", shown=progress) as bar,
             ):
                 for start in range(0, len(found), _PART):
                     part = model.encode(found[start : start + _PART], batch_size=batch_size)
@@ -177,14 +177,14 @@ class SentenceIndex:
         kind = kind_for(backend, len(self.vectors), kept=self.folder is not None)
         if kind is None:
             return None
-        if self._near is None or self._near.kind != kind:
-            args = (self.vectors, kind, self.folder)
+        wanted = None if backend == "faiss" else kind  # any that is there
+        if self._near is None or wanted not in (None, self._near.kind):
             if self.folder is None:
-                self._near = Approximate.make(*args, progress=progress)
+                self._near = Approximate.make(self.vectors, kind, progress=progress)
             else:
-                digest = _digest(self.folder, len(self.texts))
-                self._near = Approximate.read(*args, digest) or Approximate.make(
-                    *args, digest, self.model, progress=progress
+                where = (self.folder, _digest(self.folder, len(self.texts)))
+                self._near = Approximate.read(self.vectors, wanted, *where) or Approximate.make(
+                    self.vectors, kind, *where, self.model, progress=progress
                 )
         return self._near
 
@@ -284,12 +284,12 @@ def _digest(folder: Path, count: int) -> str:
 
     def look() -> str:
         digest = blake2b(digest_size=16)
-        for part in vectors.split(_PART):
+        for part in torch.split(vectors, _PART):
             if not torch.isfinite(part).all():
                 raise ValueError(f"{path} holds numbers that are not finite: make it anew")
             if ((torch.linalg.vector_norm(part, dim=1) - 1).abs() > _OFF_UNIT).any():
                 raise ValueError(f"{path} holds vectors that are not of length 1: make it anew")
-            digest.update(part.contiguous().numpy())
+            digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
     return remembered([path], "unit vectors", look)
