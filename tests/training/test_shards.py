@@ -1,5 +1,7 @@
 """Checkpoints of which each process writes a part: on any number of processes, and damaged."""
 
+import errno
+import logging
 import multiprocessing
 import os
 import pickle
@@ -95,13 +97,12 @@ def _process(rank, processes, port, arguments, log):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
     os.setpgid(0, 0)
     with log.open("a") as stream:
-        for number in (1, 2):
-            os.dup2(stream.fileno(), number)
+        sys.stdout = sys.stderr = stream
         code = 1
         try:
             code = main([str(a) for a in arguments])
         finally:
-            sys.stderr.flush()
+            stream.flush()
             os._exit(code)
 
 
@@ -195,26 +196,35 @@ def test_shards_go_on_with_any_number_of_processes(config, begun):
 
 
 @pytest.mark.slow
-def test_a_kill_inside_a_save_leaves_the_checkpoint_before(monkeypatch):
+def test_a_kill_or_a_full_disk_inside_a_save_leaves_the_checkpoint_before(monkeypatch):
     Path("c.yaml").write_text(TRAINER + DDPM.replace(DRAWN, "zoo.DDPM"))
     fit(2, "whole", 4)
     fit(2, "cut", 2)
     before, finish = state("cut"), FileSystemWriter.finish
+
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def killed(self, *args, **kwargs):
         finish(self, *args, **kwargs)
         os.kill(os.getpid(), signal.SIGKILL)
 
     arguments = ["--trainer.max_steps", 4, "--run_dir", "cut", "--ckpt_path", "last"]
-    with monkeypatch.context() as patched:
-        patched.setattr(FileSystemWriter, "finish", killed)
-        ranks = launch(2, *FIT, "--trainer.devices", 2, "--data.batch_size", 6, *arguments)
-    for process in ranks:
-        process.join(timeout=300)
+    for name, act in (("write_data", full), ("finish", killed)):
+        with monkeypatch.context() as patched:
+            patched.setattr(FileSystemWriter, name, act)
+            ranks = launch(2, *FIT, "--trainer.devices", 2, "--data.batch_size", 6, *arguments)
+        for process in ranks:
+            process.join(timeout=300)
+        same(state("cut"), before)
+        if act is full:
+            last = Path("log0").read_text().splitlines()[-1]
+            assert "No space left on device" in last
+            assert "cut/checkpoints/" in last
+            assert not list(Path("cut/checkpoints").glob(".*.tmp"))
     assert ranks[0].exitcode == -signal.SIGKILL
     assert ranks[1].exitcode == 1
     assert list(Path("cut/checkpoints").glob(".*.tmp"))
-    same(state("cut"), before)
     fit(2, "cut", 4)
     same(state("cut"), state("whole"))
     assert not list(Path("cut/checkpoints").glob(".*.tmp"))
@@ -229,7 +239,9 @@ class Opened:
 
 
 @pytest.mark.slow
-def test_every_verb_takes_shards_and_says_what_is_wrong_with_them(zoo_cli, mistake):
+def test_every_verb_takes_shards_and_says_what_is_wrong_with_them(zoo_cli, mistake, monkeypatch):
+    # PyTorch's own log of it, which goes nowhere outside of pytest.
+    monkeypatch.setattr(logging.getLogger("c10d-NullHandler-dcp_logger"), "disabled", True)
     Path("c.yaml").write_text(TRAINER + DDPM.replace(DRAWN, "zoo.DDPM"))
     fit(2, "run", 2)
     whole = state("run")["state_dict"]
