@@ -77,7 +77,8 @@ def write_shards(
     Raises:
         OSError: A process could not write its part; what was there is as it was.
     """
-    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     parts: dict[str, Any] = {}
 
@@ -91,7 +92,7 @@ def write_shards(
     try:
         with naming(file):
             temporary.mkdir(parents=True, exist_ok=True)
-            written = _together(dcp.save, parts, storage_writer=dcp.FileSystemWriter(temporary))
+            written = _together(save, parts, storage_writer=FileSystemWriter(temporary))
             if not first:
                 return
             head[SHARDS] = {"folder": folder.name, "parts": _places(written)}
@@ -113,9 +114,9 @@ def remove_unnamed(folder: Path) -> None:
     for file in folder.glob("*.ckpt") if (found := [*folder.glob(f"*.{SHARDS}")]) else []:
         try:
             head = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            named.add(head.get(SHARDS, {}).get("folder"))
         except Exception:  # somebody's own, which may be the head of any of them
             return
-        named.add(head.get(SHARDS, {}).get("folder") if isinstance(head, dict) else None)
     for path in found:
         if path.name not in named:
             shutil.rmtree(path, ignore_errors=True)
@@ -180,7 +181,7 @@ def read_shards(
     """
     if SHARDS not in checkpoint:
         return checkpoint
-    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     wanted: dict[str, Any] = {}
 
@@ -194,7 +195,7 @@ def read_shards(
     folder, parts = _described(checkpoint, file)
     try:
         reader = _reader(folder, parts, wanted)
-        _together(dcp.load, wanted, storage_reader=reader, no_dist=like is None)
+        _together(load, wanted, storage_reader=reader, no_dist=like is None)
     except (OSError, ValueError):
         raise
     except Exception as error:
@@ -251,8 +252,8 @@ def _places(metadata: Any) -> dict[str, list[Any]]:
 
 def _reader(folder: Path, parts: dict[str, list[Any]], wanted: dict[str, Any]) -> Any:
     """A reader of the shards that takes the description of them from the head."""
-    from torch.distributed.checkpoint import FileSystemReader, metadata
-    from torch.distributed.checkpoint.filesystem import _StorageInfo
+    from torch.distributed.checkpoint import metadata
+    from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
 
     described: dict[str, Any] = {}
     stored = {}
@@ -286,7 +287,7 @@ def _reader(folder: Path, parts: dict[str, list[Any]], wanted: dict[str, Any]) -
 
 def _together(function: Any, *args: Any, **kwargs: Any) -> Any:
     """What a function of DCP returns; its BaseException becomes the error of the first process."""
-    from torch.distributed.checkpoint import CheckpointException
+    from torch.distributed.checkpoint.api import CheckpointException
 
     try:
         with warnings.catch_warnings():

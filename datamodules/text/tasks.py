@@ -48,7 +48,7 @@ class Task(NamedTuple):
         """What was made of a piece; it is made now where that is missing or damaged."""
         try:
             with np.load(self.file(piece)) as held:
-                values = [_value(held[name]) for name in held.files]
+                values: list[Any] = [_value(held[name]) for name in held.files]
         except (OSError, ValueError, BadZipFile):
             return self.function(piece, self.how)
         return Encoded(*values) if self.function is encode else tuple(values)
@@ -117,7 +117,7 @@ class TaskPool(Pool):
         )
 
 
-def _wait_for(executor: Any, logs: str) -> None:
+def _wait_for(executor: Any, logs: Path) -> None:
     """Waits until the tasks that SLURM was given are done; ValueError if some ended before."""
     while executor.get_incomplete_ranks():
         queue = ["squeue", "--noheader", "--jobs", str(executor.job_id)]
