@@ -125,7 +125,7 @@ class ShardedStrategy(ModelParallelStrategy):
                     like = trained[i].get(number)
                 case _:
                     like = None
-            shape = getattr(value, "shape", None)
+            shape: Any = getattr(value, "shape", None)
             if not isinstance(like, DTensor) or like.shape != shape:
                 return torch.zeros(shape, dtype=value.dtype) if is_shape(value) else value
             if is_shape(value):
