@@ -68,7 +68,8 @@ array = re.search(r"--array=0-([0-9]+)", text)
 job = re.search(r"launch_pickled_pipeline (\\S+)", text)
 for i in range(int(array[1]) + 1) if job else []:
     subprocess.Popen([sys.executable, "-m", "datatrove.tools.launch_pickled_pipeline", job[1]],
-                     env={{**os.environ, "SLURM_ARRAY_TASK_ID": str(i), "SLURM_NODELIST": "here"}})
+                     env={{**os.environ, "SLURM_ARRAY_TASK_ID": str(i), "SLURM_NODELIST": "here"}},
+                     stderr=subprocess.DEVNULL)
 print("Submitted batch job 7")
 """)
     for name, line in (("squeue", "exit 0"), ("scontrol", "echo here")):
