@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from zoo.files import naming, temporary_beside
-from zoo.untrusted import check_plain
 
 SHARDS = "shards"
 """The head's key of its folder and of the parts' places."""
@@ -78,7 +77,8 @@ def write_shards(
     Raises:
         OSError: A process could not write its part; what was there is as it was.
     """
-    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     parts: dict[str, Any] = {}
 
@@ -92,7 +92,7 @@ def write_shards(
     try:
         with naming(file):
             temporary.mkdir(parents=True, exist_ok=True)
-            written = _together(dcp.save, parts, storage_writer=dcp.FileSystemWriter(temporary))
+            written = _together(save, parts, storage_writer=FileSystemWriter(temporary))
             if not first:
                 return
             head[SHARDS] = {"folder": folder.name, "parts": _places(written)}
@@ -114,9 +114,9 @@ def remove_unnamed(folder: Path) -> None:
     for file in folder.glob("*.ckpt") if (found := [*folder.glob(f"*.{SHARDS}")]) else []:
         try:
             head = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            named.add(head.get(SHARDS, {}).get("folder"))
         except Exception:  # somebody's own, which may be the head of any of them
             return
-        named.add(head.get(SHARDS, {}).get("folder") if isinstance(head, dict) else None)
     for path in found:
         if path.name not in named:
             shutil.rmtree(path, ignore_errors=True)
@@ -181,21 +181,21 @@ def read_shards(
     """
     if SHARDS not in checkpoint:
         return checkpoint
-    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     wanted: dict[str, Any] = {}
 
     def place(path: tuple[Any, ...], value: Any) -> Any:
         if path[0] not in keys or not is_shape(value):
             return value
-        found = like(path, value) if like else torch.empty(value.shape, dtype=value.dtype)
+        found = like(path, value) if like else torch.zeros(value.shape, dtype=value.dtype)
         return wanted.setdefault(_key(path), found)
 
     filled = cast(dict[str, Any], mapped(checkpoint, place))
     folder, parts = _described(checkpoint, file)
     try:
         reader = _reader(folder, parts, wanted)
-        _together(dcp.load, wanted, storage_reader=reader, no_dist=like is None)
+        _together(load, wanted, storage_reader=reader, no_dist=like is None)
     except (OSError, ValueError):
         raise
     except Exception as error:
@@ -212,11 +212,11 @@ def _described(checkpoint: dict[str, Any], file: Path) -> tuple[Path, dict[str, 
 
     A part is its offsets in the tensor, its sizes, file, place there and length.
     """
-    said = checkpoint[SHARDS]
-    check_plain(said, f"{file}: {SHARDS}")
-    match said:
-        case {"folder": str(name), "parts": dict(parts)} if Path(name).name == name:
+    match checkpoint[SHARDS]:
+        case {"folder": str(name), "parts": dict(parts)} if _in_folder(name):
             good = all(isinstance(places, list) for places in parts.values())
+            # A part that stands there twice would take no more bytes, but time.
+            good = good and sum(map(len, parts.values())) < file.stat().st_size
             good = good and all(_is_part(part) for places in parts.values() for part in places)
         case _:
             good = False
@@ -230,9 +230,13 @@ def _is_part(part: Any) -> bool:
     match part:
         case [list(at), list(sizes), str(name), int(start), int(length)]:
             numbers = [*at, *sizes, start, length]
-            plain = all(type(n) is int and 0 <= n < 2**53 for n in numbers)
-            return plain and Path(name).name == name
+            plain = len(numbers) < 100 and all(type(n) is int and 0 <= n < 2**53 for n in numbers)
+            return plain and _in_folder(name)
     return False
+
+
+def _in_folder(name: str) -> bool:
+    return Path(name).name == name and name not in ("", "..")
 
 
 def _places(metadata: Any) -> dict[str, list[Any]]:
@@ -248,8 +252,8 @@ def _places(metadata: Any) -> dict[str, list[Any]]:
 
 def _reader(folder: Path, parts: dict[str, list[Any]], wanted: dict[str, Any]) -> Any:
     """A reader of the shards that takes the description of them from the head."""
-    from torch.distributed.checkpoint import FileSystemReader, metadata
-    from torch.distributed.checkpoint.filesystem import _StorageInfo
+    from torch.distributed.checkpoint import metadata
+    from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
 
     described: dict[str, Any] = {}
     stored = {}
@@ -283,7 +287,7 @@ def _reader(folder: Path, parts: dict[str, list[Any]], wanted: dict[str, Any]) -
 
 def _together(function: Any, *args: Any, **kwargs: Any) -> Any:
     """What a function of DCP returns; its BaseException becomes the error of the first process."""
-    from torch.distributed.checkpoint import CheckpointException
+    from torch.distributed.checkpoint.api import CheckpointException
 
     try:
         with warnings.catch_warnings():

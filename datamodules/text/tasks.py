@@ -2,6 +2,9 @@
 
 import json
 import os
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,7 +20,7 @@ from zoo.files import replacing
 
 Executor = Literal["local", "slurm", "ray"]
 T = TypeVar("T")
-_WAIT = 2.0  # seconds between looks at what SLURM has done
+_WAIT = 5.0  # seconds between looks at what SLURM has done
 
 
 class Task(NamedTuple):
@@ -45,7 +48,7 @@ class Task(NamedTuple):
         """What was made of a piece; it is made now where that is missing or damaged."""
         try:
             with np.load(self.file(piece)) as held:
-                values = [_value(held[name]) for name in held.files]
+                values: list[Any] = [_value(held[name]) for name in held.files]
         except (OSError, ValueError, BadZipFile):
             return self.function(piece, self.how)
         return Encoded(*values) if self.function is encode else tuple(values)
@@ -80,8 +83,8 @@ class TaskPool(Pool):
         logs = task.folder / f"logs-{key_of([self.tasks, repr(task), task.pieces, how])}"
         executor = self._executor(task, str(logs))
         executor.run()
-        while self.executor == "slurm" and executor.get_incomplete_ranks():
-            time.sleep(_WAIT)
+        if self.executor == "slurm":
+            _wait_for(executor, logs)
         for piece in task.pieces:
             yield task.result(piece)
 
@@ -108,8 +111,23 @@ class TaskPool(Pool):
             tasks=self.tasks,
             time=os.environ.get("SBATCH_TIMELIMIT", "24:00:00"),
             partition=os.environ["SBATCH_PARTITION"],
+            qos="",
+            env_command=f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
             logging_dir=logs,
         )
+
+
+def _wait_for(executor: Any, logs: Path) -> None:
+    """Waits until the tasks that SLURM was given are done; ValueError if some ended before."""
+    while executor.get_incomplete_ranks():
+        queue = ["squeue", "--noheader", "--jobs", str(executor.job_id)]
+        waiting = subprocess.run(queue, capture_output=True, text=True, check=False).stdout.strip()
+        if not waiting and (left := executor.get_incomplete_ranks()):
+            raise ValueError(
+                f"--executor slurm: {len(left)} tasks of job {executor.job_id} ended before they "
+                f"were done, first {left[0]}: see {logs}/slurm_logs; the same command goes on"
+            )
+        time.sleep(_WAIT)
 
 
 def _array(value: Any) -> Any:

@@ -1,5 +1,7 @@
 """Checkpoints of which each process writes a part: on any number of processes, and damaged."""
 
+import errno
+import logging
 import multiprocessing
 import os
 import pickle
@@ -68,6 +70,7 @@ checkpoint: {monitor: val/loss, every_n_train_steps: 0, keep_every_n_train_steps
 """
 DRAWN = "tests.training.test_shards.Drawn"
 FIT = ["fit", "-c", "c.yaml", "-c", "fsdp", "--trainer.accelerator", "cpu"]
+FIT += ["--trainer.devices", 1]
 CONFIGS = {"ddpm": DDPM, "simbert": SIMBERT, "flash": FLASH}
 
 
@@ -90,18 +93,18 @@ class Drawn(zoo.DDPM):
 
 
 def _process(rank, processes, port, arguments, log):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-    os.environ |= {"LOCAL_WORLD_SIZE": str(processes), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
+    # Each a machine of its own: this one may have fewer cores.
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(processes)}
+    os.environ |= {"LOCAL_WORLD_SIZE": "1", "GROUP_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
     os.setpgid(0, 0)
     with log.open("a") as stream:
-        for number in (1, 2):
-            os.dup2(stream.fileno(), number)
+        sys.stdout = sys.stderr = stream
         code = 1
         try:
             code = main([str(a) for a in arguments])
         finally:
-            sys.stderr.flush()
+            stream.flush()
             os._exit(code)
 
 
@@ -129,10 +132,10 @@ def run(processes, *arguments):
     assert [process.exitcode for process in ranks] == [0] * processes, logs
 
 
-def fit(processes, run_dir, steps):
-    sizes = ["--trainer.devices", processes, "--data.batch_size", 12 // processes]
+def fit(processes, run_dir, steps, *more):
+    sizes = ["--trainer.num_nodes", processes, "--data.batch_size", 12 // processes]
     go_on = ["--trainer.max_steps", steps, "--run_dir", run_dir, "--ckpt_path", "last"]
-    run(processes, *FIT, *sizes, *go_on)
+    run(processes, *FIT, *sizes, *go_on, *more)
 
 
 def state(run_dir, name="last"):
@@ -195,26 +198,46 @@ def test_shards_go_on_with_any_number_of_processes(config, begun):
 
 
 @pytest.mark.slow
-def test_a_kill_inside_a_save_leaves_the_checkpoint_before(monkeypatch):
+def test_a_whole_file_goes_on_in_parts(begun, monkeypatch):
+    monkeypatch.setenv("ZOO_TRUST", "tests")
+    Path("c.yaml").write_text(TRAINER + FLASH)
+    fit(2, "run", 2, "--trainer.strategy.save_distributed_checkpoint", "false")
+    assert not list(Path("run/checkpoints").glob("*.shards"))
+    before = state("run")
+    fit(3, "run", 3)
+    same(state("run", "begun"), before)
+
+
+@pytest.mark.slow
+def test_a_kill_or_a_full_disk_inside_a_save_leaves_the_checkpoint_before(monkeypatch):
     Path("c.yaml").write_text(TRAINER + DDPM.replace(DRAWN, "zoo.DDPM"))
     fit(2, "whole", 4)
     fit(2, "cut", 2)
     before, finish = state("cut"), FileSystemWriter.finish
+
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def killed(self, *args, **kwargs):
         finish(self, *args, **kwargs)
         os.kill(os.getpid(), signal.SIGKILL)
 
     arguments = ["--trainer.max_steps", 4, "--run_dir", "cut", "--ckpt_path", "last"]
-    with monkeypatch.context() as patched:
-        patched.setattr(FileSystemWriter, "finish", killed)
-        ranks = launch(2, *FIT, "--trainer.devices", 2, "--data.batch_size", 6, *arguments)
-    for process in ranks:
-        process.join(timeout=300)
+    for name, act in (("write_data", full), ("finish", killed)):
+        with monkeypatch.context() as patched:
+            patched.setattr(FileSystemWriter, name, act)
+            ranks = launch(2, *FIT, "--trainer.num_nodes", 2, "--data.batch_size", 6, *arguments)
+        for process in ranks:
+            process.join(timeout=300)
+        same(state("cut"), before)
+        if act is full:
+            last = Path("log0").read_text().splitlines()[-1]
+            assert "No space left on device" in last
+            assert "cut/checkpoints/" in last
+            assert not list(Path("cut/checkpoints").glob(".*.tmp"))
     assert ranks[0].exitcode == -signal.SIGKILL
     assert ranks[1].exitcode == 1
     assert list(Path("cut/checkpoints").glob(".*.tmp"))
-    same(state("cut"), before)
     fit(2, "cut", 4)
     same(state("cut"), state("whole"))
     assert not list(Path("cut/checkpoints").glob(".*.tmp"))
@@ -229,7 +252,9 @@ class Opened:
 
 
 @pytest.mark.slow
-def test_every_verb_takes_shards_and_says_what_is_wrong_with_them(zoo_cli, mistake):
+def test_every_verb_takes_shards_and_says_what_is_wrong_with_them(zoo_cli, mistake, monkeypatch):
+    # PyTorch's own log of it, which goes nowhere outside of pytest.
+    monkeypatch.setattr(logging.getLogger("c10d-NullHandler-dcp_logger"), "disabled", True)
     Path("c.yaml").write_text(TRAINER + DDPM.replace(DRAWN, "zoo.DDPM"))
     fit(2, "run", 2)
     whole = state("run")["state_dict"]
@@ -246,7 +271,7 @@ def test_every_verb_takes_shards_and_says_what_is_wrong_with_them(zoo_cli, mista
     code, _, err = zoo_cli("test", "--ckpt_path", "run", *flags, "--trainer.devices", 1)
     assert code == 0, err
     assert not Path("opened").exists()
-    on_one = ["--trainer.max_steps", 3, "--trainer.devices", 1, "--data.batch_size", 12]
+    on_one = ["--trainer.max_steps", 3, *FIT[5:], "--data.batch_size", 12]
     code, _, err = zoo_cli(*FIT[:3], *on_one, "--run_dir", "run", "--ckpt_path", "last")
     assert code == 0, err  # without -c fsdp
     assert "shards" not in read_torch(last)

@@ -13,6 +13,8 @@ import torch
 
 import zoo
 from tests.simbert.models import texts, tiny
+from zoo.loading import read_checkpoint
+from zoo.shards import SPREAD
 from zoo.training import parts
 
 TINY_DDPM = {"image_size": 8, "channels": 1, "levels": 17, "timesteps": 20, "width": 8, "groups": 4}
@@ -129,7 +131,7 @@ def test_batches_of_another_size_are_equal_to_rounding(models, zoo_cli):
 
 
 def state(run_dir):
-    return torch.load(Path(run_dir, "checkpoints", "last.ckpt"), weights_only=True)
+    return read_checkpoint(Path(run_dir, "checkpoints", "last.ckpt"), keys=SPREAD)
 
 
 def same(run, other):
@@ -186,7 +188,8 @@ def test_a_slurm_job_that_is_stopped_asks_to_go_on(tiny):
 
 
 @pytest.mark.long  # what it shows hangs on the moment at which the worker is lost
-def test_a_lost_worker_is_started_again(tiny):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_lost_worker_is_started_again(tiny, strategy):
     """Torchrun starts all processes anew, with the same command, and they go on from last.ckpt."""
     clean = ("LOCAL_RANK", "ZOO_RUN_DIR", "RANK", "WORLD_SIZE")
     environment = {k: v for k, v in os.environ.items() if k not in clean}
@@ -194,7 +197,7 @@ def test_a_lost_worker_is_started_again(tiny):
     def run(run_dir, lose):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc_per_node=2", "--max_restarts=1", "-m", "zoo.cli", "fit", "-c", tiny]
-        command += ["-c", "ddp", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+        command += ["-c", strategy, "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
         command += ["--trainer.max_steps", "60", "--run_dir", run_dir, "--ckpt_path", "last"]
         with Path("log").open("w") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

@@ -56,7 +56,7 @@ def test_two_workers_write_what_one_process_writes(corpus, zoo_cli):
 
 
 @pytest.mark.slow
-def test_slurm_runs_the_tasks_and_the_command_waits_for_them(corpus, zoo_cli, monkeypatch):
+def test_slurm_runs_the_tasks_and_the_command_waits_for_them(corpus, zoo_cli, mistake, monkeypatch):
     """With an sbatch that starts the tasks of an array at once."""
     pytest.importorskip("datatrove", reason="needs the extra datatrove")
     Path("bin").mkdir()
@@ -68,10 +68,14 @@ array = re.search(r"--array=0-([0-9]+)", text)
 job = re.search(r"launch_pickled_pipeline (\\S+)", text)
 for i in range(int(array[1]) + 1) if job else []:
     subprocess.Popen([sys.executable, "-m", "datatrove.tools.launch_pickled_pipeline", job[1]],
-                     env={{**os.environ, "SLURM_ARRAY_TASK_ID": str(i), "SLURM_NODELIST": "here"}})
+                     env={{**os.environ, "SLURM_ARRAY_TASK_ID": str(i), "SLURM_NODELIST": "here"}},
+                     stderr=subprocess.DEVNULL)
 print("Submitted batch job 7")
 """)
-    Path("bin/sbatch").chmod(0o755)
+    for name, line in (("squeue", "exit 0"), ("scontrol", "echo here")):
+        Path("bin", name).write_text(f"#!/bin/sh\n{line}\n")
+    for path in Path("bin").iterdir():
+        path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{Path('bin').resolve()}:{os.environ['PATH']}")
     monkeypatch.setenv("SBATCH_PARTITION", "cpu")
     monkeypatch.setattr(tasks, "_WAIT", 0.1)
@@ -79,6 +83,9 @@ print("Submitted batch job 7")
         code, _, err = zoo_cli("prepare", "text", "corpus", out, "--tokenizer", "byte", *more)
         assert code == 0, err
     assert files("two") == files("one")
+    Path("bin/scontrol").write_text("#!/bin/sh\nexit 1\n")
+    line = mistake("prepare", "text", "corpus", "three", "--executor", "slurm", "--tasks", "2")
+    assert "2 tasks of job 7 ended before they were done" in line
 
 
 def test_what_was_made_before_a_stop_is_not_made_again(corpus, monkeypatch):

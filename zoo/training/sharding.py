@@ -125,11 +125,11 @@ class ShardedStrategy(ModelParallelStrategy):
                     like = trained[i].get(number)
                 case _:
                     like = None
-            shape = getattr(value, "shape", None)
+            shape: Any = getattr(value, "shape", None)
             if not isinstance(like, DTensor) or like.shape != shape:
-                return torch.empty(shape, dtype=value.dtype) if is_shape(value) else value
+                return torch.zeros(shape, dtype=value.dtype) if is_shape(value) else value
             if is_shape(value):
-                return torch.empty_like(like, dtype=value.dtype)
+                return torch.zeros_like(like, dtype=value.dtype)
             place = like.device_mesh, like.placements
             return distribute_tensor(value.to(like.device), *place, src_data_rank=None)
 
