@@ -277,7 +277,7 @@ def test_sentences_are_found_compared_and_written(open_, size, tmp_path):
     opened.shown(panel, f"{best.similarity:.4f}")
 
     panel = opened.tab("Similar sentences")
-    panel.locator("input[type=file]").set_input_files(tmp_path / "sentences.txt")
+    panel.locator("input[type=file]").first.set_input_files(tmp_path / "sentences.txt")
     panel.get_by_text("sentences.txt").wait_for()
     panel.get_by_label("Sentence", exact=True).fill("abd")
     opened.press("Search")
