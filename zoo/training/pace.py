@@ -1,5 +1,6 @@
 """How long a run will take and what memory it takes, measured in its first steps."""
 
+import sys
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from tqdm.auto import tqdm
 
 from zoo.training.pictures import memory
 from zoo.training.start import held_bytes, megabytes
@@ -61,7 +63,7 @@ class Pace(Callback):
         each = (_now(pl_module) - self._began[0]) / (step - self._began[1])
         left, device = (_steps(trainer) - step) * each, pl_module.device
         if left > self.patience and device.type == "cpu":
-            rank_zero_info(
+            self._tell(
                 f"this run would take {duration(left)} on this CPU ({each:.2g} s for each of "
                 f"{_steps(trainer):,} steps); shorter: a GPU, fewer --trainer.max_steps, a "
                 f"smaller --data.batch_size{_smaller(pl_module)}"
@@ -73,7 +75,11 @@ class Pace(Callback):
             held = sum(held_bytes(trainer, pl_module).values())
             of += f", {megabytes(max(0, most - held))} of it for activations"
         long = f"about {duration(left)} more, " if left > 0 else ""
-        rank_zero_info(f"{long}{each:.2g} s a step, {of}")
+        self._tell(f"{long}{each:.2g} s a step, {of}")
+
+    def _tell(self, text: str) -> None:
+        with tqdm.external_write_mode(file=sys.stderr):  # on a line of its own, beside the bar
+            rank_zero_info(text)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -1,6 +1,7 @@
 """One progress bar for the whole run, redrawn by time, so that it costs fast steps nothing."""
 
 import math
+import sys
 import time
 from typing import Any
 
@@ -47,7 +48,8 @@ class StepProgressBar(ProgressBar):
 
     def _show(self, trainer: Trainer, done: int, *, at_once: bool = False) -> None:
         now = time.monotonic()
-        if self._bar is None or (now - self._drawn < 0.1 and not at_once):
+        often = 0.1 if sys.stderr.isatty() else 30.0  # a line each in a file
+        if self._bar is None or (now - self._drawn < often and not at_once):
             return
         self._drawn = now
         self._bar.n = done
