@@ -204,6 +204,18 @@ def test_another_server_of_wandb_needs_a_flag(tmp_path):
         place_outputs(Namespace(logger=spec), tmp_path, [])
 
 
+@pytest.mark.parametrize("name", ["tracking_uri", "artifact_location"])
+def test_another_server_of_mlflow_needs_a_flag_or_the_users_variable(name, tmp_path, monkeypatch):
+    values = Namespace(**{name: "http://elsewhere"})
+    spec = Namespace(class_path="x.MLflow", init_args=values)
+    with pytest.raises(ValueError, match=f"{name} may only be given by a flag"):
+        place_outputs(Namespace(logger=spec), tmp_path, [])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    spec.init_args = Namespace(tracking_uri="http://elsewhere")
+    place_outputs(Namespace(logger=spec), tmp_path, [])
+    assert spec.init_args.tracking_uri == "http://elsewhere"
+
+
 YAML = {
     "aliases": "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
     + "".join(

@@ -11,7 +11,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from zoo.cli.flags import typed
 
 _FOLDERS = ("save_dir", "dirpath", "dir")
-_SERVERS = ("settings",)  # of W&B: another server would get the user's key
+# Of W&B and MLflow: another server would get the user's key and data.
+_SERVERS = ("settings", "tracking_uri", "artifact_location")
 
 
 def default_folders() -> None:
@@ -36,6 +37,8 @@ def place_outputs(trainer: Any, run_dir: Path, arguments: list[str]) -> None:
             values = spec.get(part) or {}
             for key, value in dict(values).items():
                 own = given.get(f"trainer.{name}.{key}", [])
+                if key == "tracking_uri" and value == os.environ.get("MLFLOW_TRACKING_URI"):
+                    continue
                 if value is None or str(value) in own or (own and not isinstance(value, str)):
                     continue
                 if key in _SERVERS:

@@ -35,7 +35,7 @@ LIGHTNING = {
         "TQDMProgressBar",
         "Timer",
     ),
-    "lightning.pytorch.loggers": ("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger"),
+    "lightning.pytorch.loggers": ("CSVLogger", "TensorBoardLogger", "WandbLogger"),
     "zoo.training.loggers": ("MLflow",),
     "lightning.pytorch.plugins": (
         "DoublePrecision",
