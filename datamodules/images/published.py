@@ -26,7 +26,10 @@ class Digits(ImageData):
 
     def place(self) -> str:
         """What the data are and where, for messages."""
-        return "Digits of scikit-learn"
+        if self.root == "data":
+            return "Digits of scikit-learn"
+        void = f"--data.root {self.root} has no effect: own pictures are read by --data ImageFolder"
+        return f"Digits of scikit-learn ({void})"
 
     def reason(self, split: Split) -> str:
         """How a split came to the number of images that it has, if that needs to be said."""

@@ -259,3 +259,17 @@ def test_symbols_do_not_change_behind_a_model(done, mistake):
     assert "--data.tokenizer=b.json: the symbols are the checkpoint's, made with t.json" in line
     Path("t.json").unlink()  # the model has it
     done("fit", *FLASH, *last)
+
+
+def test_digits_say_that_a_folder_is_not_read():
+    plain, told = zoo.data.Digits(), zoo.data.Digits(root="mine")
+    for data in (plain, told):
+        data.setup("fit")
+    said = "--data.root mine has no effect: own pictures are read by --data ImageFolder"
+    assert said in " ".join(told.describe())
+    assert "no effect" not in " ".join(plain.describe())
+
+
+def test_a_part_of_an_option_that_has_none_is_named(mistake):
+    line = mistake("density", "vae/digits", "--data.root", "x")
+    assert line.endswith("error: there is no option '--data.root': see --help")

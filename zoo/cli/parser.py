@@ -62,6 +62,7 @@ _CLASS_PROBLEM = re.compile(
     r"key \"([^\"]+)\".*?Problem with given class_path '([^']+)': "
     r"(.*?)(?: - (?:Expected a|Problem with)|$)"
 )
+_NO_PARTS = re.compile(r"key \"([^\"]+)\".*NestedArg\(key='([^']+)'")
 _REQUIRED = re.compile(r"the following arguments are required: (.*)")
 _VALUE = re.compile(r'Parser key "([^"]+)":\s*(.*)')
 _EXPECTED = re.compile(
@@ -102,6 +103,8 @@ def _explain(text: str, parser: ZooParser) -> str:
         if unknown := pattern.search(text):
             known = _suggest(unknown[1], parser.options())
             return f"there is no option '{_HERE}{unknown[1]}': {known}"
+    if parts := _NO_PARTS.search(text):
+        return f"there is no option '{_HERE}{parts[1]}.{parts[2]}': see --help"
     if required := _REQUIRED.search(text):
         names = (parser.shown(name, _HERE) for name in required[1].split(", "))
         return f"needs {', '.join(names)}"
