@@ -47,7 +47,7 @@ class Task(NamedTuple):
     def result(self, piece: Any) -> Any:
         """What was made of a piece; it is made now where that is missing or damaged."""
         try:
-            with np.load(self.file(piece)) as held:
+            with self.file(piece).open("rb") as file, np.load(file) as held:
                 values: list[Any] = [_value(held[name]) for name in held.files]
         except (OSError, ValueError, BadZipFile):
             return self.function(piece, self.how)
