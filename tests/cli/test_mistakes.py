@@ -108,7 +108,7 @@ def test_a_misspelt_key(mistake, fit, tiny, tmp_path):
         ("--model.multipliers", "[]", "--model.multipliers=[]: give"),
         ("--model.attention_levels", "[7]", "--model.attention_levels=[7]: [7] do not exist"),
         ("--model.eta", 1, "--model.eta=1.0 has no effect on --model.sampler=ancestral"),
-        ("--model.multipliers", "x", "--model.multipliers: needs a list, got x"),
+        ("--model.multipliers", "x", "--model.multipliers: needs a list, such as '[x]'"),
         ("--model.width", "x", "--model.width: needs a whole number, got x"),
         ("--data.limit", "x", "--data.limit: needs a whole number, got x"),
         ("--trainer.gradient_clip_val", "x", "--trainer.gradient_clip_val: needs a number, got x"),

@@ -57,10 +57,14 @@ def _same_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-@_same_environment()
 def guarded(verb: str, arguments: list[str]) -> int:
     """Runs `zoo VERB ARGUMENTS` and returns the exit code; the environment stays as it was."""
-    settle()
+    settle()  # of the process, for good
+    return _guarded(verb, arguments)
+
+
+@_same_environment()
+def _guarded(verb: str, arguments: list[str]) -> int:
     start = started()
     try:
         if verb in TRAINER_VERBS:

@@ -16,7 +16,7 @@ from zoo.files import replacing
 from zoo.loading import read_checkpoint
 from zoo.ranges import Whole, check_ranges
 from zoo.registry import nearest
-from zoo.shards import SPREAD, remove_unnamed
+from zoo.shards import SHARDS, SPREAD, remove_unnamed
 from zoo.training.claim import UNSAVED
 from zoo.training.csv import MetricsCSV
 from zoo.training.guard import TrainingDivergedError
@@ -53,8 +53,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Any = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """A checkpoint on the CPU, with whole tensors where they were spread over processes."""
-        return read_checkpoint(Path(path), keys=SPREAD)
+        """A checkpoint, with whole tensors where they were spread over processes."""
+        checkpoint = super().load_checkpoint(path, map_location, weights_only)
+        return read_checkpoint(Path(path), keys=SPREAD) if SHARDS in checkpoint else checkpoint
 
 
 class Checkpoint(lightning_callbacks.Checkpoint):
