@@ -68,7 +68,7 @@ def _recipes(chosen: list[str]) -> Iterator[str]:
             laid = "laid over a recipe: zoo fit -c RECIPE -c NAME"
             yield f"\n{family} ({laid if family == 'overlays' else 'zoo fit -c NAME'})"
         about = describe_config(name)
-        where = "" if family == "overlays" else f"{needs(name):<18}"
+        where = "" if family == "overlays" else f"{needs(name):<22}"
         yield f"  {name:<{width}}{where}{about.replace(' (GPU)', '').replace('; one GPU', '')}"
 
 
