@@ -53,6 +53,7 @@ def _shipped(name: str) -> Shipped:
     record = json.loads((ROOT / name / "results.json").read_text("utf-8"))
     metric, label = record["headline"]
     protocol = record["protocol"]
+    told = (how for key, how in protocol.items() if metric.startswith(key))  # also of its parts
     return Shipped(
         name,
         record["parameters"],
@@ -60,7 +61,7 @@ def _shipped(name: str) -> Shipped:
         record["data"],
         record["licence"],
         f"{label} {record['metrics'][metric]:.4g}",
-        protocol.get(metric) or protocol.get("extractor", ""),
+        next(told, protocol.get("extractor", "")),
     )
 
 
