@@ -16,6 +16,7 @@ from zoo.cli.run import parse_function
 from zoo.data import Text
 from zoo.data.text.prepare import prepare
 from zoo.data.text.vocabularies import tokenizer_file
+from zoo.training.settings import settle
 from zoo.tuning.choice import Choice
 from zoo.tuning.settings import Setting
 
@@ -193,6 +194,7 @@ def test_a_run_leaves_the_environment_as_it_was(tiny, done, mistake, monkeypatch
     """What it sets for processes of its own, the next command of this process would take."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").resolve()))
     monkeypatch.setattr("zoo.cli.auto.search", lambda *a, **o: Choice(Setting("32-true", 1, False)))
+    settle()  # what a process has for good
     before = dict(os.environ)
     small = ["-c", "tiny.yaml", "--data.limit", 32, "--trainer.max_steps", 1]
     done("fit", *small, "--run_dir", "a", "--precision", "auto")
