@@ -47,10 +47,11 @@ def stand_in(name: str, data: Path, folder: Path) -> tuple[list[str], float]:
             for i in range(400):
                 pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(made / f"{i}.png")
-        own = given.get("batch_size", 128)
-        batch = min(own, PIXELS // size**2)
-        flags = ["--data.size", str(size), "--data.batch_size", str(batch)]
-        return ["--data", "ImageFolder", "--data.root", str(made), *flags], batch / own
+        flags = ["--data", "ImageFolder", "--data.root", str(made), "--data.size", str(size)]
+        if "batch_size" not in given:  # the model has it
+            return flags, 1.0
+        batch = min(given["batch_size"], PIXELS // size**2)
+        return [*flags, "--data.batch_size", str(batch)], batch / given["batch_size"]
     if root.endswith("enwik8"):
         file = folder / "enwik8"
         file.write_bytes(np.random.default_rng(0).integers(32, 127, 10**8, np.uint8).tobytes())
