@@ -123,12 +123,14 @@ class Tokenizer(nn.Module):
 
     def pieces_of(self, texts: Sequence[str]) -> list[list[int]]:
         """Token numbers of each text, without special tokens."""
-        pieces, ids = self.pieces, list[list[int]]()
+        if len(texts) <= _TOGETHER:  # an item of a batch, say, which a bar would slow down
+            encoded = self.pieces.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [e.ids for e in encoded]
+        ids: list[list[int]] = []
         with Bar("tokenise", len(texts), "texts") as bar:
             for start in range(0, len(texts), _TOGETHER):
-                part = list(texts[start : start + _TOGETHER])
-                ids += [e.ids for e in pieces.encode_batch_fast(part, add_special_tokens=False)]
-                bar.update(len(part))
+                ids += self.pieces_of(texts[start : start + _TOGETHER])
+                bar.update(len(ids) - start)
         return ids
 
     def fitting(self, texts: Sequence[str], room: int) -> list[str]:

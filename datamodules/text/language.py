@@ -21,6 +21,7 @@ from zoo.data.text.store import Store, Tokens, is_prepared
 from zoo.data.text.vocabularies import KINDS, TRAINED, tokenizer_file
 from zoo.data.text.vocabulary import Level, Vocabulary
 from zoo.ranges import Count
+from zoo.waiting import waiting
 
 _CHUNK = 2**24  # symbols that are looked at together
 _SMALL = 2**24  # bytes of a text that is read into memory, as packed .txt files a quarter of it
@@ -331,7 +332,8 @@ class Text(TextData):
         if store is None:
             texts = self.texts(split)
             self._bytes[split] = sum(len(t.encode(errors="surrogateescape")) for t in texts)
-            documents = words.encode_documents(texts)
+            for text in waiting(texts, "tokenise", unit="texts"):
+                documents += words.encode_documents([text])
             longest = max(map(len, documents), default=0)
         else:
             self._bytes[split] = store.bytes_of(split)

@@ -177,9 +177,9 @@ class Vocabulary:
     def encode_documents(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Numbers of each document: of words an end after each line, empty lines left out."""
         if self.level not in ("word", "wordpunct"):
-            return [self.encode(text) for text in waiting(texts, "tokenise", unit="texts")]
+            return [self.encode(text) for text in texts]
         end, encoded = np.array([self.end]), []
-        for text in waiting(texts, "tokenise", unit="texts"):
+        for text in texts:
             lines = (self.encode(line) for line in text.split("\n") if line.strip())
             parts = [part for line in lines for part in (line, end)]
             encoded.append(np.concatenate([*parts, np.zeros(0, np.int64)]))
@@ -377,7 +377,7 @@ class Subwords(Vocabulary):
     def encode_documents(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Numbers of each document, which are encoded whole and side by side."""
         if sum(map(len, texts)) > self._step:
-            return [self.encode(text) for text in waiting(texts, "tokenise", unit="texts")]
+            return [self.encode(text) for text in texts]
         return [np.array(ids, np.int64) for ids in self._ids(*texts)]
 
     def decode(self, numbers: Iterable[int]) -> str:
