@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from zoo.files import check_run
 from zoo.loading import find_checkpoint, read_checkpoint
 from zoo.metrics.quality import SampleQuality
+from zoo.processes import rank
 from zoo.report.page import PAGE, has_extra, write_page
 from zoo.report.run import Run
 from zoo.training import (
@@ -31,7 +32,7 @@ from zoo.training import (
     Stopped,
     ToldData,
 )
-from zoo.training.claim import Claim, HoldsRunError, holds_run, rank, why_afresh
+from zoo.training.claim import Claim, HoldsRunError, holds_run, why_afresh
 from zoo.training.finish import FoundRate, never_seen, why_stopped
 from zoo.training.pace import Pace
 from zoo.training.samples import SampleGrid

@@ -1,6 +1,5 @@
 """Waits that are not silent: a bar with an estimate in a terminal, else a line if one is long."""
 
-import os
 import sys
 import threading
 import time
@@ -9,6 +8,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from zoo.processes import rank
 
 T = TypeVar("T")
 _SHORT = 1.0  # seconds that a terminal shows nothing of
@@ -38,7 +39,7 @@ class Bar(tqdm):
         self, what: str, total: int | None, unit: str = "items", done: int = 0, shown: bool = True
     ) -> None:
         self._first, self._begun, self._told = done, time.monotonic(), False
-        self._what, self._unit, self._speaks = what, unit, shown and _is_first()
+        self._what, self._unit, self._speaks = what, unit, shown and rank() == 0
         super().__init__(
             desc=what,
             total=total,
@@ -115,7 +116,7 @@ def unmeasured(what: str, usual: str = "") -> Iterator[None]:
 
     timer = threading.Timer(_SHORT if sys.stderr.isatty() else _LONG, tell)
     timer.daemon = True
-    if _is_first():
+    if rank() == 0:
         timer.start()
     try:
         yield
@@ -123,11 +124,6 @@ def unmeasured(what: str, usual: str = "") -> Iterator[None]:
         timer.cancel()
     if told.is_set():
         print(f"{what}: {duration(time.monotonic() - begun)}", file=sys.stderr, flush=True)
-
-
-def _is_first() -> bool:
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
 def duration(seconds: float) -> str:

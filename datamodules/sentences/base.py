@@ -5,7 +5,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -182,13 +182,18 @@ class SentenceData(LightningDataModule, ABC):
         Raises:
             FileNotFoundError: There is no such file, or none in the folder that can be read.
         """
-        if self.files is not None:
-            return [Source(self.path(name), None) for name in self.files]
-        if self.root is None:
-            return [Source(embedded(), None)]
-        found, left_out = scanned(Path(self.root), single=self.single)
+        found, left_out = self._scanned
         self.told += left_out
         return found
+
+    @cached_property
+    def _scanned(self) -> tuple[list[Source], list[str]]:
+        """The training files, and what of a folder is left out."""
+        if self.files is not None:
+            return [Source(self.path(name), None) for name in self.files], []
+        if self.root is None:
+            return [Source(embedded(), None)], []
+        return scanned(Path(self.root), single=self.single)
 
     def read_sources(self) -> list[tuple[Source, SentenceFile]]:
         """The training files, read.
@@ -279,9 +284,7 @@ class SentenceData(LightningDataModule, ABC):
 
     def _paths(self) -> list[Path]:
         """All files that are read."""
-        before = list(self.told)
-        paths = [source.path for source in self.sources()]
-        self.told = before
+        paths = [source.path for source in self._scanned[0]]
         more = [*self.evaluate.values(), *self.hparams.get("general", ())]
         return [path for path in (*paths, *map(self.path, more)) if path.is_file()]
 

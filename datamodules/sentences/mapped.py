@@ -10,6 +10,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.untrusted import check_regular
+
 
 class MappedTexts(Sequence[str]):
     """Texts of which memory holds what is used: all processes of a machine share the pages.
@@ -41,12 +43,17 @@ class MappedTexts(Sequence[str]):
     def __getitem__(self, i: int | slice) -> str | list[str]:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        i = range(len(self))[i]
-        start, stop = int(self._ends[i - 1]) if i else 0, int(self._ends[i])
+        start, stop = span(self._ends, i)
         with suppress(UnicodeDecodeError):
             if 0 <= start <= stop <= len(self._bytes):
                 return self._bytes[start:stop].tobytes().decode()
         raise ValueError(f"{self._stem}.bin is damaged at text {i}: make it anew")
+
+
+def span(ends: NDArray[Any], i: int) -> tuple[int, int]:
+    """Where item i begins and ends, of items that end at `ends`."""
+    i = range(len(ends))[i]
+    return int(ends[i - 1]) if i else 0, int(ends[i])
 
 
 def mapped(file: str | Path, dtype: str) -> NDArray[Any]:
@@ -57,8 +64,7 @@ def mapped(file: str | Path, dtype: str) -> NDArray[Any]:
         ValueError: It is none, or no whole number of them long.
     """
     path = Path(file)
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no regular file")
+    check_regular(path)
     if path.stat().st_size % np.dtype(dtype).itemsize:
         raise ValueError(f"{path} is cut off")
     if not path.stat().st_size:

@@ -1,6 +1,6 @@
 """Map-style data sets of sentences, and their order: mixed parts, batches of like lengths."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from random import Random
@@ -95,6 +95,12 @@ class TextSampler(EpochSampler):
         return torch.cat(windows)
 
 
+def _lengths(items: Sequence[Any], length: Callable[[Any], int]) -> Sequence[int]:
+    """The length of each item, which a mapped set knows."""
+    known: Sequence[int] | None = getattr(items, "lengths", None)
+    return [length(item) for item in items] if known is None else known
+
+
 @dataclass
 class GroupSet:
     """Groups of similar sentences; an item is two of them, each once as the source."""
@@ -117,8 +123,7 @@ class GroupSet:
     @cached_property
     def lengths(self) -> Sequence[int]:
         """Characters of the longest sentence of each group."""
-        known: Sequence[int] | None = getattr(self.groups, "lengths", None)  # of a mapped set
-        return [max(map(len, group)) for group in self.groups] if known is None else known
+        return _lengths(self.groups, lambda group: max(map(len, group)))
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -165,8 +170,7 @@ class SentenceSet:
     @cached_property
     def lengths(self) -> Sequence[int]:
         """Characters of each sentence."""
-        known: Sequence[int] | None = getattr(self.texts, "lengths", None)
-        return [len(text) for text in self.texts] if known is None else known
+        return _lengths(self.texts, len)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -206,8 +210,7 @@ class LabelledSet:
     @cached_property
     def lengths(self) -> Sequence[int]:
         """Characters of the longer sentence of each pair."""
-        known: Sequence[int] | None = getattr(self.pairs, "lengths", None)
-        return [max(len(pair.a), len(pair.b)) for pair in self.pairs] if known is None else known
+        return _lengths(self.pairs, lambda pair: max(len(pair.a), len(pair.b)))
 
     def __len__(self) -> int:
         return len(self.pairs)

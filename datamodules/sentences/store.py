@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.data.cache import INDEX
 from zoo.data.sentences.files import Labelled
-from zoo.data.sentences.mapped import MappedTexts, TextsWriter, mapped
+from zoo.data.sentences.mapped import MappedTexts, TextsWriter, mapped, span
 from zoo.files import naming, replacing
 from zoo.reading import decoded, parsed, read_bytes
 from zoo.waiting import waiting
@@ -56,8 +56,7 @@ class MappedItems(Sequence[Any]):
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        i = range(len(self))[i]
-        start, stop = int(self._ends[i - 1]) if i else 0, int(self._ends[i])
+        start, stop = span(self._ends, i)
         if not 0 <= start < stop <= len(self._texts) or (self.kind == "pair" and stop - start != 2):
             raise ValueError(f"{self._made[0]}.rows is damaged at {i}: {_AGAIN}")
         texts = self._texts[start:stop]

@@ -21,6 +21,7 @@ from zoo.data_of import own_arguments
 from zoo.files import check_run
 from zoo.loading import checkpoint_class, find_checkpoint, read_checkpoint
 from zoo.pretrained import pinned
+from zoo.processes import rank
 from zoo.recipes import config_root, resolve_config
 from zoo.training.claim import (
     UNSAVED,
@@ -29,7 +30,6 @@ from zoo.training.claim import (
     InUseError,
     follow_rank_zero,
     holds_run,
-    rank,
     why_afresh,
 )
 from zoo.training.state import check_state
@@ -240,15 +240,16 @@ def _in_new_folder(
 
 def _claimed(verb: str, prepared: Prepared, new: bool = False) -> Prepared:
     """Takes the run directory for a fit, on the process that writes; a `new` one holds no run."""
-    check_run(prepared.run_dir)
-    if verb == "fit" and rank() == 0:
-        prepared.claim = Claim(prepared.run_dir)
-        if new and holds_run(prepared.run_dir):
-            prepared.claim.release()
-            raise HoldsRunError(
-                f"{prepared.run_dir} already holds a run: go on with --ckpt_path last, or choose "
-                "another --run_dir"
-            )
+    if verb != "fit" or rank() != 0:
+        check_run(prepared.run_dir)
+        return prepared
+    prepared.claim = Claim(prepared.run_dir)  # which checks it too
+    if new and holds_run(prepared.run_dir):
+        prepared.claim.release()
+        raise HoldsRunError(
+            f"{prepared.run_dir} already holds a run: go on with --ckpt_path last, or choose "
+            "another --run_dir"
+        )
     return prepared
 
 

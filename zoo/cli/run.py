@@ -237,8 +237,8 @@ def _lists(function: Callable[..., Any], arguments: list[str]) -> list[str]:
     for argument in rest:
         flag, equals, value = argument.partition("=")
         hint = hints.get(flag.removeprefix("--")) if flag.startswith("--") else None
-        kinds = [kind for kind in get_args(hint) or [hint] if kind is not NoneType]
-        kinds = [hint] if get_origin(hint) is list else kinds
+        union = [kind for kind in get_args(hint) if kind is not NoneType]
+        kinds = [hint] if get_origin(hint) is list else union
         if [get_origin(kind) for kind in kinds] != [list]:
             out.append(argument)
             continue

@@ -7,6 +7,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.layers.precision import wide
+from zoo.training.averages import added
+
 
 class PredictionAverages:
     """Means over the scored predictions of an evaluation.
@@ -38,17 +41,12 @@ class PredictionAverages:
             logits.flatten(0, -2).float(), targets.clamp(min=0).flatten(), reduction="none"
         )
         right = logits.argmax(-1).flatten() == targets.flatten()
-        wide = torch.float32 if nats.device.type == "mps" else torch.float64
-        values = torch.stack([nats.to(wide), right.to(wide), torch.ones_like(nats, dtype=wide)])
+        values = torch.stack([nats, right, torch.ones_like(nats)]).to(wide(nats.device))
         # Not a product with the mask: 0 times an infinite loss is no number.
         values = values.where(scored.flatten(), 0.0)
         sums, places = values.sum(1), values.view(3, *targets.shape).sum(1)
         self._sums = sums if self._sums is None else self._sums + sums
-        if self._places is not None:
-            n = max(places.shape[1], self._places.shape[1])
-            places, before = (F.pad(p, (0, n - p.shape[1])) for p in (places, self._places))
-            places = places + before
-        self._places = places
+        self._places = added(places, self._places)
         if self._symbols is None:
             self._symbols = values.new_zeros(3, logits.shape[-1])
         self._symbols.index_add_(1, targets.clamp(min=0).flatten(), values)
@@ -57,8 +55,7 @@ class PredictionAverages:
         """Means over all processes by their full names, their number, and starts again."""
         sums = self._sums
         if sums is None:
-            wide = torch.float32 if module.device.type == "mps" else torch.float64
-            sums = torch.zeros(3, dtype=wide, device=module.device)
+            sums = torch.zeros(3, dtype=wide(module.device), device=module.device)
         self._sums = None
         self.places, self._places = self._places, None
         self.symbols, self._symbols = self._symbols, None

@@ -7,3 +7,8 @@ from torch import Tensor
 def at_least_float32(x: Tensor) -> Tensor:
     """Halves become float32; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """The dtype in which sums and scalars are computed: float64, but on Apple's GPUs."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib
 import json
 import math
@@ -20,7 +19,7 @@ from torch import Tensor
 from zoo.data.cache import remembered
 from zoo.files import naming, replacing, temporary_beside
 from zoo.memory import check_memory
-from zoo.untrusted import read_json_object
+from zoo.untrusted import read_json_object, sha256
 from zoo.waiting import Bar
 
 Backend = Literal["exact", "faiss", "hnsw", "ivfpq"]
@@ -224,7 +223,7 @@ class Approximate:
             try:
                 faiss.write_index(self._index, str(temporary))
                 self.note |= {"bytes": temporary.stat().st_size}
-                file = folder / f"faiss-{_sum(temporary)}.index"
+                file = folder / f"faiss-{sha256(temporary)[:32]}.index"
                 os.replace(temporary, file)
             except RuntimeError as error:
                 raise OSError(errno.EIO, "cannot be written (is the disk full?)") from error
@@ -269,7 +268,7 @@ class Approximate:
         most = len(vectors) * (4 * vectors.shape[1] + 16 * _LINKS + 100) + 2**26
         if file.stat().st_size != note["bytes"] or note["bytes"] > most:
             raise ValueError(f"{file} is cut off or changed: {again}")
-        if remembered([file], "sum", lambda: _sum(file)) not in known:
+        if remembered([file], "sum", lambda: sha256(file)[:32]) not in known:
             raise ValueError(f"{file} is damaged, the checksum is wrong: {again}")
         lists = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
         try:
@@ -297,11 +296,6 @@ def _new(faiss: Any, vectors: Tensor, kind: Kind, draw: np.random.Generator) -> 
     chosen = np.sort(draw.choice(count, min(count, max(40 * lists, 2**15)), replace=False))
     index.train(vectors[torch.from_numpy(chosen)].numpy())
     return index
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _is_note(note: dict[str, Any], count: int) -> bool:

@@ -19,7 +19,7 @@ from zoo.data.sentences.tokenizer import Tokenizer
 from zoo.files import replacing, replacing_folder
 from zoo.reading import decoded, parsed, read_bytes
 from zoo.simbert.approximate import NOTE, Approximate, Backend, exact, flat, kind_for
-from zoo.untrusted import read_json_object, read_safetensors
+from zoo.untrusted import check_regular, read_json_object, read_safetensors
 from zoo.waiting import Bar
 
 _PART = 65_536  # sentences that are encoded, or vectors that are looked at, together
@@ -257,13 +257,10 @@ def _mapped(folder: Path, count: int) -> tuple[Path, Tensor]:
         vectors = read_safetensors(path).get("vectors")
     else:
         path = folder / "vectors.npy"
-        if path.exists() and not path.is_file():
-            raise ValueError(f"{path} is no regular file")
+        check_regular(path)
         try:
             # Of this process alone if it were written to, as torch wants an array to allow.
             array = np.load(path, mmap_mode="c", allow_pickle=False)
-        except FileNotFoundError:
-            raise
         except _DAMAGED as error:
             raise ValueError(f"{path} is cut off or no array: {error}") from error
         good = isinstance(array, np.ndarray) and array.dtype == np.float32

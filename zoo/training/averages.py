@@ -5,10 +5,18 @@ from collections.abc import Mapping
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.layers.precision import wide
 
 
-def _precision(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+def added(one: Tensor, other: Tensor | None) -> Tensor:
+    """The sum of two tensors, (..., n) and (..., m), of which the shorter goes on with zeros."""
+    if other is None:
+        return one
+    longest = max(one.shape[-1], other.shape[-1])
+    one, other = (F.pad(x, (0, longest - x.shape[-1])) for x in (one, other))
+    return one + other
 
 
 class Averages:
@@ -30,7 +38,7 @@ class Averages:
         """Adds the values of a batch's items, shape (B,) each; does not wait for the device."""
         assert set(values) == set(self.names)
         batch = torch.stack([values[name] for name in self.names])
-        sums = batch.to(_precision(batch.device)).sum(1)
+        sums = batch.to(wide(batch.device)).sum(1)
         self._sums = sums if self._sums is None else self._sums + sums
         self.count += len(values[self.names[0]])
 
@@ -43,7 +51,7 @@ class Averages:
         sums = self._sums
         if sums is None:
             device = module.device
-            sums = torch.zeros(len(self.names), dtype=_precision(device), device=device)
+            sums = torch.zeros(len(self.names), dtype=wide(device), device=device)
         totals = torch.cat([sums, sums.new_tensor([self.count])])
         *means, count = module.trainer.strategy.reduce(totals, reduce_op="sum").tolist()
         # Every process has the same values; sync_dist only tells Lightning that we thought of it.

@@ -22,12 +22,6 @@ class InUseError(ValueError):
     """Another process trains in this run directory."""
 
 
-def rank() -> int:
-    """Rank of this process where torchrun, SLURM or Lightning started several; else 0."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
-
-
 class HoldsRunError(ValueError):
     """The run directory of a new run holds one."""
 

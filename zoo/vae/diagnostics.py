@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
+from zoo.layers.precision import wide
 from zoo.training.log import batches_that_stepped
 from zoo.vae.posteriors import Posterior, Space
 
@@ -95,7 +96,7 @@ class LatentStatistics:
 
     def add(self, posterior: Posterior, z: Tensor) -> None:
         """Adds a batch's posteriors and a draw of each, (B, d); does not wait for the device."""
-        dtype = torch.float32 if z.device.type == "mps" else torch.float64
+        dtype = wide(z.device)
         center = posterior.center.to(dtype)
         kappa = getattr(posterior, "concentrations", None)
         histogram = center.new_zeros(KAPPA_BINS)
@@ -120,7 +121,7 @@ class LatentStatistics:
         """Logs the numbers from a hook at the end of an epoch, starts again, returns the rest."""
         sums = self._sums
         if sums is None:
-            dtype = torch.float32 if module.device.type == "mps" else torch.float64
+            dtype = wide(module.device)
             sums = torch.zeros(sum(self._sizes), dtype=dtype, device=module.device)
         sums = module.trainer.strategy.reduce(sums, reduce_op="sum")
         assert isinstance(sums, Tensor)

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.kl import register_kl
 
+from zoo.layers.precision import wide
 from zoo.vae.sphere import bessel
 from zoo.vae.sphere.constraints import concentration_range, refuse_bad, sphere
 from zoo.vae.sphere.draw import Draw
-from zoo.vae.sphere.tables import floating, wide
+from zoo.vae.sphere.tables import floating
 
 
 class VonMisesFisher(Distribution):

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.vae.sphere.tables import floating, table_rows, wide, with_slope
+from zoo.layers.precision import wide
+from zoo.vae.sphere.tables import floating, table_rows, with_slope
 
 if TYPE_CHECKING:
     import numpy as np

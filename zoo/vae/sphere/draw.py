@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from zoo.layers.precision import wide
 from zoo.vae.sphere.quantile import quantile
-from zoo.vae.sphere.tables import wide
 
 _LOW_DIM = 16  # below it vectors are float64 too: |eps - <eps, mu> mu| may lose digits
 

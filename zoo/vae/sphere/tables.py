@@ -8,15 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from zoo.layers.precision import wide
+
 if TYPE_CHECKING:
     import numpy as np
 
 Build = Callable[[int], "np.ndarray"]
-
-
-def wide(device: torch.device) -> torch.dtype:
-    """The dtype in which scalars are computed: float64 wherever the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def floating(x: Tensor | float, like: Tensor | None = None) -> Tensor:

@@ -4,15 +4,15 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.data.protocols import HasSplits, datamodule_of
 from zoo.data.text.lines import TextBatch
 from zoo.layers.counter_rng import normal
-from zoo.training.averages import Averages
+from zoo.layers.precision import wide
+from zoo.training.averages import Averages, added
 from zoo.vae.density.pareto import UNRELIABLE
 from zoo.vae.diagnostics import LatentStatistics
-from zoo.vae.text.networks import shift
+from zoo.vae.text.networks import by_sentence, shift
 from zoo.vae.text.text_model import TextModel
 
 EVALUATION_SEED = 8404  # a sentence meets the same noise in every epoch and run
@@ -77,15 +77,10 @@ class Report:
         (B, T), real, decoder = batch.tokens.shape, batch.real, model.decoder
         inputs = shift(batch.tokens, decoder.end)
         losses = decoder.word_losses(batch.tokens, inputs, real, z)[0]
-        sentence = torch.div(real, T, rounding_mode="floor")
-        both = torch.stack([losses, torch.ones_like(losses)]).to(_wide(losses))
+        both = torch.stack([losses, torch.ones_like(losses)]).to(wide(losses.device))
         places = both.new_zeros(2, T).index_add(1, real % T, both)
-        if self._places is not None:
-            most = max(T, self._places.shape[1])
-            one, other = (F.pad(p, (0, most - p.shape[1])) for p in (places, self._places))
-            places = one + other
-        self._places = places
-        return -losses.new_zeros(B).index_add(0, sentence, losses)
+        self._places = added(places, self._places)
+        return -by_sentence(losses[None], real, B, T)[0]
 
     def log(self, model: TextModel) -> float:
         """Logs the means and the perplexities; returns the mean of -elbo."""
@@ -124,10 +119,6 @@ class Report:
             "test/unreliable": f"share of sentences with Pareto-k above {UNRELIABLE}",
             "test/mutual_information": f"mixture over batches of {self.latent.batch}",
         }
-
-
-def _wide(like: Tensor) -> torch.dtype:
-    return torch.float32 if like.device.type == "mps" else torch.float64
 
 
 class Evaluation(TextModel):

@@ -32,6 +32,12 @@ class TextEncoder(nn.Module):
         return states.gather(1, last)[:, 0]
 
 
+def by_sentence(losses: Tensor, real: Tensor, B: int, T: int) -> Tensor:
+    """Sums (K, B) over the sentences of what N of the B T words have, (K, N); `real` says which."""
+    sentence = torch.div(real, T, rounding_mode="floor")
+    return losses.new_zeros(len(losses), B).index_add(1, sentence, losses)
+
+
 class TextDecoder(nn.Module):
     """An LSTM that reads z beside every word and starts from it.
 
@@ -105,8 +111,7 @@ class TextDecoder(nn.Module):
                 parts = torch.split(z, rows)
                 return torch.cat([self.log_prob(targets, inputs, real, part) for part in parts])
         losses = self.word_losses(targets, inputs, real, z)
-        sentence = torch.div(real, T, rounding_mode="floor")
-        return -losses.new_zeros(K, B).index_add(1, sentence, losses)
+        return -by_sentence(losses, real, B, T)
 
     def word_losses(self, targets: Tensor, inputs: Tensor, real: Tensor, z: Tensor) -> Tensor:
         """-log p of each word that is no padding, float32 (K, N); arguments as of `log_prob`."""
