@@ -178,6 +178,18 @@ SCRIPTS = (
         ),
     ),
     Script(
+        "wgan-w1",
+        "wgan_w1.py",
+        2,
+        tuple(
+            Row(f"exact W1, {kind}", way, over("rows", kind, way), 1.0)
+            for kind, way in (
+                ("flat points", "assignment"), ("collapsed points", "assignment"),
+                ("images", "POT"), ("images, 20 that differ", "POT"),
+            )
+        ),
+    ),
+    Script(
         "flash",
         "flash.py --lengths 4096,16384 --prefixes 8192 --rounds 3 "
         "--contenders flash,transformer,flash-pytorch,flash-pytorch-compiled",

