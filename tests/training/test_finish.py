@@ -1,9 +1,12 @@
 """A rate that was found is used, a stop has its reason, and long runs are told."""
 
+import time
+
 import pytest
 import torch
 import yaml
 
+from zoo import waiting
 from zoo.training.pace import Pace, duration
 
 SHORT = ["--trainer.limit_val_batches", 0, "--run_dir", "run"]
@@ -84,6 +87,28 @@ def test_a_short_run_is_not_told(zoo_cli, tiny):
     code, _, err = zoo_cli("fit", "-c", tiny, *SHORT)
     assert code == 0, err
     assert "this run would take" not in err
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_first_step_that_compiles_is_told_once(zoo_cli, tiny, monkeypatch, compiled):
+    monkeypatch.setattr(waiting, "_LONG", 0.02)
+    monkeypatch.setattr(torch.nn.Module, "compile", slow_at_first)
+    arguments = ["--model.compile", compiled, "--trainer.max_steps", 3, *SHORT]
+    code, _, err = zoo_cli("fit", "-c", tiny, *arguments)
+    assert code == 0, err
+    told = [line for line in err.splitlines() if line.startswith("compiling")]
+    expected = ["compiling, usually a minute or two ...", "compiling: 0 seconds"]
+    assert told == (expected if compiled else [])
+
+
+def slow_at_first(network, **how):
+    """In the place of a compiler: what it makes waits in its first step alone."""
+
+    def first(*_):
+        hook.remove()
+        time.sleep(0.2)
+
+    hook = network.register_forward_pre_hook(first)
 
 
 def test_durations():
