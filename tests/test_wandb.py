@@ -13,6 +13,8 @@ import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2 as pb
 
+from tests.wandb_server import serving
+
 
 def records(path):
     """The protobuf records of a .wandb file, which is a LevelDB-style log."""
@@ -152,7 +154,7 @@ guarded("fit", sys.argv[1:])
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_one_history(tiny):
-    """Both parts, read from their files, are what metrics.csv has: in order, each row once."""
+    """Both parts are what metrics.csv has: in order, each row once. So is what `sync` sends."""
     flags = ["-c", str(tiny), "-c", "wandb", "--run_dir", "run", "--samples.n", "4"]
     flags += ["--trainer.log_every_n_steps", "1", "--checkpoint.every_n_train_steps", "7"]
     command = [sys.executable, "-c", DYING, *flags]
@@ -177,6 +179,28 @@ def test_a_killed_run_goes_on_as_one_history(tiny):
         expected = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
         assert logged == [(step, pytest.approx(value)) for step, value in expected]
     assert [step for _, step, row in found if "samples/_type" in row] == [9, 19, 29]
+    assert synced() == [row for _, _, row in found]
+
+
+def synced():
+    """The history that a server has after `wandb sync run/wandb`, as the run says to type."""
+    with serving() as server:
+        keys = {"WANDB_BASE_URL": server.address, "WANDB_API_KEY": "0" * 40, "HOME": os.getcwd()}
+        command = [sys.executable, "-m", "wandb", "sync", "run/wandb"]
+        environment = {**os.environ, **keys, "WANDB_MODE": "online", "WANDB_SILENT": "false"}
+        told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert told.returncode == 0, told.stderr
+        assert server.faults == []
+        ((run, lines),) = server.histories.items()
+        assert server.ended == [run, run], told.stderr  # both parts
+        return [flat(json.loads(line)) for line in lines]
+
+
+def flat(row):
+    """A row whose dictionaries are spread over names with a slash, as its file has them."""
+    nested = {name for name, value in row.items() if isinstance(value, dict)}
+    spread = {f"{name}/{key}": row[name][key] for name in nested for key in row[name]}
+    return {name: value for name, value in row.items() if name not in nested} | spread
 
 
 @pytest.mark.filterwarnings("ignore")
