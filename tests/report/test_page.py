@@ -11,7 +11,8 @@ from PIL import Image
 
 from tests.report.pages import METRICS, Page, make_run
 from zoo.figures import Figure, read_figure, write_figure
-from zoo.report.run import read_curves
+from zoo.report.curves import charts
+from zoo.report.run import read_curves, read_runs
 
 TRACES = {
     ("loss", "train"): "train/loss",
@@ -88,6 +89,15 @@ def test_several_runs_share_charts_and_tell_their_differences(zoo_cli):
     assert "0.25" in differing
     assert "model.channels" not in differing
     assert "run_dir" not in differing
+
+
+def test_curves_that_lie_upon_each_other_are_one(tmp_path):
+    twice = "step,g/f_real,g/hat_real,g/f_fake\n1,1.5,1.5,1.5\n2,2.5,2.5,2\n"
+    runs = read_runs([str(make_run(tmp_path / name, metrics=twice)) for name in ("a", "b")])
+    assert [line.label for line in charts(runs[:1])["g"]] == ["f real = hat real", "f fake"]
+    labels = ["f real = hat real", "f fake"]
+    both = [f"{run} · {label}" for label in labels for run in "ab"]
+    assert sorted(line.label for line in charts(runs)["g"]) == sorted(both)
 
 
 def test_a_resumed_run_has_one_curve(tmp_path):

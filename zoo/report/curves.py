@@ -1,7 +1,7 @@
 """Which curves stand in one chart, and how they are drawn; no library of charts is meant here."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
 from zoo.report.run import Curve, Run
@@ -29,7 +29,8 @@ class Line:
 def charts(runs: list[Run], pattern: str = "*") -> dict[str, list[Line]]:
     """The curves of all runs by chart: a metric of training beside that of validation.
 
-    What is logged in a group of its own (wasserstein/critic, wasserstein/exact) is one chart.
+    What is logged in a group of its own (wasserstein/critic, wasserstein/exact) is one chart, and
+    those of a run that are the same, number for number, are one line.
 
     Args:
         runs: The runs, a colour each if there are several.
@@ -51,7 +52,14 @@ def charts(runs: list[Run], pattern: str = "*") -> dict[str, list[Line]]:
             own_colour = _SPLITS.index(label) if fixed else known.setdefault(label, len(known))
             colour = number if several else own_colour
             shown = f"{run.name} · {label}" if several else label
-            found.setdefault(title, []).append(Line(shown, own[name], colour, kind))
+            line, lines = Line(shown, own[name], colour, kind), found.setdefault(title, [])
+            for i, other in enumerate(lines):
+                of_this_run = not several or other.colour == colour
+                if of_this_run and (other.curve, other.kind) == (line.curve, kind):
+                    lines[i] = replace(other, label=f"{other.label} = {label}")
+                    break
+            else:
+                lines.append(line)
     return found
 
 

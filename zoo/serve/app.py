@@ -42,6 +42,11 @@ _KEPT = 3600  # seconds that pictures stay on the disk
 _CSS = """
 .gradio-container {max-width: 1200px !important; width: 100%; margin: auto}
 .pictures img {image-rendering: pixelated}
+.pictures .image-frame {padding-top: 2.4em}  /* below the label and the buttons */
+footer .divider {display: none}
+@media (max-width: 700px) {
+  .live {flex-direction: column-reverse; flex-wrap: nowrap !important}
+}
 """
 
 
@@ -141,10 +146,10 @@ def launch(page: Any, host: str | None = None, port: int | None = None) -> str:
 
 
 def _lay_out(gr: Any, page: Any, tab: Tab) -> None:
-    """One tab: controls beside results, or above them where there is no room."""
+    """One tab: controls beside results; where there is no room above them, or below live ones."""
     if tab.note:
         gr.Markdown(tab.note)
-    with gr.Row():
+    with gr.Row(elem_classes=[] if tab.button else "live"):
         with gr.Column(scale=2, min_width=300):
             inputs = [_control(gr, control) for control in tab.controls.values()]
             buttons = []
@@ -224,9 +229,10 @@ def _shown(result: Result, value: Any) -> Any:
     """A value as Gradio takes it."""
     if result.kind != "images":
         return value
-    value = picture_of_points(value) if value.ndim == 2 else value.float().cpu()
+    points = value.ndim == 2
+    value = picture_of_points(value) if points else value.float().cpu()
     across = result.layout or math.ceil(math.sqrt(len(value)))
-    wide = _PICTURE if len(value) > 1 else _PICTURE // 2
+    wide = _PICTURE if points or len(value) > 1 else _PICTURE // 2
     scale = max(1, round(wide / (across * value.shape[-1])))
     return np.asarray(grid_of(value, columns=across, scale=scale))
 

@@ -55,7 +55,8 @@ class Pages(Figures):
                 z[int(name[1:]) - 1] = value
             return (self.images_of(z[None]),)
 
-        note = f"The {len(order)} of {self.latent_dim} coordinates that change most; others are 0."
+        most = f"The {len(order)} of {self.latent_dim} coordinates that change most, others at 0."
+        note = most if len(order) < self.latent_dim else "Each coordinate of the code."
         return run, controls, [Result("images", "Image")], note
 
     def _globe(self) -> tuple[Any, dict[str, Control], list[Result], str]:
