@@ -18,7 +18,7 @@ from zoo.report.curves import Line
 from zoo.report.run import finite
 
 Chart = dict[str, Any]
-_MARKED = 60  # points of a curve that can be told apart
+_MARKED, _FEW = 60, 8  # points of a curve that can be told apart; those of training's too
 _MOST = 4000  # points of a curve
 
 
@@ -29,7 +29,7 @@ def curve_chart(lines: list[Line]) -> Chart:
         every = -(-len(line.curve[0]) // _MOST)
         steps, values = line.curve[0][::every], line.curve[1][::every]
         faint = line.kind == "train" and any(other.kind == "val" for other in lines)
-        marked = (line.kind != "train" and len(steps) <= _MARKED) or len(steps) == 1
+        marked = len(steps) <= (_FEW if line.kind == "train" else _MARKED)
         colour = f"@{line.colour}"
         data.append(
             {
