@@ -32,13 +32,13 @@ class Figures(Generation):
         # Nearer to one another at the end, where most is seen to happen.
         parts = 1 - torch.linspace(1, 0, _SHOWN).square()
         shown = (parts * (states.shape[1] - 1)).round().long().tolist()
-        times = [*(f"t = {t}" for t in plan.timesteps.tolist()), "image"]
+        times = [*map(str, plan.timesteps.tolist()), "image"]
         return {
             "denoising": Figure(
                 "images",
                 "Denoising of eight samples",
                 {"images": pixels_of(states[:, shown].clamp(-1, 1))},
-                f"by DDIM without noise, {len(plan.timesteps)} of {T} steps",
+                f"by DDIM without noise, {len(plan.timesteps)} of {T} steps; t below",
                 {"columns": [times[i] for i in shown]},
             )
         }
