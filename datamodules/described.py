@@ -4,6 +4,8 @@ from typing import Protocol, runtime_checkable
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from zoo.files import printable
+
 
 @runtime_checkable
 class Described(Protocol):
@@ -17,6 +19,11 @@ class Described(Protocol):
         """
 
 
+def account(data: Described) -> list[str]:
+    """What a DataModule has read, in lines that any file and terminal holds."""
+    return [printable(line) for line in data.describe()]
+
+
 def block(lines: list[str]) -> str:
     """The lines as they are shown."""
     first, *more = lines
@@ -26,7 +33,7 @@ def block(lines: list[str]) -> str:
 def tell(data: object) -> None:
     """Shows what a DataModule has read, on rank 0; nothing if it does not know."""
     if isinstance(data, Described):
-        tell_lines(data.describe())
+        tell_lines(account(data))
 
 
 def tell_lines(lines: list[str]) -> None:

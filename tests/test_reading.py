@@ -37,6 +37,9 @@ def test_another_encoding_is_named_with_its_place(tmp_path):
             lines(tmp_path / "a.txt")
         with pytest.raises(ValueError, match=rf"a\.txt, line {line}: not UTF-8"):
             decoded(data, tmp_path / "a.txt")
+    for encoding, said in (("gbk", "GB18030"), ("utf-16", "UTF-16")):  # with its mark
+        with pytest.raises(ValueError, match=f"x, line 1: not UTF-8 .* iconv -f {said}"):
+            decoded("\u4eca".encode(encoding), "x")
     with pytest.raises(ValueError, match=r"x, line 9: a NUL"):
         decoded("ok\nzehn".encode("utf-16-le"), "x", before=8)
     assert decoded("\ufeffok".encode(), "x") == "ok"

@@ -21,6 +21,13 @@ _OF_RUN = (
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
+def printable(text: str) -> str:
+    """The text with escapes for what no line and no UTF-8 can hold, as names of files may have."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def temporary_beside(path: Path) -> Path:
     """Where this process writes what becomes `path`: `.NAME.PID.tmp` in the same folder.
 

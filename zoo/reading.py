@@ -133,9 +133,11 @@ def read_bytes(path: str | Path) -> bytes:
 
 def _undecodable(path: str | Path, line: int, error: UnicodeDecodeError) -> ValueError:
     where = "standard input" if str(path) == "-" else str(path)
+    # The byte of no other coding begins a file so.
+    wide = line == 1 and error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
     return ValueError(
         f"{where}, line {line}: not UTF-8 (byte {error.object[error.start]:#04x}): convert it, as "
-        "by iconv -f GB18030 -t UTF-8"
+        f"by iconv -f {'UTF-16' if wide else 'GB18030'} -t UTF-8"
     )
 
 

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from zoo.data.images.base import ImageBatch
-from zoo.data.images.shards import SUFFIXES, Place, check_numbers, expanded, members, read
+from zoo.data.images.shards import SUFFIXES, Place, check_numbers, expanded, members, read, unread
 from zoo.data.images.suffixes import (
     FORMAT_OF_SUFFIX,
     OTHER_PICTURES,
+    PACKED,
     SIGNATURE,
     begins_as_picture,
     why_not,
@@ -158,10 +159,12 @@ class ImageFiles:
     def _listed(self) -> Iterator[str]:
         """Files of the .zip. Archives made on Windows may part folders by a backslash."""
         if not self.root.is_file() or not zipfile.is_zipfile(self.root):
-            raise ValueError(
-                f"{self.root} is neither a folder nor a .zip, {', '.join(SUFFIXES)}: set "
-                "--data.root to one"
-            )
+            why = f"neither a folder nor a .zip, {', '.join(SUFFIXES)}: set --data.root to one"
+            if (suffix := self.root.suffix.lower()) == ".zip":
+                why = "a damaged .zip, or cut off: fetch it again"
+            elif suffix in PACKED:
+                why = f"packed ({suffix}): unpack it"
+            raise ValueError(f"{self.root} is {why}")
         members = [
             info for info in self._open().infolist() if info.filename and not info.is_dir()
         ]  # a damaged one can have no name
@@ -174,7 +177,10 @@ class ImageFiles:
         for name, place, labelled in found:
             self._members[name] = place
             labels.add(labelled)
-        self.labelled = labels == {True}
+        self.labelled = True in labels
+        for shard in shards:
+            if columns := unread(shard):
+                self.left_out[f"shards' columns {', '.join(columns[:5])} (classes: label)"] += 1
         return list(self._members)
 
     def _is_image(self, name: str, place: Place | None = None) -> bool:

@@ -21,11 +21,15 @@ _SPLIT = re.compile(
     r"(?:[-_. ]?(?:images?|imgs?|data|set|split))?(?:[-_. ]?\d{1,4})?)",
     re.IGNORECASE,
 )
-_PICTURES = frozenset("image images img imgs input inputs jpegimages photos pictures".split())  # noqa: SIM905
-_TARGETS = frozenset(
-    "annotation annotations ground_truth groundtruth gt label labels labelsmask mask masks "  # noqa: SIM905
-    "segmentation segmentations segmentationclass segmentationobject target targets".split()
+_PICTURES = frozenset(
+    "image images img imgs input inputs jpegimages leftimg8bit photos pictures".split()  # noqa: SIM905
 )
+_TARGETS = frozenset(
+    "annotation annotations ground_truth groundtruth gt gtcoarse gtfine label labels labelsmask "  # noqa: SIM905
+    "mask masks segmentation segmentations segmentationclass segmentationobject target "
+    "targets".split()
+)
+_MASK = re.compile(r"(.+)[-_. ](?:mask|gt|label|seg|segmentation)s?(?:[-_ ]?\d+)?", re.IGNORECASE)
 _FEW = 0.01  # of the images; so many may lie beside class folders as strays
 
 
@@ -56,15 +60,36 @@ def split_of(folder: str) -> tuple[Split, str | None] | None:
     return None if match is None else (SPLIT_WORDS[match["word"].lower()], match["domain"])
 
 
-def _named_after_splits(folders: list[str]) -> dict[str, tuple[Split, str | None]]:
-    """The folders that are named after a split, all of them with a prefix if they share it."""
+def _named_after_splits(
+    folders: list[str], root: object = None
+) -> dict[str, tuple[Split, str | None]]:
+    """The folders that are named after a split, all of them with more around it if they share that.
+
+    Raises:
+        ValueError: Half of them or more have a split in their names, train among them, and it is
+            not all that they differ in (x_train, x_test, x_pred); not without a `root` to name.
+    """
     named = {folder: split for folder in folders if (split := split_of(folder))}
-    if not named and len(folders) > 1:  # mnist_train, mnist_test
-        parts = [re.fullmatch(r"(.*[-_. ])(.+)", folder) for folder in folders]
-        splits = {match[0]: split_of(match[2]) for match in parts if match}
-        if all(parts) and all(splits.values()) and len({match[1] for match in parts if match}) == 1:
-            named = {folder: split for folder, split in splits.items() if split}
-    return named
+    if named or len(folders) < 2:
+        return named
+    around, splits = set[tuple[str, str]](), dict[str, Split]()
+    for folder in folders:  # mnist_train, mnist_test; DIV2K_train_HR, DIV2K_valid_HR
+        words = re.split(r"([-_. ])", folder)
+        found = [i for i, word in enumerate(words) if word.lower() in SPLIT_WORDS]
+        if len(found) == 1:
+            (at,) = found
+            splits[folder] = SPLIT_WORDS[words[at].lower()]
+            around.add(("".join(words[:at]), "".join(words[at + 1 :])))
+    if len(splits) == len(folders) and len(around) == 1:
+        return {folder: (split, None) for folder, split in splits.items()}
+    told = set(splits.values())
+    if root is not None and "train" in told and len(told) > 1 and 2 * len(splits) >= len(folders):
+        raise ValueError(
+            f"{root} has folders with splits in their names ({_some(list(splits))}): call them "
+            "train, val and test, and leave out the others; or say that all are classes by "
+            "--data.folders classes"
+        )
+    return {}
 
 
 def sort_files(
@@ -86,7 +111,7 @@ def sort_files(
     for name, parts in paths.items():
         first[parts[0] if len(parts) > 1 else ""].append(name)
     first.pop("", None)
-    named = _named_after_splits(list(first))
+    named = _named_after_splits(list(first), root if folders == "auto" else None)
 
     if folders == "classes" or (folders == "auto" and not named):
         inner = _splits_inside(paths, root) if folders == "auto" else None
@@ -106,21 +131,32 @@ def sort_files(
 def _unwrapped(paths: dict[str, Parts]) -> dict[str, Parts]:
     """The paths without the folders that all images lie in; archives often have one."""
     while len({p[0] for p in paths.values()}) == 1 and min(map(len, paths.values())) > 1:
-        if split_of(next(iter(paths.values()))[0]):
+        if split_of(next(iter(paths.values()))[0]) and not _only_splits(paths):
             break
         paths = {name: parts[1:] for name, parts in paths.items()}
     return paths
 
 
+def _only_splits(paths: dict[str, Parts]) -> bool:
+    """Whether all second folders are splits, several of them: one archive in another's folder."""
+    inner = [split_of(parts[1]) if len(parts) > 2 else None for parts in paths.values()]
+    return all(inner) and len({found[0] for found in inner if found}) > 1
+
+
 def _by_split(paths: dict[str, Parts], named: dict[str, tuple[Split, str | None]]) -> Layout:
     """Folders that are splits; of trainA, trainB the letter is the class."""
     layout = Layout({})
+    twice = dict.fromkeys(named, True)  # seg_train/seg_train, as some archives unpack
+    for parts in paths.values():
+        if parts[0] in named:
+            twice[parts[0]] &= len(parts) > 2 and parts[1] == parts[0]
     for name, parts in paths.items():
         if len(parts) == 1 or parts[0] not in named:
             layout.left_out.append(name)
             continue
         split, domain = named[parts[0]]
-        rest = parts[1:] if domain is None else (domain.upper(), *parts[1:])
+        rest = parts[2:] if twice[parts[0]] else parts[1:]
+        rest = rest if domain is None else (domain.upper(), *rest)
         layout.splits.setdefault(split, {})[name] = rest
     return layout
 
@@ -172,6 +208,14 @@ def _with_classes(layout: Layout, root: object) -> Layout:
     leading: Split | None = "train" if "train" in inner else next(iter(inner), None)
     known = set(_classes(inner[leading])) if leading is not None else set()
     classes = set(known)
+    for split, group in inner.items():
+        loose = sum(len(parts) == 1 for parts in group.values())
+        if not known and 0 < loose < len(group):
+            folders = sorted({parts[0] for parts in group.values() if len(parts) > 1})
+            layout.notes.append(
+                f"no classes: {loose:,} of the {len(group):,} {split} images lie beside the "
+                f"folders {_some(folders)}"
+            )
     for split, group in inner.items() if known else ():
         found = _classes(group)
         if not found:
@@ -222,6 +266,17 @@ def _refuse_targets(group: dict[str, Parts], where: str) -> None:
         raise ValueError(
             f"{where} has {targets[0]}/ beside {pictures[0]}/, as data of segmentation have: give "
             f"the pictures alone, the folder {pictures[0]}, as --data.root"
+        )
+    there = {(*parts[:-1], parts[-1].rpartition(".")[0]) for parts in group.values()}
+    masks = [
+        (*above, match[0])
+        for *above, stem in there
+        if (match := _MASK.fullmatch(stem)) and (*above, match[1]) in there
+    ]
+    if len(masks) > len(there) / 5:
+        raise ValueError(
+            f"{where} has {len(masks):,} files like {'/'.join(min(masks))} beside those of the "
+            "names before it, as data of segmentation have: move the masks out of it"
         )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zoo.data.images.files import ImageFiles
 from zoo.data.images.layout import Folders, sort_files
 from zoo.data.protocols import Split
+from zoo.files import printable
 
 
 @dataclass
@@ -75,17 +76,18 @@ def list_pictures(files: ImageFiles, root: object, folders: Folders) -> Listing:
     if layout.left_out:
         shown = ", ".join(layout.left_out[:5]) + (", ..." if len(layout.left_out) > 5 else "")
         more = [f"{len(layout.left_out):,} outside of the folders ({shown})"]
+    class_of = {name: printable(kind) for name, kind in layout.class_of.items()}
     kinds = Counter(PurePosixPath(n).suffix.lower() for group in names.values() for n in group)
     known = Known(
         counts={split: len(group) for split, group in names.items()},
-        classes=layout.classes,
+        classes=list(dict.fromkeys(map(printable, layout.classes))),
         unlabelled=sorted(unlabelled),
         hashed=hashed,
-        formats=kinds.most_common(),
-        notes=layout.notes,
-        left_out=files.left_out_lines(more),
+        formats=[(printable(kind), n) for kind, n in kinds.most_common()],
+        notes=[printable(note) for note in layout.notes],
+        left_out=[printable(line) for line in files.left_out_lines(more)],
     )
-    return Listing(names, layout.class_of, known)
+    return Listing(names, class_of, known)
 
 
 def _rank(name: str) -> int:

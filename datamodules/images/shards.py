@@ -154,7 +154,7 @@ def _rows(shard: Path) -> Iterator[tuple[str, str | None, Place]]:
     """The rows of a table: the column of pictures, and label or cls for their class."""
     table, suffix = _table(str(shard)), shard.suffix.lower()
     schema = table.schema_arrow if suffix == ".parquet" else table.schema
-    label = next((n for n in ("label", "labels", "cls", "class") if n in schema.names), None)
+    label = _label(schema)
     _column(schema, shard)
     row = 0
     if suffix == ".parquet":
@@ -165,9 +165,26 @@ def _rows(shard: Path) -> Iterator[tuple[str, str | None, Place]]:
     for group, count in enumerate(counts):
         values = _values(str(shard), group, label).to_pylist() if label else [None] * count
         for number, value in enumerate(values):
-            name = None if value is None else str(value)
+            # Hubs write -1 for a class that is kept back.
+            hidden = value is None or value == -1 or value != value  # NaN
+            name = None if hidden else str(value)
             yield f"{row}{suffix}", name, Place(str(shard), group, number)
             row += 1
+
+
+def _label(schema: Any) -> str | None:
+    """The column that holds the classes."""
+    return next((n for n in ("label", "labels", "cls", "class") if n in schema.names), None)
+
+
+def unread(shard: Path) -> list[str]:
+    """The columns of a table that are neither its pictures nor their classes."""
+    if shard.suffix.lower() == ".tar":
+        return []
+    table = _table(str(shard))
+    schema = table.schema_arrow if shard.suffix.lower() == ".parquet" else table.schema
+    read = {_column(schema, shard), _label(schema)}
+    return [str(field.name) for field in schema if field.name not in read]
 
 
 def _column(schema: Any, shard: Any) -> str:

@@ -26,7 +26,7 @@ from zoo.data.images.files import ImageFiles, refusal
 from zoo.data.images.listing import Known, Listing
 from zoo.data.protocols import Split
 from zoo.data.workers import Pool, cores
-from zoo.files import naming, replacing
+from zoo.files import naming, printable, replacing
 from zoo.reading import decoded, parsed, read_bytes
 from zoo.waiting import Bar
 
@@ -221,7 +221,7 @@ def _decode(piece: Piece, how: _Reading) -> list[tuple[int, str, str]]:
                 with files.open(place) as file:
                     pixels = decoding.decode(file, how.shape[0], how.shape[1:])
             except Exception as error:  # a broken image can raise nearly anything
-                broken.append((number, name, str(error)))
+                broken.append((number, printable(name), printable(str(error))))
                 continue
             sink.seek(number * pixels.size)
             sink.write(pixels.tobytes())

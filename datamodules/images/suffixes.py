@@ -61,6 +61,8 @@ OTHER_PICTURES = frozenset(
     ".rw2 .svg .svgz .wdp .wmf".split()
 )
 """Suffixes of pictures, for those who look for theirs, that are not read."""
+PACKED = frozenset(".7z .bz2 .gz .rar .tgz .xz .zst".split())  # noqa: SIM905
+"""Suffixes of archives that are not read."""
 
 
 def begins_as_picture(start: bytes) -> bool:
@@ -92,6 +94,10 @@ def why_not(suffix: str) -> str | None:
     """Why files of this suffix are not read; None if they are."""
     name = FORMAT_OF_SUFFIX.get(suffix)
     if name is None:
+        if suffix in PACKED:
+            return "packed: unpack it"
+        if suffix == ".zip":
+            return "an archive: give it as --data.root"
         return "not a format that is read" if suffix in OTHER_PICTURES else "no pictures"
     # Pillow's plugin of MPO, which has no opener of its own: such a file begins as a JPEG.
     if name == "MPO" or name in readable():

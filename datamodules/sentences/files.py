@@ -24,6 +24,7 @@ from zoo.reading import numbered_lines, parsed
 from zoo.waiting import waiting
 
 _NO_TEXT = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".zip", ".docx", ".pdf")
+_ARRAY = "an array of objects: write one a line, as jq -c '.[]' does"
 _GROUP = 'no JSON of {"text": ..., "synonyms": [...]} or of a pair'
 
 
@@ -214,7 +215,8 @@ def _of_jsonl(path: Path, reading: Reading, single: bool) -> SentenceFile:
         try:
             row = parsed(line)
         except ValueError as error:
-            found.problems.add(number, f"{_GROUP}: {error}" if "nested" in str(error) else _GROUP)
+            why = _ARRAY if line.strip() == "[" else _GROUP
+            found.problems.add(number, f"{_GROUP}: {error}" if "nested" in str(error) else why)
             continue
         reason = _json_row(found, number, row, single, told)
         if reason is not None:
@@ -233,6 +235,8 @@ def _json_row(
         texts, how = [row["text"], *row["synonyms"]], "text and synonyms"
     elif isinstance(row, Mapping) and isinstance(row.get("set"), list):
         texts, how = row["set"], "sets"
+    elif isinstance(row, list) and any(isinstance(one, Mapping) for one in row):
+        return _ARRAY
     elif isinstance(row, list):
         texts, how = row, "lists of similar sentences"
     elif isinstance(row, Mapping):

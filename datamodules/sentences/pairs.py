@@ -234,6 +234,10 @@ class LabelledPairs(SentenceData):
         self.tell_overlap(dropped)
         if not self._pairs:
             raise ValueError(self.nothing_left("labelled pair"))
+        if len(found) > 1 and len({(pair.task, pair.label) for *_, pair in found}) == 1:
+            self.told.append(
+                f"note: all {len(found):,} pairs have the same label, from which nothing is learnt"
+            )
 
     def items(self) -> tuple[dict[str, Items], list[int]]:
         """The pairs to train on, and the sizes of the parts."""

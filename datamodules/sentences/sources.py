@@ -61,7 +61,7 @@ def scanned(root: Path, *, single: bool) -> tuple[list[Source], list[str]]:
         if path.is_file() and _is_taken(path, single):
             found.append(source_of(path))
         else:
-            other.append(path.name)
+            other.append(path.name + "/" * path.is_dir())
     if all(source.split is not None for source in found):
         names = ", ".join(other[:5]) or "nothing else"
         raise FileNotFoundError(f"no file of sentences to train on in {root} ({names}): {ACCEPTED}")

@@ -12,6 +12,7 @@ from zoo.reading import numbered_lines, parsed
 _DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 _JSONL = {".jsonl", ".ndjson", ".json"}
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
+_NAME = re.compile(r"[A-Za-z][\w.-]{0,30}")
 _SNIFFED = 200  # lines that the delimiter is seen from
 
 # Names as `_plain` writes them. GLUE's, SNLI's, SICK's, PAWS-X's and those of the usual hubs.
@@ -30,6 +31,10 @@ _PAIRS = (
     ("premise", "hypothesis"),
     ("question", "sentence"),
     ("query", "title"),
+    ("source", "target"),
+    ("句子1", "句子2"),
+    ("文本1", "文本2"),
+    ("问题1", "问题2"),
 )
 _SIMILAR = (("anchor", "positive"), ("query", "positive"), ("query", "pos"))  # by what they mean
 _LABELS = (
@@ -47,6 +52,9 @@ _LABELS = (
     "quality",
     "grade",
     "rating",
+    "标签",
+    "相似度",
+    "是否相似",
 )
 _SINGLE = ("sentence", "sentence1", "text", "content", "question", "query", "title")
 _KNOWN = {name for pair in (*_PAIRS, *_SIMILAR) for name in pair} | {*_LABELS, *_SINGLE}
@@ -249,8 +257,10 @@ def _named(table: Table, columns: Sequence[str], header: Sequence[str]) -> Colum
             )
     if len(set(found)) < len(found):
         raise ValueError(f"--data.columns={list(columns)}: a column is named twice")
+    by_number = [str(name).isdecimal() for name in columns]
+    _refuse_twice(table, [c for c, number in zip(found, by_number, strict=True) if not number])
     by_name = any(not str(name).isdecimal() for name in columns)
-    titled = by_name or not _KNOWN.isdisjoint(map(_plain, header))
+    titled = by_name or not _KNOWN.isdisjoint(map(_plain, header)) or _is_titled(table)
     sentences, label = tuple(found[:2]), found[2] if len(found) > 2 else None
     return _columns(sentences, label, titled, header)
 
@@ -306,6 +316,7 @@ def columns_of(
             label = (
                 None if pairs is _SIMILAR else _label(table, plain, header, single or unlabelled)
             )
+            _refuse_twice(table, sentences if label is None else (*sentences, label))
             return _columns(sentences, label, True, header)
     alone = [name for name in _SINGLE if name in plain]
     if single and alone:
@@ -314,7 +325,7 @@ def columns_of(
     if len(header) in (2, 3) and _KNOWN.isdisjoint(plain):
         label = 2 if len(header) == 3 else None
         if not any(_numbers(table, column) for column in (0, 1)):
-            return _columns((0, 1), label, False, header)
+            return _columns((0, 1), label, _is_titled(table), header)
     if single and len(header) == 1 and not _numbers(table, 0):
         return _columns((0,), None, False, header)
     raise ValueError(
@@ -332,6 +343,27 @@ def _label(table: Table, plain: Sequence[str], header: Sequence[str], optional: 
         f"{table.path}: which column is the label? It has {_shown(header)}; say --data.columns "
         "'[first, second, label]', or '[first, second]' if all pairs are similar"
     )
+
+
+def _refuse_twice(table: Table, columns: Sequence[int]) -> None:
+    """Refuses columns whose names others have too."""
+    plain = [_plain(cell) for cell in table.rows[0][1]]
+    for column in columns:
+        if plain.count(plain[column]) > 1:
+            raise ValueError(
+                f"{table.path} has {plain.count(plain[column])} columns named "
+                f"{table.rows[0][1][column].strip()}: say their numbers, from 1, by --data.columns "
+                "'[first, second, label]'"
+            )
+
+
+def _is_titled(table: Table) -> bool:
+    """Whether the first row has names for both sentences, of which hardly another row is made."""
+    first, *rows = (row[:2] for _, row in table.rows[:_SNIFFED])
+    if len(first) < 2 or not all(_NAME.fullmatch(cell.strip()) for cell in first):
+        return False
+    words = sum(any(_NAME.fullmatch(cell.strip()) for cell in row) for row in rows)
+    return len(rows) > 1 and words <= 0.1 * len(rows)
 
 
 def _numbers(table: Table, column: int) -> bool:

@@ -2,9 +2,12 @@
 
 import os
 import sys
+import warnings
 
 import pytest
 import torch
+
+import zoo.data
 
 PWNED = "pwned"
 
@@ -223,3 +226,10 @@ def test_an_export_can_be_tested(zoo_cli, run_dir, tiny):
     assert zoo_cli("export", run_dir, "export")[0] == 0
     code, _, err = zoo_cli("validate", "-c", tiny, "--ckpt_path", "export")
     assert code == 0, err
+
+
+def test_warnings_of_the_zoo_are_lines_and_those_of_others_as_python_has_them(mistake):
+    assert "nowhere" in mistake("sample", "nowhere")
+    shown = warnings.formatwarning
+    assert shown(UserWarning("a\nb"), UserWarning, zoo.data.__file__, 1) == "zoo: a b\n"
+    assert shown(UserWarning("a"), UserWarning, "/x/y.py", 1) == "/x/y.py:1: UserWarning: a\n"

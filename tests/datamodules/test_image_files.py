@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from zoo.data import ImageFolder
+from zoo.data.described import account
 from zoo.data.images.files import ImageFiles
 
 
@@ -117,8 +118,43 @@ def test_what_is_left_out_is_said_with_its_reason(tmp_path: Path) -> None:
 def test_folders_without_images_say_what_they_hold(tmp_path: Path) -> None:
     (tmp_path / "train.zip").write_bytes(b"")
     (tmp_path / "a.eps").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match=r"only 1 .*\.zip \(no pictures\)|only 1 \.eps"):
+    with pytest.raises(FileNotFoundError, match=r"only 1 .*, 1 \.zip \(an archive: give"):
         ImageFiles(tmp_path).names()
+    for name, said in (("train.zip", "a damaged .zip, or cut"), ("a.tar.gz", r"packed \(.gz\)")):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(ValueError, match=f"{name} is {said}"):
+            ImageFiles(tmp_path / name).names()
+
+
+def test_names_that_no_line_holds_are_shown_with_escapes(tmp_path: Path) -> None:
+    for i in range(20):
+        picture(tmp_path / "a" / f"{i}.png")
+        picture(tmp_path / "b\udcff\n\x1b[31m" / f"{i}.png")
+    (tmp_path / "b\udcff\n\x1b[31m" / "\udcfe.png").write_bytes(b"")
+    for limit in (1.0, 0.0):  # in memory, and by way of the cache
+        data = ImageFolder(root=str(tmp_path), size=4, memory_limit_gb=limit)
+        with pytest.warns(UserWarning, match="1 of"):
+            assert sum(counts(data).values()) == 40
+        assert r"classes: 2 (a, b\udcff\n\x1b[31m)" in account(data)
+        assert "\n".join(account(data)).encode().decode().count("\n") == len(account(data)) - 1
+
+
+def test_hidden_labels_and_columns_that_are_not_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    picture(tmp_path / "a.png")
+    images = [(tmp_path / "a.png").read_bytes()] * 12
+    (tmp_path / "a.png").unlink()
+    shown = {"image": images, "label": [i % 12 for i in range(12)], "fine_label": [3] * 12}
+    hidden = {"image": images, "label": [-1] * 12}
+    for name, table in (("train", shown), ("test", hidden)):
+        parquet.write_table(pyarrow.table(table), tmp_path / f"{name}.parquet")
+    data = ImageFolder(root=str(tmp_path), size=4)
+    assert counts(data)["test"] == 12
+    assert data.unlabelled == {"test"}
+    lines = data.describe()
+    assert "classes: 12 (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...)" in lines
+    assert "left out: 1 shards' columns fine_label (classes: label)" in lines
 
 
 def archive(path: Path, members: dict[str, bytes]) -> Path:

@@ -21,6 +21,10 @@ def sorted_out(*names: str, **options: str) -> tuple[dict[str, set[str]], list[s
         ("train_images", "dev", "test-set"),
         ("imgs_train", "imgs_val", "imgs_test"),
         ("mnist_train", "mnist_valid", "mnist_test"),
+        ("DIV2K_train_HR", "DIV2K_valid_HR", "DIV2K_test_HR"),
+        ("all/train", "all/val", "all/test"),
+        ("train/train", "train/val", "train/test"),
+        ("seg_train/seg_train", "seg_val/seg_val", "seg_test/seg_test"),
         ("train", "eval", "test1"),
     ],
 )
@@ -64,6 +68,16 @@ def test_a_stray_beside_classes_is_left_out_and_many_make_one_class() -> None:
     assert sorted_out(*more) == ({"train": set(more)}, [])
 
 
+def test_that_many_beside_folders_leave_no_classes_is_told() -> None:
+    layout = sort_files(["a/1.png", "b/1.png", *(f"{i}.png" for i in range(3))], "root")
+    assert layout.notes == ["no classes: 3 of the 5 train images lie beside the folders a/, b/"]
+
+
+def test_a_few_classes_with_a_split_in_their_names_are_classes() -> None:
+    names = [f"{kind}/1.png" for kind in ("test_tube", "train_station", "bus", "cat", "dog")]
+    assert sorted_out(*names)[0] == {"train": set(names)}
+
+
 def test_splits_inside_of_classes() -> None:
     splits, classes = sorted_out("a/train/1.png", "b/train/1.png", "b/test/2.png")
     assert splits == {"train": {"a/train/1.png", "b/train/1.png"}, "test": {"b/test/2.png"}}
@@ -79,6 +93,10 @@ def test_splits_inside_of_classes() -> None:
         (["train/1.png", "extra/1.png"], r"after splits \(train/\) beside others \(extra/\)"),
         (["train/a/1.png", "test/a/1.png", "more/a/1.png"], r"train/, test/\) beside others"),
         (["cat/test/1.png", "cat/2.png", "dog/1.png"], "cat/test is named after a split"),
+        (["s_train/1.png", "s_test/1.png", "s_pred/1.png"], r"names \(s_train/, s_test/\)"),
+        (["train_HR/1.png", "train_LR/1.png", "val_HR/1.png", "val_LR/1.png"], "in their names"),
+        (["gtFine/train/a/1_c.png", "leftImg8bit/train/a/1_l.png"], "gtFine/ beside leftImg8bit/"),
+        (["a/1.png", "a/1_mask.png", "b/2.png"], "1 files like a/1_mask beside those"),
     ],
 )
 def test_what_could_mean_two_things_is_refused_by_name(names: list[str], match: str) -> None:

@@ -34,13 +34,16 @@ GLUE = {
     "spelt": "Sentence_A\tSentence_B\tLabel",
     "text": "Text 1\tText 2\tSimilarity",
     "premise": "premise\thypothesis\tlabel",
+    "source": "source\ttarget\tscore",
+    "chinese": "句子1\t句子2\t标签",
 }
 
 
 @pytest.mark.parametrize("name", GLUE)
 def test_columns_are_found_by_name(tmp_path, name):
     header = GLUE[name].split("\t")
-    sentences = {"mrpc": (3, 4), "text": (0, 1), "spelt": (0, 1), "premise": (0, 1)}
+    named = ("text", "spelt", "premise", "source", "chinese")
+    sentences = {"mrpc": (3, 4), **dict.fromkeys(named, (0, 1))}
     first, second = sentences.get(
         name, tuple(i for i, h in enumerate(header) if h in ("sentence1", "question1"))[:1] * 2
     )
@@ -55,6 +58,50 @@ def test_columns_are_found_by_name(tmp_path, name):
     assert [(p.a, p.b, p.label) for p in pairs] == [
         (f"left {i}", f"right {i}", i % 2) for i in range(4)
     ]
+
+
+def test_a_row_of_unknown_names_is_a_header_and_one_of_sentences_is_none(tmp_path):
+    rows = [f"the left {i}\tthe right {i}" for i in range(4)]
+    assert read_groups(write(tmp_path / "n.tsv", "utterance\treply", *rows)) == [
+        [f"the left {i}", f"the right {i}"] for i in range(4)
+    ]
+    assert len(read_groups(write(tmp_path / "s.tsv", *rows))) == 4
+    words = [f"{a}\t{b}" for a, b in (("cat", "kitten"), ("dog", "puppy"), ("cow", "calf"))]
+    assert len(read_groups(write(tmp_path / "w.tsv", *words))) == 3
+    labelled = [f"{row}\t{i % 2}" for i, row in enumerate(rows)]
+    file = read_file(write(tmp_path / "l.tsv", "first\tsecond\tgold", *labelled))
+    assert [pair.label for pair in file.labelled()] == [0, 1, 0, 1]
+    assert file.problems.rows == []
+    assert "first and second with gold" in file.told()
+
+
+def test_a_name_that_two_columns_have_says_nothing(tmp_path):
+    path = write(tmp_path / "t.tsv", "sentence1\tsentence1\tsentence2\tlabel", "a\tb\tc\t1")
+    for reading in (Reading(), Reading(columns=["sentence1", "sentence2", "label"])):
+        with pytest.raises(ValueError, match="has 2 columns named sentence1: say their numbers"):
+            read_groups(path, reading)
+    assert read_groups(path, Reading(columns=["2", "3", "4"])) == [["b", "c"]]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_of_objects_says_how_to_write_lines(tmp_path, indent):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps([{"sentence1": "a", "sentence2": "b"}] * 3, indent=indent))
+    with pytest.raises(ValueError, match=r"line 1: an array of objects: write one a line"):
+        read_groups(path)
+
+
+def test_pairs_of_one_label_only_are_told(tmp_path):
+    rows = [f"left {i}\tright {i}\t" for i in range(9)]
+    for labels, alike in (("000000000", True), ("000010000", False)):
+        lines = [row + label for row, label in zip(rows, labels, strict=True)]
+        write(tmp_path / "t.tsv", *lines)
+        data = LabelledPairs(root=str(tmp_path / "t.tsv"), batch_size=2)
+        data.setup("fit")
+        told = [line for line in data.describe() if "same label" in line]
+        assert (
+            told == ["note: all 9 pairs have the same label, from which nothing is learnt"] * alike
+        )
 
 
 def test_columns_that_cannot_be_told_are_refused_with_what_there_is(tmp_path):

@@ -111,3 +111,13 @@ def test_a_lossless_archive_is_not_made_without_a_picture(mistake: Callable[...,
     line = mistake("compress", "model", "d")
     assert "1 .eps (not a format that is read)" in line
     assert not Path("images.zbb").exists()
+
+
+def test_names_that_are_no_utf8_are_read_and_shown(fit: Run, mistake: Callable[..., str]) -> None:
+    for i in range(30):
+        picture(f"d/cat/{i}.png", i)
+        picture(f"d/d\udcff\ng/{i}.png", i)
+    said = fit("--run_dir", "run")  # which writes names into the run's record, too
+    assert r"classes: 2 (cat, d\udcff\ng)" in said
+    line = mistake("fit", "-c", "own.yaml", "--data.root", "e\udcff")
+    assert r"e\udcff: a name whose bytes are no UTF-8" in line

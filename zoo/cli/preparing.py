@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.data import ImageFolder
-from zoo.data.described import block
+from zoo.data.described import account, block
 from zoo.data.images.layout import Folders
 from zoo.data.text.pieces import Documents
 from zoo.data.text.prepare import prepare as prepare_text
@@ -81,7 +81,7 @@ def prepare(
         data = ImageFolder(root=root, size=size, channels=channels, folders=folders, broken=broken)
         data.prepare(Path(out), processes)
         data.setup()
-        print(block(data.describe()))
+        print(block(account(data)))
         return
     words: Vocabulary | None = None
     if tokenizer not in KINDS and not tokenizer.endswith(".json"):

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
@@ -20,6 +21,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from zoo.cli.arguments import check_said, take
 from zoo.cli.naming import maker_of, of_the_constructor, of_the_function
 from zoo.cli.parser import ZooParser, innermost
+from zoo.files import printable
 from zoo.memory import asked_for, is_out_of_memory
 from zoo.ranges import check_ranges, number_hints
 from zoo.registry import COMMANDS, TRAINER_VERBS, nearest
@@ -60,6 +62,7 @@ def _same_environment() -> Iterator[None]:
 def guarded(verb: str, arguments: list[str]) -> int:
     """Runs `zoo VERB ARGUMENTS` and returns the exit code; the environment stays as it was."""
     settle()  # of the process, for good
+    warnings.formatwarning = _as_a_line
     return _guarded(verb, arguments)
 
 
@@ -70,6 +73,7 @@ def _guarded(verb: str, arguments: list[str]) -> int:
         if verb in TRAINER_VERBS:
             from zoo.cli.trainer import run_trainer_verb
 
+            _check_utf8(arguments)
             run_trainer_verb(verb, arguments)
         else:
             run_function(verb, arguments)
@@ -106,6 +110,18 @@ def _guarded(verb: str, arguments: list[str]) -> int:
     except SystemExit as stop:  # --help and --print_config; Lightning's own ways out
         return stop.code if isinstance(stop.code, int) else 0
     return 0
+
+
+def _check_utf8(arguments: list[str]) -> None:
+    """Refuses names whose bytes are no UTF-8: they would go into the run's config, which is."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{argument}: a name whose bytes are no UTF-8, as a config is: rename it, or give "
+                "a link to it"
+            ) from error
 
 
 def again_from(
@@ -185,8 +201,24 @@ def one_line(error: BaseException) -> str:
     message = str(error)
     if isinstance(error, OSError) and error.strerror:
         message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    text = innermost(" ".join(message.split()))
+    text = printable(innermost(" ".join(message.split())))
     return (text if len(text) < 600 else text[:597] + "...") or type(error).__name__
+
+
+_others_format, _ROOT = warnings.formatwarning, Path(__file__).parents[1]
+
+
+def _as_a_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning as Python writes it, one of the zoo's own in the line that a user needs."""
+    if isinstance(message, Warning) and Path(filename).is_relative_to(_ROOT):
+        return f"zoo: {one_line(message)}\n"
+    return _others_format(message, category, filename, lineno, line)
 
 
 def run_function(verb: str, arguments: list[str]) -> None:

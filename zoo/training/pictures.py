@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from zoo.data.described import Described
+from zoo.data.described import Described, account
 from zoo.data.protocols import HasFigures, Moment, datamodule_of
 from zoo.figures import Figure, write_figure
 from zoo.files import replacing
@@ -142,7 +142,7 @@ class Pictures(Callback):
             "model": class_path(module),
             "parameters": sum(p.numel() for p in module.parameters()),
             "verbs": verbs(module),
-            "data": data.describe() if isinstance(data, Described) else [],
+            "data": account(data) if isinstance(data, Described) else [],
             "sessions": [*(s for s in earlier if s["from"] < own["from"]), own],
         }
         with replacing(path) as file:
