@@ -15,6 +15,7 @@ from zoo.data.loader import epoch_loader
 from zoo.layers.counter_rng import integers, normal
 from zoo.training import StepRNG, gather_with_grad
 from zoo.training.distributed import token_mean
+from zoo.training.told import ToldData
 
 SMALL = {"image_size": 8, "channels": 1, "levels": 17, "timesteps": 20, "width": 8}
 SMALL |= {"multipliers": [1, 2], "blocks": 1, "attention_levels": [1], "groups": 4, "dropout": 0.0}
@@ -117,6 +118,23 @@ class Contrast(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+class OfItsOwnMachine(Digits):
+    """Of the second process there is less to train on."""
+
+    def setup(self, stage=None):
+        self.limit = 200 - 50 * self.trainer.global_rank
+        super().setup(stage)
+
+
+def test_processes_with_other_data_are_refused_by_all_of_them():
+    with pytest.raises(
+        Exception, match=r"process 1 reads other data .*train: 150 .*not train: 200"
+    ):
+        trainer(2, ToldData(), max_steps=1).fit(
+            DDPM(**SMALL), datamodule=OfItsOwnMachine(batch_size=10)
+        )
 
 
 def test_gather_with_grad_has_the_gradient_of_one_process():

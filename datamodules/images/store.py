@@ -100,6 +100,7 @@ class Store:
             channels, height, width = index["shape"]
             self.shape: Shape = channels, height, width
             sizes: list[tuple[str, int]] = index["files"]
+            _check_index(self.known, self.shape, self.broken, dict(sizes))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / INDEX} is damaged: {_AGAIN}") from error
         for name, size in sizes:
@@ -112,6 +113,7 @@ class Store:
                     + _AGAIN
                 )
         self.bytes = sum(size for _, size in sizes)
+        _check_labels(folder / _LABELS, self.known)
 
     def split(self, split: Split, limit: int | None = None) -> MappedImages:
         """The images of a split, or of its first `limit` files."""
@@ -129,6 +131,38 @@ class Store:
         number = get_args(Split).index(split)
         first, stop = ends[number], ends[number + 1]
         return first, stop if limit is None else min(stop, first + limit)
+
+
+def _check_index(
+    known: Known, shape: Shape, broken: list[tuple[int, str, str]], sizes: dict[str, int]
+) -> None:
+    """Raises an error of any kind where what an index says cannot be, or does not fit together."""
+    total = sum(known.counts[split] for split in get_args(Split))
+    places = [place for place, _, _ in broken]
+    texts = [*known.classes, *known.notes, *known.left_out, *(kind for kind, _ in known.formats)]
+    texts += [text for row in broken for text in row[1:]]
+    if (
+        not all(type(n) is int and n >= 0 for n in (*known.counts.values(), *shape, *places))
+        or sizes.keys() != {_IMAGES, _LABELS}
+        or sizes[_IMAGES] != total * math.prod(shape)
+        or places != sorted(set(places) & set(range(total)))
+        or not all(isinstance(text, str) for text in texts)
+        or not {*known.unlabelled, *known.hashed} <= set(get_args(Split))
+    ):
+        raise ValueError("it does not fit together")
+
+
+def _check_labels(path: Path, known: Known) -> None:
+    """Raises ValueError if there is not a class's number for each picture."""
+    try:
+        labels = np.load(path, mmap_mode="r")
+        fits = labels.dtype == np.int64 and labels.shape == (sum(known.counts.values()),)
+        if fits and len(labels):
+            fits = labels.min() >= 0 and labels.max() < max(len(known.classes), 1)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: {_AGAIN}") from error
+    if not fits:
+        raise ValueError(f"{path} is damaged: {_AGAIN}")
 
 
 def is_prepared(root: str | Path) -> bool:

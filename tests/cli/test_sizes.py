@@ -79,6 +79,13 @@ def test_classes_are_those_of_the_folders(tmp_path: Path) -> None:
             "--data.size=48: the checkpoint's .*image_size=32: leave out --data.size",
         ),
         ("MNIST", {}, [], {"image_size": 32}, "has image_size=32, and MNIST 28: choose other data"),
+        (
+            "ImageFolder",
+            FOLDER | {"size": [8, 8, 8]},
+            [],
+            {},
+            r"^--data.size=\[8, 8, 8\]: give a side",
+        ),
     ],
 )
 def test_two_words_about_a_size_are_refused_with_the_flag_to_change(

@@ -232,6 +232,28 @@ def test_damage_is_one_line(tmp_path):
         with pytest.raises(FileNotFoundError, match=rf"{name} is missing: remove the folder"):
             of(tmp_path / "out").setup("fit")
         file.write_bytes(whole)
+    index = json.loads((tmp_path / "out/index.json").read_text())
+    for key, value in (
+        ("made", None),
+        ("files", []),
+        ("files", [["images.bin", 1], ["../labels.npy", 1]]),
+        ("shape", [-3, 8, -8]),
+        ("broken", [[10**9, "a", "b"]]),
+        ("broken", [[1, "a", None]]),
+        ("known", index["known"] | {"classes": [1, None]}),
+        ("known", index["known"] | {"counts": {"train": 10**9, "val": 1, "test": 1}}),
+        ("known", index["known"] | {"hashed": ["other"]}),
+    ):
+        damaged = {"known": {}} if key == "made" else index | {key: value}
+        (tmp_path / "out/index.json").write_text(json.dumps(damaged))
+        with pytest.raises(ValueError, match=r"index\.json is damaged: remove the folder"):
+            of(tmp_path / "out").setup("fit")
+    (tmp_path / "out/index.json").write_text(json.dumps(index))
+    labels = np.load(tmp_path / "out/labels.npy")
+    for wrong in (labels - 1, labels + 1000, labels.astype(float)):
+        np.save(tmp_path / "out/labels.npy", wrong)
+        with pytest.raises(ValueError, match=r"labels\.npy is damaged: remove the folder"):
+            of(tmp_path / "out").setup("fit")
     (tmp_path / "out/index.json").write_text('{"made": 3}')
     with pytest.raises(ValueError, match=r"index\.json is damaged: remove the folder"):
         of(tmp_path / "out").setup("fit")
@@ -307,6 +329,9 @@ def test_shards_of_web_dataset_with_the_labels_of_their_samples(tmp_path):
     (tmp_path / "{a,b}").rename(root)
     with pytest.raises(FileNotFoundError, match=r"no folder .*w/000003.tar: set --data.root"):
         of(f"{root}/{{000000..000003}}.tar").setup()
+    for braces in ("{5..1}", "{0..99999999999}", "{0..9999}{0..9999}"):
+        with pytest.raises(ValueError, match=r"must count upwards|stands for more than 1,000,000"):
+            of(f"{root}/{braces}.tar").setup()
     (root / "000001.tar").unlink()
     with pytest.raises(FileNotFoundError, match=r"w/000001.tar is missing: fetch it, or name"):
         of(root).setup()

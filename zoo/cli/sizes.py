@@ -99,6 +99,8 @@ def _agree(sides: Sides, ours: str, theirs: str) -> None:
     wanted, given = _normal(sides.model[ours], ours), _normal(sides.data[theirs], ours)
     if wanted == given:
         return
+    if isinstance(given, list) and len(given) != 2:  # told of the flag that was typed
+        raise ValueError(f"--data.{theirs}={given}: give a side, or [height, width]")
     if not sides.fixed(f"model.{ours}"):
         take(sides.model, ours, given)
     elif f"data.{theirs}" not in sides.typed:
