@@ -119,10 +119,13 @@ def make_text(path: Path, megabytes: int, seed: int = 0) -> None:
     bounds = list(accumulate(1 / (rank + 2.7) for rank in range(len(words))))
     many = draw.choices(words, cum_weights=bounds, k=min(megabytes, 20) * 200_000)
     lines = [f"{' '.join(many[i : i + 12])}.\n" for i in range(0, len(many), 12)]
-    with path.open("w") as file:
+    blocks = []
+    for _ in range(min(-(-megabytes // 20), 8)):
+        draw.shuffle(lines)
+        blocks.append("".join(lines).encode())
+    with path.open("wb") as file:
         while file.tell() < megabytes * 1e6:
-            draw.shuffle(lines)
-            file.writelines(lines)
+            file.write(blocks[draw.randrange(len(blocks))])
         file.truncate(int(megabytes * 1e6))
 
 

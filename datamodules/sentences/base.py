@@ -4,9 +4,8 @@ import json
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from functools import cached_property, partial
-from hashlib import blake2b
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -27,17 +26,20 @@ from zoo.data.loader import (
 )
 from zoo.data.sentences import files as files_of_sentences
 from zoo.data.sentences import labels as labels_of_sentences
-from zoo.data.sentences import store, tables
+from zoo.data.sentences import numbered, store, tables
 from zoo.data.sentences.files import Labelled, Reading, SentenceFile, read_file
+from zoo.data.sentences.kept import IN_MEMORY, Keep, Kept, Spilled
 from zoo.data.sentences.labels import check_labels
+from zoo.data.sentences.numbered import fraction
 from zoo.data.sentences.sets import LabelledSet, TextSampler
 from zoo.data.sentences.sources import EMBEDDED, Source, embedded, named, scanned
 from zoo.data.sentences.tokenizer import Tokenizer, pad_tokens, read_tokens, train_tokens
 from zoo.data.workers import Pool
+from zoo.files import naming
 from zoo.ranges import Count, Finite, NonNegative, Range, Seed, Workers, check_ranges
-from zoo.waiting import waiting
 
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Item = TypeVar("Item")
 _VAL_OF_EVALUATED = 0.3  # share of the pairs of an evaluation file that validation has
 _SHOWN = 12  # files that the account of the data spells out
@@ -47,32 +49,12 @@ _LATER = (
     "batch_size", "val_batch_size", "max_length", "vocab", "lower", "seed", "num_workers", "noise",
     "segmenter", "memory_limit_gb",
 )  # fmt: skip
-_CODE = (files_of_sentences, labels_of_sentences, store, tables)  # that makes them
+_CODE = (files_of_sentences, labels_of_sentences, numbered, store, tables)  # that makes them
 
 
-def fraction(text: str) -> float:
-    """A fixed pseudo-random number in [0, 1) of a text, the same on every machine."""
-    digest = blake2b(text.encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "big") / 2**56
-
-
-def families(groups: Iterable[Sequence[str]]) -> list[int]:
-    """For each group the first group that it is linked to by sentences in common."""
-    parent: list[int] = []
-    owner: dict[str, int] = {}
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, group in enumerate(waiting(groups, "link groups", unit="groups")):
-        parent.append(i)
-        for text in group:
-            a, b = sorted((root(owner.setdefault(text, i)), root(i)))
-            parent[b] = a
-    return [root(i) for i in range(len(parent))]
+def number_of(split: Literal["val", "test"] | None) -> int:
+    """The number of a split that a file is of; 0 if it is of none."""
+    return SPLITS.index(split) if split else 0
 
 
 def _prepare(
@@ -80,7 +62,9 @@ def _prepare(
 ) -> None:
     """Reads the files and writes the items, in a process whose memory goes with it."""
     data = kind(**options)
-    data.read_here()
+    data.keep = Keep(home)
+    with naming(home):
+        data.read_here()
     data.write(home, made)
 
 
@@ -165,6 +149,7 @@ class SentenceData(LightningDataModule, ABC):
         self.max_length, self.vocab, self.lower = max_length, vocab, lower
         self.seed, self.num_workers, self.limit = seed, num_workers, limit
         self.memory_limit = memory_limit_gb * 1e9
+        self.keep: Keep = IN_MEMORY
         self.tokenizer: Tokenizer | None = None
         self.told: list[str] = []
         self._limited = False
@@ -195,15 +180,19 @@ class SentenceData(LightningDataModule, ABC):
             return [Source(embedded(), None)], []
         return scanned(Path(self.root), single=self.single)
 
+    def read_file(self, path: Path, unlabelled: bool = False) -> SentenceFile:
+        """A file, by what the user said of all."""
+        options: dict[str, Any] = {"single": self.single, "unlabelled": unlabelled}
+        return read_file(path, self.reading, keep=self.keep, **options)
+
     def read_sources(self) -> list[tuple[Source, SentenceFile]]:
         """The training files, read.
 
         Of a folder, files of val or test without labels are left out where those of train have
         some, as the test files of a benchmark are whose labels are kept back.
         """
-        read = partial(read_file, reading=self.reading, single=self.single)
         # Those of a split may have labels that are kept back.
-        files = [(s, read(s.path, unlabelled=s.split is not None)) for s in self.sources()]
+        files = [(s, self.read_file(s.path, s.split is not None)) for s in self.sources()]
         labelled = any(file.has_labels for source, file in files if source.split is None)
         kept = []
         for source, file in files:
@@ -225,10 +214,12 @@ class SentenceData(LightningDataModule, ABC):
         fix = f"raise --data.limit={self.limit}" if self._limited else "give more --data.files"
         return f"no {what} is left to train on: {fix} ({read})"
 
-    def limited(self, items: list[Item]) -> list[Item]:
+    def limited(self, items: Kept[Item]) -> Kept[Item]:
         """The first `limit` items of a file to train on."""
-        self._limited |= self.limit is not None and self.limit < len(items)
-        return items[: self.limit]
+        if self.limit is None or self.limit >= len(items):
+            return items
+        self._limited = True
+        return self.keep(islice(items, self.limit))
 
     @property
     def length(self) -> int:
@@ -275,7 +266,7 @@ class SentenceData(LightningDataModule, ABC):
         """Reads all files into the memory of this process."""
         self._labelled = {"val": {}, "test": {}}
         for name, file in self.evaluate.items():
-            held = read_file(self.path(file), self.reading)
+            held = read_file(self.path(file), self.reading, keep=self.keep)
             pairs = held.labelled(ranked=True)
             self.told.append(held.told(f"{held.kind(True).told}; {len(pairs)} pairs"))
             for pair in pairs:
@@ -339,8 +330,8 @@ class SentenceData(LightningDataModule, ABC):
     def hold_out(self, name: str, pair: Labelled, val: bool) -> None:
         """Adds a pair to the evaluation set of this name."""
         assert self._labelled is not None
-        held = self._labelled["val" if val else "test"].setdefault(name, [])
-        assert isinstance(held, list)
+        held = self._labelled["val" if val else "test"].setdefault(name, self.keep())
+        assert isinstance(held, list | Spilled)
         held.append(pair)
 
     def labelled(self, split: Split) -> dict[str, Sequence[Labelled]]:
@@ -348,10 +339,10 @@ class SentenceData(LightningDataModule, ABC):
         assert self._labelled is not None, "call setup() first"
         return self._labelled[split]
 
-    def evaluated_texts(self) -> set[str]:
-        """All sentences of the evaluation files."""
-        sets = [pairs for split in ("val", "test") for pairs in self.labelled(split).values()]
-        return {text for pairs in sets for pair in pairs for text in (pair.a, pair.b)}
+    def evaluated_texts(self) -> Iterator[str]:
+        """All sentences of the evaluation pairs."""
+        sets = [pairs for split in SPLITS[1:] for pairs in self.labelled(split).values()]
+        return (text for pairs in sets for pair in pairs for text in (pair.a, pair.b))
 
     def tell_overlap(self, dropped: int) -> None:
         """Notes how many training items had a sentence of an evaluation file."""

@@ -3,13 +3,17 @@
 Rows that cannot be read are left out, counted, and the first of them named with file and line.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.data.sentences.batches import TASKS
+from zoo.data.sentences.kept import IN_MEMORY, Keep, Kept
 from zoo.data.sentences.labels import SIMILAR_GRADE, Kind, kind_of
+from zoo.data.sentences.numbered import Numbered
 from zoo.data.sentences.rows import Problems
 from zoo.data.sentences.tables import (
     ACCEPTED,
@@ -61,17 +65,20 @@ class SentenceFile:
     reading: Reading
     how: str = ""
     """How its rows are written, in words."""
-    groups: list[list[str]] = field(default_factory=list)
-    pairs: list[tuple[int, str, str, str | None]] = field(default_factory=list)
+    keep: Keep = IN_MEMORY
+    """Makes what holds its rows."""
+    groups: Kept[list[str]] = field(init=False)
+    pairs: Kept[tuple[int, str, str, str | None]] = field(init=False)
     """Line, both sentences and the label."""
-    lone: list[str] = field(default_factory=list)
+    lone: Kept[str] = field(init=False)
     """Single sentences."""
 
     def __post_init__(self) -> None:
+        self.groups, self.pairs, self.lone = (self.keep() for _ in range(3))
         self.problems = Problems(self.path)
         self._kinds: dict[bool, Kind] = {}
 
-    @property
+    @cached_property
     def has_labels(self) -> bool:
         """Whether there are labels."""
         return any(label is not None for *_, label in self.pairs)
@@ -79,13 +86,13 @@ class SentenceFile:
     def kind(self, ranked: bool = False) -> Kind:
         """What the labels are, if that can be told; with `ranked` only grades' order counts."""
         if ranked not in self._kinds:
-            labels = [label for *_, label in self.pairs if label is not None]
+            labels = (label for *_, label in self.pairs if label is not None)
             names, scale = self.reading.labels, self.reading.scale
             kind = kind_of(labels, self.path, names=names, scale=scale, ranked=ranked)
             self._kinds[ranked] = kind
         return self._kinds[ranked]
 
-    def labelled(self, ranked: bool = False) -> list[Labelled]:
+    def labelled(self, ranked: bool = False) -> Kept[Labelled]:
         """The labelled pairs.
 
         Raises:
@@ -94,7 +101,8 @@ class SentenceFile:
         if not self.has_labels and (self.pairs or self.groups):
             raise ValueError(f"{self.path} has no labels: {ACCEPTED}")
         kind = self.kind(ranked) if self.has_labels else None
-        pairs, bad = list[Labelled](), Problems(self.path, self.problems.rows)
+        pairs = self.keep(list[Labelled]())
+        bad = Problems(self.path, self.problems.rows)
         for number, a, b, label in self.pairs if kind is not None else ():
             assert kind is not None
             value = None if label is None else kind.value(label)
@@ -105,26 +113,35 @@ class SentenceFile:
         bad.tell(len(pairs))
         return pairs
 
-    def similar(self) -> list[list[str]]:
+    def similar(self) -> Kept[list[str]]:
         """The groups, and of the pairs those that are labelled similar, or all without labels.
 
         Raises:
             ValueError: No row could be read, or what the labels are cannot be told.
         """
         if self.has_labels:
-            return [*self.groups, *([p.a, p.b] for p in self.labelled() if is_similar(p))]
+            similar = ([p.a, p.b] for p in self.labelled() if is_similar(p))
+            return self.keep(chain(self.groups, similar))
         self.problems.tell(len(self.groups) + len(self.pairs))
-        return [*self.groups, *([a, b] for _, a, b, _ in self.pairs)]
+        return self.keep(chain(self.groups, ([a, b] for _, a, b, _ in self.pairs)))
 
-    def sentences(self) -> list[str]:
+    def texts(self) -> Iterator[str]:
+        """All sentences."""
+        yield from (text for group in self.groups for text in group)
+        yield from (text for _, a, b, _ in self.pairs for text in (a, b))
+        yield from self.lone
+
+    def sentences(self) -> Kept[str]:
         """All sentences, each once; ValueError if there is none."""
-        texts = [text for group in self.groups for text in group]
-        texts += [text for _, a, b, _ in self.pairs for text in (a, b)]
-        texts += self.lone
-        if not texts and not self.problems.rows:
+        numbered = Numbered(self.keep.folder)
+        numbered.extend(self.texts())
+        if not len(numbered) and not self.problems.rows:
             raise ValueError(f"{self.path} has no line that is not empty")
-        self.problems.tell(len(texts))
-        return list(dict.fromkeys(texts))
+        self.problems.tell(len(numbered))
+        firsts = enumerate(numbered.firsts())
+        return self.keep(
+            text for text, (i, first) in zip(self.texts(), firsts, strict=True) if first == i
+        )
 
     def told(self, what: str = "") -> str:
         """What was read, in a line; `what` says more of it."""
@@ -144,6 +161,7 @@ def read_file(
     *,
     single: bool = False,
     unlabelled: bool = False,
+    keep: Keep = IN_MEMORY,
 ) -> SentenceFile:
     """The rows of any file of sentences.
 
@@ -152,6 +170,7 @@ def read_file(
         reading: What the user said of it.
         single: Take single sentences too.
         unlabelled: Take a table of pairs whose label is not there too.
+        keep: Makes what holds its rows.
 
     Raises:
         ValueError: It is of another kind, or its columns cannot be told.
@@ -159,18 +178,19 @@ def read_file(
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] and suffixes[-1] in _NO_TEXT:
         raise ValueError(f"{path} is no text: save it as .csv; {ACCEPTED}")
-    json_lines = is_jsonl(path)
+    json_lines, found = is_jsonl(path), SentenceFile(path, reading, keep=keep)
     if not json_lines and is_table(path):
-        found = _of_table(table_of(path), reading, single, unlabelled)
+        _of_table(found, table_of(path, keep), single, unlabelled)
     elif json_lines or _begins_as_json(path):
-        found = _of_jsonl(path, reading, single)
+        _of_jsonl(found, single)
     elif single:
-        lines = [text for _, line in numbered_lines(path) if (text := _clean(line))]
-        found = SentenceFile(path, reading, "a sentence a line", lone=lines)
+        found.how = "a sentence a line"
+        found.lone = keep(text for _, line in numbered_lines(path) if (text := _clean(line)))
     else:
         raise ValueError(f"{path} holds single lines, and no pairs: {ACCEPTED}")
     if unlabelled and found.has_labels and is_hidden(label or "" for *_, label in found.pairs):
-        found.pairs = [(number, a, b, None) for number, a, b, _ in found.pairs]
+        found.pairs = keep((number, a, b, None) for number, a, b, _ in found.pairs)
+        found.has_labels = False
     return found
 
 
@@ -184,15 +204,17 @@ def _begins_as_json(path: Path) -> bool:
     return False
 
 
-def _of_table(table: Table, reading: Reading, single: bool, unlabelled: bool) -> SentenceFile:
+def _of_table(found: SentenceFile, table: Table, single: bool, unlabelled: bool) -> None:
+    """Adds the rows of a table."""
+    reading = found.reading
     columns = columns_of(table, reading.columns, single=single, unlabelled=unlabelled)
-    found = SentenceFile(table.path, reading, f"{table.dialect}; {columns.told}")
+    found.how = f"{table.dialect}; {columns.told}"
     width = len(table.rows[0][1])
     # Of columns that the user has numbered, a row may have more behind them, as STS-B's have.
     more = reading.columns is not None and not columns.header
     need = 1 + max(*columns.sentences, columns.label or 0) if more else width
-    rows = table.rows[1:] if columns.header else table.rows
-    for number, cells in waiting(rows, f"read {table.path.name}", unit="rows"):
+    rows = waiting(table.rows, f"read {table.path.name}", unit="rows")
+    for number, cells in islice(rows, int(columns.header), None):
         if len(cells) < need or (len(cells) > need and not more):
             found.problems.add(number, f"{len(cells)} columns, need {need}")
             continue
@@ -200,15 +222,15 @@ def _of_table(table: Table, reading: Reading, single: bool, unlabelled: bool) ->
         if not all(texts):
             found.problems.add(number, "a sentence is empty")
         elif len(texts) == 1:
-            found.lone += texts
+            found.lone.append(texts[0])
         else:
             label = None if columns.label is None else cells[columns.label].strip()
             found.pairs.append((number, texts[0], texts[1], label))
-    return found
 
 
-def _of_jsonl(path: Path, reading: Reading, single: bool) -> SentenceFile:
-    found, told = SentenceFile(path, reading), dict[str, None]()
+def _of_jsonl(found: SentenceFile, single: bool) -> None:
+    """Adds the rows of JSONL."""
+    path, told = found.path, dict[str, None]()
     for number, line in waiting(numbered_lines(path), f"read {path.name}", unit="rows"):
         if not line.strip():
             continue
@@ -222,7 +244,6 @@ def _of_jsonl(path: Path, reading: Reading, single: bool) -> SentenceFile:
         if reason is not None:
             found.problems.add(number, reason)
     found.how = f"JSONL; {', '.join(told)}"
-    return found
 
 
 def _json_row(
@@ -276,7 +297,7 @@ def _json_pair(
         return "a sentence is empty"
     told[columns.told] = None
     if len(texts) == 1:
-        found.lone += texts
+        found.lone.append(texts[0])
         return None
     label = None if columns.label is None else cells[columns.label]
     if columns.label is not None and not isinstance(label, str | int | float):

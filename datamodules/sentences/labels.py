@@ -5,7 +5,7 @@ Grades are turned to 0 to 5, of which 4 and more are similar, whatever their own
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +83,7 @@ def _graded(low: float, high: float) -> Kind:
 
 
 def kind_of(
-    labels: Sequence[str],
+    labels: Iterable[str],
     path: Path,
     *,
     names: Sequence[str] | None = None,
@@ -99,7 +99,11 @@ def kind_of(
         scale: The lowest and the highest grade, if the user said it.
         ranked: Only the order of grades counts, so that their scale may be that of the file.
     """
-    words = Counter(map(_word, labels))
+    spelt, words, graded = Counter(labels), Counter[str](), Counter[float]()
+    for label, count in spelt.items():
+        words[_word(label)] += count
+        if (number := _number(label)) is not None:
+            graded[number] += count
     if names is not None and words.keys() & {"0", "1", "2"}:
         kinds = next(kinds for kinds in (NLI, _BINARY, _TWO_WAY) if set(kinds) == set(names))
         task = "NLI" if kinds is NLI else "yes/no"
@@ -107,7 +111,6 @@ def kind_of(
         told = ", ".join(f"{i} {name}" for i, name in enumerate(names))
         return _by_words(task, f"{task} ({told})", numbers)
     of = {task: sum(words[word] for word in known) for task, known in _WORDS.items()}
-    graded = Counter(number for label in labels if (number := _number(label)) is not None)
     if words["not_entailment"]:
         if set(names or ()) == set(_TWO_WAY):
             return _by_words("yes/no", "entailment or not", {"not_entailment": 0, "entailment": 1})
@@ -116,15 +119,15 @@ def kind_of(
             "similar nor all of NLI: --data.labels '[not_entailment, entailment]' takes them for "
             "no and yes, --data.columns '[first, second]' reads the pairs without"
         )
-    if of["NLI"] > len(labels) / 2:
+    if of["NLI"] > spelt.total() / 2:
         return _by_words("NLI", "NLI", _WORDS["NLI"])
     # A file of grades has many that are neither 0 nor 1; a slip of the pen in one of yes and no is
     # rare.
-    if of["yes/no"] > len(labels) / 2 and of["yes/no"] >= 0.99 * (
+    if of["yes/no"] > spelt.total() / 2 and of["yes/no"] >= 0.99 * (
         of["yes/no"] + sum(n for value, n in graded.items() if value not in (0, 1))
     ):
         return _by_words("yes/no", "yes or no", _WORDS["yes/no"])
-    if graded.total() <= len(labels) / 2:
+    if graded.total() <= spelt.total() / 2:
         shown = ", ".join(repr(word[:20]) for word, _ in words.most_common(4))
         raise ValueError(
             f"{path}: labels {shown} are of no kind that is known: {_ACCEPTED}; --data.columns "

@@ -1,15 +1,14 @@
 """Texts in two files that are mapped: their bytes, and where each ends."""
 
-from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.sentences.numbered import Numbered
 from zoo.untrusted import check_regular
 
 
@@ -73,7 +72,7 @@ def mapped(file: str | Path, dtype: str) -> NDArray[Any]:
 
 
 class TextsWriter:
-    """Writes what `MappedTexts` reads, and remembers the digest of each text.
+    """Writes what `MappedTexts` reads.
 
     Args:
         stem: Path of both files without their suffixes.
@@ -81,7 +80,7 @@ class TextsWriter:
 
     def __init__(self, stem: Path) -> None:
         self._bytes, self._ends = (open(f"{stem}{end}", "wb") for end in (".bin", ".ends"))  # noqa: SIM115
-        self._length, self._found = 0, array("Q")
+        self._length = 0
 
     def __enter__(self) -> "TextsWriter":
         return self
@@ -95,35 +94,21 @@ class TextsWriter:
         data = text.encode()
         self._length += self._bytes.write(data)
         self._ends.write(self._length.to_bytes(8, "little"))
-        self._found.frombytes(blake2b(data, digest_size=16).digest())
-
-    def digests(self) -> NDArray[np.uint64]:
-        """The digests of all texts, (N, 2)."""
-        return np.frombuffer(self._found, np.uint64).reshape(-1, 2)
-
-
-def firsts(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """For each of the digests (N, 2) the number of the first that is the same."""
-    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal ones in their own order
-    ranked = digests[order]
-    new = np.ones(len(order), bool)
-    new[1:] = (ranked[1:] != ranked[:-1]).any(1)
-    first = np.empty(len(order), np.int64)
-    first[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
-    return first
 
 
 def write_distinct(stem: Path, texts: Iterable[str]) -> MappedTexts:
     """Writes texts, each once, where it comes first."""
     all_of_them = stem.with_name(f"{stem.name}.all")
+    numbered = Numbered(stem.parent)
     with TextsWriter(all_of_them) as every:
         for text in texts:
             every.add(text)
-    first = firsts(every.digests())
+            numbered.add(text)
     written = MappedTexts(all_of_them)
     with TextsWriter(stem) as distinct:
-        for i in np.flatnonzero(first == np.arange(len(first))):
-            distinct.add(written[int(i)])
+        for i, first in enumerate(numbered.firsts()):
+            if first == i:
+                distinct.add(written[i])
     for end in (".bin", ".ends"):
         Path(f"{all_of_them}{end}").unlink()
     return MappedTexts(stem)

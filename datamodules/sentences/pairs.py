@@ -1,25 +1,22 @@
 """Sentences to train sentence models on: groups of similar ones, labelled pairs, single ones."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.data.loader import EpochLoader
-from zoo.data.sentences.base import SentenceData, Split, families, fraction
+from zoo.data.sentences.base import SPLITS, SentenceData, Split, number_of
 from zoo.data.sentences.batches import TASKS
-from zoo.data.sentences.files import Labelled, read_file
+from zoo.data.sentences.files import Labelled
+from zoo.data.sentences.kept import Kept
 from zoo.data.sentences.noise import segmenter as words_by
+from zoo.data.sentences.numbered import Linked
 from zoo.data.sentences.sets import GroupSet, LabelledSet, SentenceSet
 from zoo.data.sentences.store import Items, MappedItems
 from zoo.ranges import BelowOne, Count, Share
-
-Held = Literal["val", "test"] | None
-
-
-def _split(key: str, val_share: float, test_share: float) -> Split:
-    u = fraction(key)
-    return "val" if u < val_share else "test" if u < val_share + test_share else "train"
 
 
 def _check_shares(val_share: float, test_share: float) -> None:
@@ -73,55 +70,48 @@ class SimilarGroups(SentenceData):
     def read(self) -> None:
         """Reads the groups, and parts them."""
         files = [(False, source.split, file) for source, file in self.read_sources()]
-        files += [(True, None, read_file(self.path(name), self.reading)) for name in self.general]
-        found: list[tuple[bool, Held, list[str]]] = []
+        files += [(True, None, self.read_file(self.path(name))) for name in self.general]
+        found = self.keep(list[tuple[bool, int, list[str]]]())
         for general, given, file in files:
             groups = file.similar()
             kind = f"{file.kind().told}; " if file.has_labels else ""
             of = f"{len(groups):,} of {len(file.pairs):,} pairs are similar"
             self.told.append(file.told(f"{kind}{of}" if file.has_labels else "all are similar"))
-            found += [
-                (general, given, group) for group in (groups if given else self.limited(groups))
-            ]
-        pairs = [
-            (file.path.name.split(".")[0], given, pair)
+            for group in groups if given else self.limited(groups):
+                found.append((general, number_of(given), group))
+        pairs = self.keep(
+            (file.path.name.split(".")[0], number_of(given), pair)
             for _, given, file in files
             if file.has_labels and not self.evaluate
             for pair in file.labelled()
-        ]
-        shares = self.shares_without_files(self.shares)
+        )
         # Unlike pairs link sentences as well: a held-out one must not be half known.
-        together = [*(group for *_, group in found), *([pair.a, pair.b] for *_, pair in pairs)]
-        keys = [together[i][0] for i in families(together)]
-        for (name, given, pair), key in zip(pairs, keys[len(found) :], strict=True):
-            split = given or _split(key, *shares)
-            if split != "train":
-                self.hold_out(name, pair, split == "val")
-        splits = [
-            given or _split(key, *shares) for (_, given, _), key in zip(found, keys, strict=False)
-        ]
-        self._part(found, splits)
+        together = chain((group for *_, group in found), ([p.a, p.b] for *_, p in pairs))
+        linked = Linked(together, len(found) + len(pairs), self.keep.folder)
+        parted = linked.parted(*self.shares_without_files(self.shares))
+        for (name, given, pair), split in zip(pairs, parted[len(found) :], strict=True):
+            if given or split:
+                self.hold_out(name, pair, SPLITS[given or split] == "val")
+        self._part(found, linked, parted[: len(found)])
 
-    def _part(self, found: list[tuple[bool, Held, list[str]]], splits: list[Split]) -> None:
+    def _part(
+        self, found: Kept[tuple[bool, int, list[str]]], linked: Linked, parted: NDArray[np.int8]
+    ) -> None:
         """Gives the groups to their splits, those to train on without sentences of the others."""
-        unseen = self.evaluated_texts()
-        for (*_, group), split in zip(found, splits, strict=True):
-            unseen.update(group if split != "train" else ())
-        parts, dropped = [0, 0], 0
-        groups: dict[Split, list[list[str]]] = {"train": [], "val": [], "test": []}
-        numbers: dict[Split, list[int]] = {"train": [], "val": [], "test": []}
-        similar = families(group for *_, group in found)
-        for (general, _, group), split, family in zip(found, splits, similar, strict=True):
-            if split == "train":
-                if not unseen.isdisjoint(group):
-                    dropped += 1
-                    continue
-                parts[general] += 1
-            groups[split].append(group)
-            numbers[split].append(family)
-        self._groups, self._family = dict(groups), dict(numbers)
+        given = np.fromiter((number for _, number, _ in found), np.int8, len(found))
+        splits = np.where(given, given, parted)
+        similar = linked.families(len(found))
+        dropped = linked.touching(splits > 0, self.evaluated_texts()) & (splits == 0)
+        parts = [0, 0]
+        groups = {split: self.keep(list[list[str]]()) for split in SPLITS}
+        for (general, _, group), split, drop in zip(found, splits, dropped, strict=True):
+            if not drop:
+                parts[general] += not split
+                groups[SPLITS[split]].append(group)
+        self._groups = dict(groups)
+        self._family = {split: similar[(splits == i) & ~dropped] for i, split in enumerate(SPLITS)}
         self._parts = [size for size in parts if size]
-        self.tell_overlap(dropped)
+        self.tell_overlap(int(dropped.sum()))
         if not self._parts:
             raise ValueError(self.nothing_left("pair of similar sentences"))
 
@@ -205,33 +195,30 @@ class LabelledPairs(SentenceData):
 
     def read(self) -> None:
         """Reads the pairs, and parts them."""
-        found: list[tuple[str, Held, Labelled]] = []
+        found = self.keep(list[tuple[str, int, Labelled]]())
         for source, file in self.read_sources():
             pairs = file.labelled()
             self.told.append(file.told(f"{file.kind().told}; {len(pairs):,} pairs"))
             name = source.path.name.split(".")[0]
-            some = pairs if source.split else self.limited(pairs)
-            found += [(name, source.split, pair) for pair in some]
-        shares = self.shares_without_files(self.shares)
-        splits: list[Split] = []
-        for (name, given, pair), key in zip(
-            found, families([pair.a, pair.b] for *_, pair in found), strict=True
-        ):
-            splits.append(given or _split(found[key][2].a, *shares))
-            if splits[-1] != "train":
-                self.hold_out(name, pair, splits[-1] == "val")
-        unseen, dropped = self.evaluated_texts(), 0
-        kinds: list[list[Labelled]] = [[], []]
-        for (*_, pair), split in zip(found, splits, strict=True):
-            if split != "train":
-                continue
-            if pair.a in unseen or pair.b in unseen:
-                dropped += 1
-            else:
+            for pair in pairs if source.split else self.limited(pairs):
+                found.append((name, number_of(source.split), pair))
+        rows = ([pair.a, pair.b] for *_, pair in found)
+        linked = Linked(rows, len(found), self.keep.folder)
+        given = np.fromiter((number for _, number, _ in found), np.int8, len(found))
+        parted = linked.parted(*self.shares_without_files(self.shares))
+        splits = np.where(given, given, parted)
+        for (name, _, pair), split in zip(found, splits, strict=True):
+            if split:
+                self.hold_out(name, pair, SPLITS[split] == "val")
+        nobody = np.zeros(len(found), bool)
+        dropped = linked.touching(nobody, self.evaluated_texts()) & (splits == 0)
+        kinds = [self.keep(list[Labelled]()) for _ in range(2)]
+        for (*_, pair), split, drop in zip(found, splits, dropped, strict=True):
+            if not split and not drop:
                 kinds[TASKS[pair.task] == "NLI"].append(pair)
-        self._pairs = [pair for kind in kinds for pair in kind]
+        self._pairs = self.keep(pair for kind in kinds for pair in kind)
         self._parts = [len(kind) for kind in kinds if kind]
-        self.tell_overlap(dropped)
+        self.tell_overlap(int(dropped.sum()))
         if not self._pairs:
             raise ValueError(self.nothing_left("labelled pair"))
         if len(found) > 1 and len({(pair.task, pair.label) for *_, pair in found}) == 1:
@@ -293,19 +280,30 @@ class Sentences(SentenceData):
 
     def read(self) -> None:
         """Reads the sentences, and parts them."""
-        found: dict[str, Held] = {}
+        found = self.keep(list[tuple[int, str]]())
         for source, file in self.read_sources():
             texts = file.sentences()
             self.told.append(file.told(f"{len(texts):,} sentences"))
             for text in texts if source.split else self.limited(texts):
-                found[text] = found.get(text) or source.split  # what is held out anywhere is so
-        unseen = self.evaluated_texts()
-        kept = {text: given for text, given in found.items() if text not in unseen}
-        self.tell_overlap(len(found) - len(kept))
-        (share, _) = self.shares_without_files((self.val_share, 0))
-        texts_of: dict[Split, list[str]] = {"train": [], "val": [], "test": []}
-        for text, given in kept.items():
-            texts_of[given or _split(text, share, 0)].append(text)
+                found.append((number_of(source.split), text))
+        linked = Linked(([text] for _, text in found), len(found), self.keep.folder)
+        first = linked.families()
+        given = np.fromiter((number for number, _ in found), np.int8, len(found))
+        held = np.zeros(len(found), np.int8)
+        for i in np.flatnonzero(given)[::-1]:  # what is held out anywhere is so, where it is first
+            held[first[i]] = given[i]
+        parted = linked.parted(*self.shares_without_files((self.val_share, 0)))
+        splits = np.where(held, held, parted)
+        seen = linked.touching(np.zeros(len(found), bool), self.evaluated_texts())
+        dropped = 0
+        texts_of = {split: self.keep(list[str]()) for split in SPLITS}
+        for i, (_, text) in enumerate(found):
+            if first[i] != i:
+                continue
+            dropped += bool(seen[i])
+            if not seen[i]:
+                texts_of[SPLITS[splits[i]]].append(text)
+        self.tell_overlap(dropped)
         self._texts = dict(texts_of)
         if not self._texts["train"]:
             raise ValueError(self.nothing_left("sentence"))

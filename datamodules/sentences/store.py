@@ -1,7 +1,8 @@
 """What a DataModule of sentences has read, kept in files that are mapped: a cache of items.
 
-A process of its own reads the files, by the way that serves small ones, and writes what it has; the
-others map that. So the items and their order are the same, and every refusal.
+A process of its own reads the files, by the way that serves small ones but with its rows on disk,
+and writes what it has; the others map that. So the items and their order are the same, and every
+refusal.
 """
 
 import json
@@ -98,7 +99,7 @@ def _write(stem: Path, found: Items) -> None:
             first, second = 0.0, 0.0
             if found.kind == "pair":
                 *row, first, second = item
-            elif found.family:
+            elif len(found.family):
                 first = next(numbers)
             for text in row:
                 texts.add(text)

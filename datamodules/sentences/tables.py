@@ -3,10 +3,11 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from zoo.data.sentences.kept import IN_MEMORY, Keep, Kept
 from zoo.reading import numbered_lines, parsed
 
 _DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
@@ -74,7 +75,7 @@ class Table(NamedTuple):
     path: Path
     dialect: str
     """How cells are parted, in words."""
-    rows: list[tuple[int, list[str]]]
+    rows: Kept[tuple[int, list[str]]]
     """The cells of each row with the line on which it begins."""
 
 
@@ -94,7 +95,17 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
 
 
-def table_of(path: Path) -> Table:
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file with their ends, but for the empty last ones."""
+    held = list[str]()
+    for _, line in numbered_lines(path):
+        held.append(f"{line}\n")
+        if line.strip():
+            yield from held
+            held.clear()
+
+
+def table_of(path: Path, keep: Keep = IN_MEMORY) -> Table:
     """The cells of a table, by Python's csv module; .gz or plain.
 
     Whether quotation marks enclose cells is seen from the whole file: they do if every cell that
@@ -102,19 +113,21 @@ def table_of(path: Path) -> Table:
     write so, GLUE's files do not). Where tabs part cells, one in quotes that goes over lines leaves
     lines with too few; if there are not as many of these, two lone marks were taken for a pair.
 
+    Args:
+        path: The file.
+        keep: Makes what holds its rows.
+
     Raises:
         ValueError: There is no row, or a cell is larger than any sentence.
     """
-    lines = [f"{line}\n" for _, line in numbered_lines(path)]
-    while lines and not lines[-1].strip():
-        lines.pop()
+    lines: Kept[str] = keep(_lines(path))
     if not lines:
         raise ValueError(f"{path} is empty")
     delimiter = _delimiter(path, lines[:_SNIFFED])
-    raw, _ = _cells(path, lines, delimiter, csv.QUOTE_NONE)
+    raw, _ = _cells(path, lines, delimiter, csv.QUOTE_NONE, keep)
     rows, how = raw, "no quotes"
     if any(cell.lstrip().startswith('"') for _, row in raw for cell in row):
-        quoted, broken = _cells(path, lines, delimiter, csv.QUOTE_MINIMAL)
+        quoted, broken = _cells(path, lines, delimiter, csv.QUOTE_MINIMAL, keep)
         tabs = delimiter == "\t"
         apart = sum(len(row) != len(raw[0][1]) for _, row in raw)
         lone = tabs and len(raw) - len(quoted) > apart
@@ -188,10 +201,11 @@ def _delimiter(path: Path, lines: Sequence[str]) -> str:
 
 
 def _cells(
-    path: Path, lines: Sequence[str], delimiter: str, quoting: int
-) -> tuple[list[tuple[int, list[str]]], int | None]:
+    path: Path, lines: Iterable[str], delimiter: str, quoting: int, keep: Keep = IN_MEMORY
+) -> tuple[Kept[tuple[int, list[str]]], int | None]:
     """Rows that are not empty, and the line of the first mistake in quoting, which ends them."""
-    rows, start = [], 1
+    rows: Kept[tuple[int, list[str]]] = keep()
+    start = 1
     # A lone \r is no end of a row here.
     reader = csv.reader(
         (line.replace("\r", " ") for line in lines),
@@ -368,5 +382,9 @@ def _is_titled(table: Table) -> bool:
 
 def _numbers(table: Table, column: int) -> bool:
     """Whether a column holds numbers, as one of ids does, and no sentences."""
-    cells = [row[column] for _, row in table.rows if column < len(row)]
-    return sum(_NUMBER.fullmatch(cell.strip()) is not None for cell in cells) > 0.9 * len(cells)
+    numbers = Counter(
+        _NUMBER.fullmatch(row[column].strip()) is not None
+        for _, row in table.rows
+        if column < len(row)
+    )
+    return numbers[True] > 0.9 * numbers.total()

@@ -1,6 +1,8 @@
 """Sentences that are mapped from a cache: the items, batches and mistakes of those in memory."""
 
+import errno
 import json
+import os
 import pickle
 from itertools import islice
 
@@ -99,7 +101,7 @@ def test_batches_are_those_of_memory_to_the_bit(kind, tmp_path):
         assert same(all_of(data), expected), turn
         assert data.describe() == plain.describe()
         assert data.words().tokens == plain.words().tokens
-        assert data.evaluated_texts() == plain.evaluated_texts()
+        assert list(data.evaluated_texts()) == list(plain.evaluated_texts())
     again = pickle.loads(pickle.dumps(data.train_dataloader().dataset))
     assert same(again.__getitems__([5, 1]), data.train_dataloader().dataset.__getitems__([5, 1]))
     for i in range(2):
@@ -205,3 +207,23 @@ def test_the_order_in_four_bytes_is_that_of_eight(parts):
         assert torch.equal(found, plain(epoch))
     sampler.set_epoch(1)
     assert list(islice(sampler, 5)) == plain(1)[:5].tolist()
+
+
+@pytest.mark.filterwarnings("ignore:left out")
+def test_a_full_disk_while_reading_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    root = make(tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("zoo.data.sentences.kept.pickle.dump", full)
+    monkeypatch.setattr("zoo.data.sentences.kept._BLOCK", 50)
+    data = SimilarGroups(root=str(root), files=["yes.tsv"], memory_limit_gb=0)
+    with pytest.raises(OSError, match=r"No space left on device: '.*cache/sentences-"):
+        data.setup()
+    assert {f.name for f in next((tmp_path / "cache").glob("sentences-*")).iterdir()} == {".lock"}
+    monkeypatch.undo()
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("zoo.data.sentences.base.Pool", lambda _: _Here())
+    data.setup()
+    assert len(data.groups("train"))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from zoo.data import LabelledPairs, Sentences, SimilarGroups
-from zoo.data.sentences.base import families
 from zoo.data.sentences.files import read_file
 from zoo.data.sentences.labels import NLI
+from zoo.data.sentences.numbered import Linked
 from zoo.data.sentences.sets import TextSampler
 
 
@@ -87,7 +87,7 @@ def test_similar_pairs_of_a_labelled_file_are_groups(tmp_path):
 
 def test_families_are_linked_by_sentences():
     groups = [["a", "b"], ["c", "d"], ["e", "b"], ["d", "e"], ["f", "g"]]
-    assert families(groups) == [0, 0, 0, 0, 4]
+    assert Linked(groups, 5).families().tolist() == [0, 0, 0, 0, 4]
 
 
 # Splits

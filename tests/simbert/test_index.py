@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 import zoo
 from tests.simbert.models import texts, tiny
 from zoo.data import cache
-from zoo.data.sentences.mapped import MappedTexts, firsts, write_distinct
+from zoo.data.sentences.mapped import MappedTexts, write_distinct
+from zoo.data.sentences.numbered import firsts
 from zoo.simbert import approximate
 from zoo.simbert.approximate import Approximate, exact
 from zoo.simbert.index import SentenceIndex
