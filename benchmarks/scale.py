@@ -5,27 +5,26 @@
     python benchmarks/scale.py --sizes "" --rates "" --sentences 20000,2000000
 
 makes texts of so many MB, fits a small FlashLM to each, twice, as a user does, and prints tables.
-The time to the first step is from the start of the command; the memory is what no file backs
-(RssAnon of /proc/PID/status), at its most, of the process that trains. Of pictures (64x64 PNG),
-10,000 or more, there is also the rate of two workers from the cache and lazily, in turns. Of pairs
-of sentences it is to the first batch, and the memory after ten, in memory and from the cache.
+The time to the first step is from the start of the command, without the waits for a processor that
+others have (/proc/PID/schedstat); the memory is what no file backs (RssAnon of /proc/PID/status),
+at its most, of the process that trains. Of pictures (64x64 PNG),
+10,000 or more, there is also the rate of two workers from the cache and lazily, in turns. Of
+lines and pairs of sentences it is to the first batch, and the memory that ten have added, in memory
+and from the cache; and the time and the memory of the process that reads them.
 """
 
 import argparse
 import os
-import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-from PIL import Image
+from scale_made import make_pictures, make_sentences, make_text, watch
 
 HERE = Path(__file__).resolve().parents[1]
 PROBE = """\
@@ -34,7 +33,8 @@ from lightning.pytorch import Callback
 class FirstStep(Callback):
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == 1:
-            seconds = time.time() - float(os.environ["SCALE_START"])
+            waited = int(open("/proc/self/schedstat").read().split()[1]) / 1e9
+            seconds = time.time() - float(os.environ["SCALE_START"]) - waited
             print(f"first step after {seconds:.1f} s, {time.process_time():.1f} s", flush=True)
 """
 FIT = """\
@@ -71,16 +71,20 @@ SENTENCES = """\
 import re, sys, time
 from itertools import islice
 from pathlib import Path
-from zoo.data import SimilarGroups
+from zoo.data import Sentences, SimilarGroups
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1e3
-began, before = time.perf_counter(), anonymous()
+def clock():
+    waited = int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    return time.perf_counter() - waited
+began, before = clock(), anonymous()
 own = time.process_time()
-data = SimilarGroups(root=sys.argv[1], memory_limit_gb=float(sys.argv[2]), vocab=sys.argv[3])
+kind = SimilarGroups if sys.argv[1].endswith(".tsv") else Sentences
+data = kind(root=sys.argv[1], memory_limit_gb=float(sys.argv[2]), vocab=sys.argv[3])
 data.setup("fit")
 batches = iter(data.train_dataloader())
 next(batches)
-first, own = time.perf_counter() - began, time.process_time() - own
+first, own = clock() - began, time.process_time() - own
 for _ in islice(batches, 9):
     pass
 print("found", first, own, anonymous() - before)
@@ -108,49 +112,6 @@ print("rate", Path(root).stat().st_size / 1e6 / ours, library / ours)
 """
 
 
-def make_text(path: Path, megabytes: int, seed: int = 0) -> None:
-    """A text of words as frequent as Zipf has it, which are of the length of English ones."""
-    draw = random.Random(seed)
-    letters, often = (
-        "etaoinshrdlucmfwypvbgkjqxz",
-        [12, 9, 8, 8, 7, 7, 6, 6, 6, 4, 4, 3, 3, *[2] * 13],
-    )
-    words = ["".join(draw.choices(letters, often, k=draw.randint(1, 9))) for _ in range(200_000)]
-    bounds = list(accumulate(1 / (rank + 2.7) for rank in range(len(words))))
-    many = draw.choices(words, cum_weights=bounds, k=min(megabytes, 20) * 200_000)
-    lines = [f"{' '.join(many[i : i + 12])}.\n" for i in range(0, len(many), 12)]
-    blocks = []
-    for _ in range(min(-(-megabytes // 20), 8)):
-        draw.shuffle(lines)
-        blocks.append("".join(lines).encode())
-    with path.open("wb") as file:
-        while file.tell() < megabytes * 1e6:
-            file.write(blocks[draw.randrange(len(blocks))])
-        file.truncate(int(megabytes * 1e6))
-
-
-def anonymous(pid: int) -> int:
-    """Bytes of a process that no file backs."""
-    try:
-        found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
-
-
-def make_pictures(root: Path, count: int) -> None:
-    """PNG files of noise on a gradient, of which a thousand are different."""
-    ramp = np.add.outer(np.arange(64), np.arange(64))[..., None] * 2
-    for number in range(count):
-        file = root / f"{number // 1000:04}" / f"{number % 1000:03}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if number < 1000:
-            noise = np.random.default_rng(number).integers(0, 64, (64, 64, 3))
-            Image.fromarray(((ramp + noise) % 256).astype(np.uint8)).save(file)
-        else:
-            os.link(root / "0000" / file.name, file)
-
-
 def picture_rates(folder: Path, root: Path, turns: int) -> dict[str, list[float]]:
     """Pictures a second of two workers, lazily and from the cache, of each turn."""
     environment = {**os.environ, "PYTHONPATH": str(HERE), "ZOO_CACHE": str(folder / "cache")}
@@ -171,40 +132,25 @@ def fit(code: Path, folder: Path, root: Path | None, what: str) -> tuple[float, 
     command = [sys.executable, "-m", "zoo.cli", "fit", *what.split(), "--run_dir", run]
     command += [] if root is None else ["--data.root", str(root)]
     environment["SCALE_START"] = str(time.time())
-    with (folder / "said.txt").open("w+") as said:
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=said, stderr=said)
-        most = 0
-        while process.poll() is None:
-            most = max(most, anonymous(process.pid))
-            time.sleep(0.02)
-        text = Path(said.name).read_text()
-    found = re.search(r"first step after ([\d.]+) s, ([\d.]+) s", text)
-    if process.returncode or not found:
-        raise SystemExit(text)
-    return float(found[1]), float(found[2]), most / 1e6
-
-
-def make_pairs(path: Path, count: int) -> None:
-    """Pairs of some 40 characters, a tenth of which share a sentence with the one before."""
-    draw = random.Random(0)
-    words = ["".join(draw.choices("etaoinshrdlucm", k=draw.randint(2, 7))) for _ in range(5000)]
-    with path.open("w") as file:
-        file.write("anchor\tpositive\n")
-        last = ""
-        for number in range(count):
-            a, b = (f"{' '.join(draw.choices(words, k=3))} {number}" for _ in range(2))
-            file.write(f"{last if number % 10 == 9 else a}\t{b} b\n")
-            last = f"{b} b"
+    done = watch(command, folder, environment)
+    found = re.search(r"first step after ([\d.]+) s, ([\d.]+) s", done.text)
+    if not found:
+        raise SystemExit(done.text)
+    return float(found[1]), float(found[2]), done.most
 
 
 def sentences(folder: Path, root: Path, limit: str) -> tuple[float, ...]:
-    """Seconds to the first batch, of the clock and of this process; MB that ten have taken."""
+    """Of the clock without waits and of the processor, seconds to the first batch; MB added by ten.
+
+    Then seconds and most MB of the process that reads, if there is one.
+    """
     vocab = folder / "vocab.txt"
     vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"etaoinshrdlucm"]))
     environment = {**os.environ, "PYTHONPATH": str(HERE), "ZOO_CACHE": str(folder / "cache")}
     command = [sys.executable, "-c", SENTENCES, str(root), limit, str(vocab)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return tuple(map(float, done.stdout.split("found ")[1].split()))
+    found = watch(command, folder, environment)
+    own = map(float, found.text.split("found ")[1].split())
+    return (*own, found.ran_by_others, found.most_of_others)
 
 
 def rate(folder: Path, root: Path, tokenizer: str) -> tuple[float, float]:
@@ -224,7 +170,9 @@ def main() -> None:
     parser.add_argument("--rates", default="byte,char,bpe", help="tokenizers to time")
     parser.add_argument("--rate_size", type=int, default=20, help="of the text for it, in MB")
     parser.add_argument("--pictures", default="", help="how many, such as 2000,200000")
-    parser.add_argument("--sentences", default="", help="pairs, such as 20000,2000000")
+    parser.add_argument("--sentences", default="", help="lines and pairs, such as 20000,2000000")
+    parser.add_argument("--rows", default="lines,pairs", help="of sentences")
+    parser.add_argument("--memory_most", type=int, default=10**6, help="of them, read into memory")
     parser.add_argument("--turns", type=int, default=5, help="of their rates")
     parser.add_argument("--before", type=Path, help="a checkout of the code to compare with")
     parser.add_argument("--before_most", type=int, default=100, help="MB that it is given at most")
@@ -266,12 +214,19 @@ def main() -> None:
             )
             shutil.rmtree(root)
         for count in map(int, filter(None, options.sentences.split(","))):
-            root = folder / "pairs.tsv"
-            make_pairs(root, count)
-            for which, limit in (("in memory", "1e9"), ("cache, made", "0"), ("cache", "0")):
-                seconds, own, memory = sentences(folder, root, limit)
-                row = f"{seconds:.1f} s | {own:.1f} s | {memory:,.0f} MB"
-                print(f"| {count:,} pairs | here | {which} | {row} |", flush=True)
+            for what in options.rows.split(","):
+                root = folder / ("lines.txt" if what == "lines" else "pairs.tsv")
+                make_sentences(root, count, pairs=what == "pairs")
+                ways = {"in memory": "1e9", "cache, made": "0", "cache": "0"}
+                for which, limit in ways.items():
+                    if which == "in memory" and count > options.memory_most:
+                        continue
+                    seconds, own, memory, reading, most = sentences(folder, root, limit)
+                    row = f"{seconds:.1f} s | {own:.1f} s | {memory:,.0f} MB"
+                    row += f" | {reading:.1f} s | {most:,.0f} MB"
+                    print(f"| {count:,} {what} | here | {which} | {row} |", flush=True)
+                root.unlink()
+                shutil.rmtree(folder / "cache", ignore_errors=True)
         if options.rates:
             make_text(folder / "rate.txt", options.rate_size)
         print("\n| tokenizer | MB a second of a core | the library's share of the time |")

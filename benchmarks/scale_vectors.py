@@ -13,20 +13,18 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
+from scale_made import make_index, watch
 
 from zoo import RoFormerSim, save_pretrained
 from zoo.data.sentences.tokenizer import SPECIAL, Tokenizer
 
 HERE = Path(__file__).resolve().parents[1]
-_BLOCK = 2**18
 
 
 def make_model(folder: Path, width: int) -> None:
@@ -38,67 +36,14 @@ def make_model(folder: Path, width: int) -> None:
     save_pretrained(model.eval(), folder)
 
 
-def make_index(folder: Path, count: int, width: int, noise: float) -> None:
-    """Vectors and texts (sentence 00000007), in bulk."""
-    folder.mkdir()
-    draw = np.random.default_rng(0)
-    axes = draw.standard_normal((16, width), np.float32) / width**0.5
-    with (folder / "vectors.npy").open("wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, count, _BLOCK):
-            rows = min(_BLOCK, count - start)
-            part = noise * draw.standard_normal((rows, width), np.float32) / width**0.5
-            if noise < 1:
-                part += draw.standard_normal((rows, 16), np.float32) @ axes / 4
-            part /= np.linalg.norm(part, axis=1, keepdims=True)
-            file.write(part.astype("<f4").tobytes())
-    stem = np.frombuffer(b"sentence 00000000", np.uint8)
-    with (folder / "texts.bin").open("wb") as texts, (folder / "texts.ends").open("wb") as ends:
-        for start in range(0, count, _BLOCK):
-            numbers = np.arange(start, min(start + _BLOCK, count))
-            table = np.tile(stem, (len(numbers), 1))
-            for digit in range(8):
-                table[:, -1 - digit] += (numbers // 10**digit % 10).astype(np.uint8)
-            texts.write(table.tobytes())
-            ends.write(((numbers + 1) * len(stem)).astype("<i8").tobytes())
-    (folder / "model.json").write_text("{}")
-
-
-def measured(pid: int) -> tuple[int, float, float]:
-    """Bytes that no file backs, seconds on a processor, and seconds that were waited for one."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        threads = [Path(task, "schedstat").read_text().split() for task in tasks(pid)]
-        first = Path(f"/proc/{pid}/schedstat").read_text().split()
-    except OSError:
-        return 0, 0.0, 0.0
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    ran = sum(int(thread[0]) for thread in threads) / 1e9
-    return int(found[1]) * 1024 if found else 0, ran, int(first[1]) / 1e9
-
-
-def tasks(pid: int) -> list[Path]:
-    return list(Path(f"/proc/{pid}/task").iterdir())
-
-
 def ask(folder: Path, index: Path, backend: str) -> tuple[float, float, float, str]:
     """MB at most, seconds of the processor, seconds of the clock without waits, what was said."""
     command = [sys.executable, "-m", "zoo.cli", "similar", str(folder / "model")]
     command += ["--index", str(index), "--query", "a query", "--backend", backend]
     environment = {**os.environ, "ZOO_CACHE": str(folder / "cache"), "PYTHONPATH": str(HERE)}
-    began, found = time.monotonic(), (0, 0.0, 0.0)
-    with (folder / "said.txt").open("w+") as said:
-        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
-        while process.poll() is None:
-            found = tuple(map(max, found, measured(process.pid)))
-            time.sleep(0.01)
-        text = Path(said.name).read_text()
-    if process.returncode:
-        raise SystemExit(text)
-    told = re.search(r"recall.*", text)
-    clock = time.monotonic() - began - found[2]
-    return found[0] / 1e6, found[1], clock, told[0] if told else ""
+    found = watch(command, folder, environment)
+    told = re.search(r"recall.*", found.text)
+    return found.most, found.ran, found.clock, told[0] if told else ""
 
 
 def main() -> None:

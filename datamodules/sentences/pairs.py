@@ -89,9 +89,9 @@ class SimilarGroups(SentenceData):
         together = chain((group for *_, group in found), ([p.a, p.b] for *_, p in pairs))
         linked = Linked(together, len(found) + len(pairs), self.keep.folder)
         parted = linked.parted(*self.shares_without_files(self.shares))
-        for (name, given, pair), split in zip(pairs, parted[len(found) :], strict=True):
-            if given or split:
-                self.hold_out(name, pair, SPLITS[given or split] == "val")
+        for (name, number, pair), split in zip(pairs, parted[len(found) :], strict=True):
+            if number or split:
+                self.hold_out(name, pair, SPLITS[number or split] == "val")
         self._part(found, linked, parted[: len(found)])
 
     def _part(

@@ -69,19 +69,23 @@ def machines():
                 _ip("netns", "del", name)
 
 
-def start(machines, *arguments):
-    """The agents of a run on all machines."""
+STATIC = ("--nnodes=2", "--master_addr=10.231.7.1", "--master_port=29500")
+ELASTIC = ("--nnodes=2", "--rdzv_backend=c10d", "--rdzv_endpoint=10.231.7.1:29500", "--rdzv_id=1")
+
+
+def start(machines, *arguments, how=STATIC, only=(0, 1)):
+    """The agents of a run on all machines, or some of them."""
     clean = ("LOCAL_RANK", "ZOO_RUN_DIR", "RANK", "WORLD_SIZE")
     environment = {k: v for k, v in os.environ.items() if k not in clean}
     agents = []
-    for rank, (name, cable) in enumerate(machines):
+    for rank in only:
+        name, cable = machines[rank]
         command = [
             *("ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run"),
-            *(f"--nnodes={len(machines)}", f"--node_rank={rank}", "--nproc_per_node=1"),
-            *("--master_addr=10.231.7.1", "--master_port=29500"),
+            *(*how, f"--node_rank={rank}", "--nproc_per_node=1"),
             *(f"--local_addr=10.231.7.{rank + 1}", "-m", "zoo.cli", *arguments),
         ]
-        with Path(f"agent{rank}.log").open("w") as log:
+        with Path(f"agent{rank}.log").open("a") as log:
             agents.append(
                 subprocess.Popen(
                     command,
@@ -92,6 +96,17 @@ def start(machines, *arguments):
                 )
             )
     return agents
+
+
+def lose(machine, agent):
+    """Kills all that runs on a machine."""
+    os.killpg(agent.pid, signal.SIGKILL)
+    pids = subprocess.run(
+        ["ip", "netns", "pids", machine[0]], capture_output=True, text=True, check=True
+    )
+    for process in pids.stdout.split():  # torchrun gives workers sessions of their own
+        with suppress(ProcessLookupError):
+            os.kill(int(process), signal.SIGKILL)
 
 
 def ended(agents):
@@ -123,13 +138,7 @@ def test_a_run_on_two_machines_survives_the_loss_of_one(machines):
     last = Path("cut/checkpoints/last.ckpt")
     while not last.is_file() and agents[0].poll() is None:
         time.sleep(0.01)
-    os.killpg(agents[1].pid, signal.SIGKILL)  # the whole machine
-    worker = subprocess.run(
-        ["ip", "netns", "pids", machines[1][0]], capture_output=True, text=True, check=True
-    )
-    for process in worker.stdout.split():  # torchrun gives workers sessions of their own
-        with suppress(ProcessLookupError):
-            os.kill(int(process), signal.SIGKILL)
+    lose(machines[1], agents[1])
     codes = ended(agents)
     assert 0 not in codes, logs()
     assert "another process of the run ended" in logs()
@@ -146,3 +155,22 @@ def test_a_run_on_two_machines_survives_the_loss_of_one(machines):
     alone += ["--data.batch_size", "8", "--data.val_batch_size", "64"]
     subprocess.run(alone, check=True, capture_output=True)
     torch.testing.assert_close(state("one")["state_dict"], whole["state_dict"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.long
+def test_the_machines_that_are_left_wait_for_another_in_the_place_of_a_lost_one(machines):
+    Path("c.yaml").write_text(CONFIG)
+    two = [*FIT, "-c", "ddp", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+    two += ["--trainer.num_nodes", "2", "--ckpt_path", "last"]
+    assert ended(start(machines, *two, "--run_dir", "whole")) == [0, 0], logs()
+    elastic = (*ELASTIC, "--max_restarts=3")
+    agents = start(machines, *two, "--run_dir", "cut", how=elastic)
+    last = Path("cut/checkpoints/last.ckpt")
+    while not last.is_file() and agents[0].poll() is None:
+        time.sleep(0.01)
+    lose(machines[1], agents[1])
+    again = start(machines, *two, "--run_dir", "cut", how=elastic, only=[1])
+    assert ended([agents[0], *again]) == [0, 0], logs()
+    whole, cut = state("whole"), state("cut")
+    for key in ("global_step", "state_dict", "current_model_state", "optimizer_states"):
+        torch.testing.assert_close(cut[key], whole[key], rtol=0, atol=0)

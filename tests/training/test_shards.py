@@ -262,9 +262,14 @@ def test_every_verb_takes_shards_and_says_what_is_wrong_with_them(zoo_cli, mista
     assert zoo_cli("export", "run", "exported")[0] == 0
     same(dict(zoo.load("exported").state_dict()), whole)
     assert zoo_cli("sample", "run", "-n", 1, "--steps", 2, "-o", "out.png")[0] == 0
+    best = last.parent / "best.ckpt"
+    assert read_torch(best)["shards"]
     flags = ["--trainer.limit_test_batches", 1, "--trainer.accelerator", "cpu"]
-    code, _, err = zoo_cli("test", "--ckpt_path", "run", *flags, "--trainer.devices", 1)
-    assert code == 0, err
+    for path in ("run", best):
+        code, _, err = zoo_cli("test", "--ckpt_path", path, *flags, "--trainer.devices", 1)
+        assert code == 0, err
+    assert zoo_cli("export", best, "best")[0] == 0
+    same(dict(zoo.load("best").state_dict()), state("run", "best")["state_dict"])
     assert not Path("opened").exists()
     on_one = ["--trainer.max_steps", 3, *FIT[5:], "--data.batch_size", 12]
     code, _, err = zoo_cli(*FIT[:3], *on_one, "--run_dir", "run", "--ckpt_path", "last")
