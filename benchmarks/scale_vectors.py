@@ -49,6 +49,7 @@ def ask(folder: Path, index: Path, backend: str) -> tuple[float, float, float, s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", default="100000", help="vectors, such as 100000,10000000")
+    parser.add_argument("--backends", default="exact,ivfpq")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--noise", type=float, default=0.1, help="beside the subspace; 1: no more")
     parser.add_argument("--turns", type=int, default=3)
@@ -63,7 +64,7 @@ def main() -> None:
             index = folder / "index"
             make_index(index, count, options.width, options.noise)
             time.sleep(3)  # a file that has just changed is looked at again
-            for backend in ("exact", "ivfpq") if count >= 50_000 else ("exact",):
+            for backend in options.backends.split(",") if count >= 50_000 else ["exact"]:
                 for turn in range(1 + options.turns):
                     memory, ran, clock, told = ask(folder, index, backend)
                     row = f"{memory:,.0f} MB | {ran:.1f} s | {clock:.1f} s | {told}"

@@ -128,7 +128,7 @@ def launch(processes, *arguments):
 def run(processes, *arguments):
     ranks = launch(processes, *arguments)
     for process in ranks:
-        process.join(timeout=300)
+        process.join(timeout=900)  # against a hang alone: a machine may be slow
     logs = "".join(p.read_text()[-3000:] for p in sorted(Path().glob("log*")))
     assert [process.exitcode for process in ranks] == [0] * processes, logs
 
@@ -149,6 +149,12 @@ def state(run_dir, name="last"):
 
 def same(one, other, atol=0.0):
     torch.testing.assert_close(one, other, rtol=0, atol=atol)
+
+
+@pytest.fixture(autouse=True)
+def _no_page(monkeypatch):
+    """Runs of a few steps make no page."""
+    monkeypatch.setattr("zoo.run.has_extra", lambda: False)
 
 
 @pytest.fixture(params=["flash", *(pytest.param(n, marks=pytest.mark.long) for n in OTHERS)])
