@@ -11,6 +11,7 @@ import argparse
 import fnmatch
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -32,8 +33,11 @@ PIXELS = 2**17  # of a batch at most, for memory: time is then taken in proporti
 def stand_in(name: str, data: Path, folder: Path) -> tuple[list[str], float]:
     """Flags that bring a recipe's data, or noise of the same shape, and the share of its batch."""
     config: dict = {}
+    model: dict = {}
     for file in resolve_config(name)[0]:
-        config.update(yaml.safe_load(file.read_text()).get("data") or {})
+        content = yaml.safe_load(file.read_text())
+        config.update(content.get("data") or {})
+        model.update((content.get("model") or {}).get("init_args") or {})
     kind, given = config["class_path"].rpartition(".")[2], config.get("init_args", {})
     root = str(given.get("root", ""))
     if kind in ("MNIST", "FashionMNIST"):
@@ -44,13 +48,19 @@ def stand_in(name: str, data: Path, folder: Path) -> tuple[list[str], float]:
         if not made.is_dir():
             made.mkdir()
             draw = np.random.default_rng(0)
-            for i in range(400):
+            for i in range(500):  # five batches of 64 to train on
                 pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(made / f"{i}.png")
         flags = ["--data", "ImageFolder", "--data.root", str(made), "--data.size", str(size)]
-        if "batch_size" not in given:  # the model has it
+        most = PIXELS // size**2
+        if "critic_batch" in model and model["critic_batch"] > most:  # of which the data follow
+            share = most / model["critic_batch"]
+            flags += ["--model.critic_batch", str(most)]
+            generator = max(1, round(share * model["generator_batch"]))
+            return [*flags, "--model.generator_batch", str(generator)], share
+        if "critic_batch" in model or "batch_size" not in given:
             return flags, 1.0
-        batch = min(given["batch_size"], PIXELS // size**2)
+        batch = min(given["batch_size"], most)
         return [*flags, "--data.batch_size", str(batch)], batch / given["batch_size"]
     if root.endswith("enwik8"):
         file = folder / "enwik8"
@@ -101,20 +111,21 @@ def _fit(name: str, flags: list[str], share: float, tell: Callable[[dict], Any])
             tell({"hours": each * steps / 3600, "seconds": each, "steps": steps})
             os._exit(0)  # a run that ends would draw its pictures
 
+    common = [
+        *("--trainer.accelerator", "cpu", "--trainer.val_check_interval", "1000000"),
+        *("--trainer.check_val_every_n_epoch", "null", "--quality.samples", "0"),
+        *("--trainer.limit_val_batches", "0", "--checkpoint.monitor", "null", *flags),
+    ]
+    config = "".join(file.read_text() for file in resolve_config(name)[0])
+    if "init: runs/" in config:
+        common += ["--model.init", "null"]
+    teacher = re.search("teacher: runs/simbert-(.*)", config)
+    if teacher:  # its weights do not matter, its size does
+        recipe = ["-c", f"simbert/{teacher[1]}", "--trainer.max_steps", "1"]
+        main(["fit", *recipe, *common, "--run_dir", "teacher"])
+        common += ["--model.teacher", "teacher"]
     pace.Pace.on_train_batch_end = on_train_batch_end  # type: ignore[method-assign]
-    init = any(
-        "init:" in f.read_text() and "runs/" in f.read_text() for f in resolve_config(name)[0]
-    )
-    main(
-        [
-            *("fit", "-c", name, "--trainer.accelerator", "cpu", "--trainer.val_check_interval"),
-            *("1000000", "--trainer.check_val_every_n_epoch", "null", "--quality.samples", "0"),
-            *("--trainer.limit_val_batches", "0", "--checkpoint.every_n_train_steps", "0"),
-            *("--checkpoint.monitor", "null"),
-            *(("--model.init", "null") if init else ()),
-            *flags,
-        ]
-    )
+    main(["fit", "-c", name, *common, "--checkpoint.every_n_train_steps", "0"])
 
 
 def main_() -> None:
