@@ -83,7 +83,8 @@ def start(machines, *arguments, how=STATIC, only=(0, 1)):
         command = [
             *("ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run"),
             *(*how, f"--node_rank={rank}", "--nproc_per_node=1"),
-            *(f"--local_addr=10.231.7.{rank + 1}", "-m", "zoo.cli", *arguments),
+            *(f"--local_addr=10.231.7.{rank + 1}", f"--rdzv_conf=is_host={int(not rank)}"),
+            *("-m", "zoo.cli", *arguments),
         ]
         with Path(f"agent{rank}.log").open("a") as log:
             agents.append(
@@ -101,6 +102,7 @@ def start(machines, *arguments, how=STATIC, only=(0, 1)):
 def lose(machine, agent):
     """Kills all that runs on a machine."""
     os.killpg(agent.pid, signal.SIGKILL)
+    agent.wait()
     pids = subprocess.run(
         ["ip", "netns", "pids", machine[0]], capture_output=True, text=True, check=True
     )
@@ -158,17 +160,20 @@ def test_a_run_on_two_machines_survives_the_loss_of_one(machines):
 
 
 @pytest.mark.long
-def test_the_machines_that_are_left_wait_for_another_in_the_place_of_a_lost_one(machines):
+def test_the_machine_that_is_left_waits_for_another(machines, monkeypatch):
     Path("c.yaml").write_text(CONFIG)
     two = [*FIT, "-c", "ddp", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
     two += ["--trainer.num_nodes", "2", "--ckpt_path", "last"]
     assert ended(start(machines, *two, "--run_dir", "whole")) == [0, 0], logs()
     elastic = (*ELASTIC, "--max_restarts=3")
+    # Otherwise torchrun 2.14 tells the new machine no address: it keeps that of the first round.
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     agents = start(machines, *two, "--run_dir", "cut", how=elastic)
     last = Path("cut/checkpoints/last.ckpt")
     while not last.is_file() and agents[0].poll() is None:
         time.sleep(0.01)
     lose(machines[1], agents[1])
+    time.sleep(20)  # torchrun takes a machine for lost after 15 s without a sign of it
     again = start(machines, *two, "--run_dir", "cut", how=elastic, only=[1])
     assert ended([agents[0], *again]) == [0, 0], logs()
     whole, cut = state("whole"), state("cut")
