@@ -38,6 +38,19 @@ def test_a_long_one_has_an_estimate_once_and_an_end(clock, capsys):
     assert capsys.readouterr().err == expected
 
 
+def test_an_estimate_leaves_out_what_was_before_the_first(clock, capsys):
+    """Workers that start for 20 seconds, then 100 a second: not the rate of the first one."""
+    with Bar("read", 10_000, "pictures") as bar:
+        clock[0] += 20
+        for _ in range(100):
+            bar.update(100)
+            clock[0] += 1
+    first, told, end = capsys.readouterr().err.splitlines()
+    assert first == "read: 100 of 10,000 pictures"
+    assert told == "read: 200 of 10,000 pictures, about 98 seconds more"
+    assert end == "read: 10,000 pictures in 2 minutes"
+
+
 def test_of_what_nobody_can_count_it_says_how_many_were_done(clock, capsys):
     def items():
         for i in range(10):

@@ -20,7 +20,7 @@ class Bar(tqdm):
     """What is done of what is to do; of the first process of several.
 
     What ends within a second is shown nowhere. Where stderr is no terminal, a wait of over five
-    seconds says so once, with an estimate, and once at its end.
+    seconds says so once, with an estimate as soon as there is one, and once at its end.
 
     >>> with Bar("tokenise", 3, "texts") as bar:
     ...     bar.update(3)
@@ -38,7 +38,8 @@ class Bar(tqdm):
     def __init__(
         self, what: str, total: int | None, unit: str = "items", done: int = 0, shown: bool = True
     ) -> None:
-        self._first, self._begun, self._told = done, time.monotonic(), False
+        self._begun, self._told, self._estimated = time.monotonic(), False, False
+        self._first: tuple[float, float] | None = None  # when the first were done, and how many
         self._what, self._unit, self._speaks = what, unit, shown and rank() == 0
         super().__init__(
             desc=what,
@@ -57,30 +58,34 @@ class Bar(tqdm):
         shown = super().update(n)
         if self.disable:
             self.n += n or 0
-            spent = time.monotonic() - self._begun
-            if self._speaks and not self._told and spent > _LONG:
-                self._told = True
-                self._say(f"{self._done()}{self._left(spent)}")
+            if self._speaks and not self._estimated:
+                self._tell(time.monotonic())
         return shown
+
+    def _tell(self, now: float) -> None:
+        """Says how much is done, if the wait is long, and what is left once there is a rate."""
+        began, done = self._first = self._first or (now, self.n)  # a start has a pace of its own
+        timed = self.n > done and now - began >= _SHORT
+        self._estimated = timed and now - self._begun > _LONG
+        if self._estimated and self.total and self.n < self.total:
+            left = (self.total - self.n) * (now - began) / (self.n - done)
+            self._say(f"{self._done()}, about {duration(left)} more")
+        elif not self._told and now - self._begun > _LONG:
+            self._say(self._done())
 
     def close(self) -> None:
         """Ends it."""
         super().close()
         if self._told:
-            self._told = False
             self._say(f"{self._done()} in {duration(time.monotonic() - self._begun)}")
+            self._told = False
 
     def _done(self) -> str:
         whole = f" of {self.total:,}" if self.total and self.n < self.total else ""
         return f"{self.n:,}{whole} {self._unit}"
 
-    def _left(self, spent: float) -> str:
-        if not self.total or self.n <= self._first:
-            return ""
-        left = (self.total - self.n) * spent / (self.n - self._first)
-        return f", about {duration(left)} more"
-
     def _say(self, text: str) -> None:
+        self._told = True
         print(f"{self._what}: {text}", file=sys.stderr, flush=True)
 
 
