@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import zoo.data
+from zoo.cli import run
 
 PWNED = "pwned"
 
@@ -233,3 +234,14 @@ def test_warnings_of_the_zoo_are_lines_and_those_of_others_as_python_has_them(mi
     shown = warnings.formatwarning
     assert shown(UserWarning("a\nb"), UserWarning, zoo.data.__file__, 1) == "zoo: a b\n"
     assert shown(UserWarning("a"), UserWarning, "/x/y.py", 1) == "/x/y.py:1: UserWarning: a\n"
+
+
+@pytest.mark.parametrize("first_ends", [True, False])
+def test_what_all_processes_meet_is_said_by_the_first(zoo_cli, monkeypatch, first_ends):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(run, "_GRACE", 0)
+    parents = iter([7, 1 if first_ends else 7])
+    monkeypatch.setattr(run.os, "getppid", lambda: next(parents))
+    code, _, err = zoo_cli("density", "no/such/run")
+    assert code == 2
+    assert ("zoo: error: " in err) is not first_ends

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from zoo.cli.naming import maker_of, of_the_constructor, of_the_function
 from zoo.cli.parser import ZooParser, innermost
 from zoo.files import printable
 from zoo.memory import asked_for, is_out_of_memory
+from zoo.processes import rank
 from zoo.ranges import check_ranges, number_hints
 from zoo.registry import COMMANDS, TRAINER_VERBS, nearest
 from zoo.training.failure import RunFailedError
@@ -44,6 +46,7 @@ _MISTAKES = (
 _NO_METRIC = re.compile(r"Early stopping conditioned on metric `([^`]*)`.* following: `(.*)`", re.S)
 # Lightning's long hints, and the class that jsonargparse was to make.
 _NO_PACKAGE = re.compile(r"(?:Neither `|Requirement '|`pip install -U '?)([\w.\-]+)")
+_GRACE = 2.0  # seconds in which the first process of several ends, if it does
 _TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
 
 
@@ -97,6 +100,8 @@ def _guarded(verb: str, arguments: list[str]) -> int:
         line = told(error)
         if line is None or os.environ.get("ZOO_DEBUG"):
             raise
+        if _first_ended():
+            return 2
         line = of_the_constructor(error, line) if verb in TRAINER_VERBS else line
         sys.stderr.write(f"zoo: error: {line}\n")
         return 2
@@ -110,6 +115,18 @@ def _guarded(verb: str, arguments: list[str]) -> int:
     except SystemExit as stop:  # --help and --print_config; Lightning's own ways out
         return stop.code if isinstance(stop.code, int) else 0
     return 0
+
+
+def _first_ended() -> bool:
+    """Whether this is not the first process of several, and that one ends too: it says why.
+
+    Lightning's first process is the others' parent; torchrun ends all once one has ended.
+    """
+    if rank() == 0:
+        return False
+    parent = os.getppid()
+    time.sleep(_GRACE)
+    return os.getppid() != parent
 
 
 def _check_utf8(arguments: list[str]) -> None:
