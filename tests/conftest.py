@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,6 +45,12 @@ trainer:
 ema: {decay: 0.9}
 checkpoint: {every_n_train_steps: 7}
 """
+
+# What was compiled for one instruction set does not run under another, and torch's cache of it
+# knows none: each has a cache of its own.
+if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
+    cache = Path(tempfile.gettempdir(), f"torchinductor-{os.getuid()}-{capability}")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
 
 
 @pytest.fixture(autouse=True)
