@@ -136,8 +136,10 @@ def test_stopped_twice_also_at_the_end_of_an_epoch(tiny, zoo_cli, stops):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("processes", "accumulate"),
+    [(1, 1), (2, 3), *(pytest.param(*case, marks=pytest.mark.long) for case in ((1, 3), (2, 1)))],
+)
 def test_killed_at_an_arbitrary_moment_and_resumed(tiny, accumulate, processes):
     """A real `zoo fit` that gets SIGKILL twice, wherever it is."""
     command = [sys.executable, "-m", "zoo.cli", "fit", "-c", str(tiny)]

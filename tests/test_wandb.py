@@ -153,6 +153,21 @@ guarded("fit", sys.argv[1:])
 
 
 @pytest.mark.slow
+def test_a_second_run_of_a_process_is_written_where_it_is(tiny, zoo_cli, monkeypatch, tmp_path):
+    """W&B's own process, which the first run has begun, stays in the folder of that one."""
+    for name in ("first", "second"):
+        Path(tmp_path, name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        small = ["--trainer.max_steps", 2, "--trainer.limit_val_batches", 0]
+        code, _, err = zoo_cli("fit", "-c", tiny, "-c", "wandb", "--run_dir", "run", *small)
+        assert code == 0, err
+    wandb.teardown()
+    found = [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.wandb")]
+    assert sorted(found) == ["first", "second"]
+    assert "save_dir: run\n" in Path("run/config.yaml").read_text()  # not of this machine
+
+
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_one_history(tiny):
     """Both parts are what metrics.csv has: in order, each row once. So is what `sync` sends."""
     flags = ["-c", str(tiny), "-c", "wandb", "--run_dir", "run", "--samples.n", "4"]

@@ -57,7 +57,7 @@ ALONE = ["--data.batch_size", "8", "--data.val_batch_size", "64"]
     [
         (LM, ALONE),
         (MLM, ["-c", "ddp", *ON_TWO]),  # the masks are each process's own: DDP draws the same
-        (CLASSES, ALONE),
+        pytest.param(CLASSES, ALONE, marks=pytest.mark.long),
         (CLASSES, ["-c", "ddp", *ON_TWO]),
     ],
     ids=["lm", "mlm", "classes", "classes-ddp"],

@@ -217,6 +217,11 @@ class ZooCLI(LightningCLI):
             choice = choose(config, self.model, self.datamodule, given)
             kwargs["precision"] = apply(choice, config, self.model)
         settings = self._get(self.config_init, "trainer")
+        for logger in _listed(settings.logger):
+            # W&B writes in a process of its own, which stays where the first run of this one began;
+            # the config stays relative.
+            if isinstance(logger, WandbLogger):
+                logger._wandb_init["dir"] = str(self.prepared.run_dir.absolute())
         resumed = self.prepared.checkpoint is not None and self.prepared.checkpoint.is_file()
         dumped = self._parser(self.subcommand).dump(
             self.config[self.subcommand], skip_none=False, format="json"
