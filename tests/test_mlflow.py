@@ -26,6 +26,11 @@ def test_mlflow_has_what_the_run_directory_has(tiny, zoo_cli):
         "tiny.yaml",
     ]
 
+    written = Path("run/config.yaml").read_text()
+    assert str(Path.cwd()) not in written  # the store is where the run is, on any machine
+    code, _, err = zoo_cli("fit", "-c", "run/config.yaml", "--run_dir", "cache/new")
+    assert code == 0, err
+
     client = tracking.MlflowClient(f"sqlite:///{Path('run/mlflow.db').absolute()}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "zoo"]
     (run,) = client.search_runs([experiment.experiment_id])

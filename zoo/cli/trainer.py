@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 from functools import reduce
 from operator import or_
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -204,11 +205,23 @@ class ZooCLI(LightningCLI):
     def _place_mlflow(self, init_args: Any) -> None:
         if not init_args.tracking_uri:  # Lightning has looked for MLFLOW_TRACKING_URI
             store = self.prepared.run_dir.absolute()
-            init_args.tracking_uri = f"sqlite:///{store / 'mlflow.db'}"
+            init_args.tracking_uri = _mlflow_uri(store)
             init_args.artifact_location = (store / "mlflow").as_uri()
         init_args.run_id = self.prepared.runs.get("mlflow_run_id", init_args.run_id)
         if not init_args.run_name:
             init_args.run_name = self.prepared.run_dir.name
+
+    def _keep_places_out_of_the_config(self, loggers: list[Any]) -> None:
+        """Leaves folders of this machine to the loggers, which are made: another has others."""
+        place = self.prepared.run_dir.absolute()
+        for logger in loggers:
+            # W&B writes in a process of its own, which stays where the first run of this one began.
+            if isinstance(logger, WandbLogger):
+                logger._wandb_init["dir"] = str(place)
+        for spec in _listed(self.config[self.subcommand].trainer.logger):
+            own = spec.get("init_args") or {}
+            if own.get("tracking_uri") == _mlflow_uri(place):
+                own["tracking_uri"] = own["artifact_location"] = None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
@@ -217,11 +230,7 @@ class ZooCLI(LightningCLI):
             choice = choose(config, self.model, self.datamodule, given)
             kwargs["precision"] = apply(choice, config, self.model)
         settings = self._get(self.config_init, "trainer")
-        for logger in _listed(settings.logger):
-            # W&B writes in a process of its own, which stays where the first run of this one began;
-            # the config stays relative.
-            if isinstance(logger, WandbLogger):
-                logger._wandb_init["dir"] = str(self.prepared.run_dir.absolute())
+        self._keep_places_out_of_the_config(_listed(settings.logger))
         resumed = self.prepared.checkpoint is not None and self.prepared.checkpoint.is_file()
         dumped = self._parser(self.subcommand).dump(
             self.config[self.subcommand], skip_none=False, format="json"
@@ -321,6 +330,10 @@ def _pin(spec: Any) -> None:
     for key, value in (vars(arguments) if arguments else {}).items():
         if isinstance(value, str):
             arguments[key] = pinned(value)
+
+
+def _mlflow_uri(run_dir: Path) -> str:
+    return f"sqlite:///{run_dir / 'mlflow.db'}"
 
 
 def _listed(given: Any) -> list[Any]:
