@@ -203,17 +203,22 @@ class ZooCLI(LightningCLI):
             )
 
     def _place_mlflow(self, init_args: Any) -> None:
+        store, known = self.prepared.run_dir.absolute(), self.prepared.runs.get("mlflow_run_id")
         if not init_args.tracking_uri:  # Lightning has looked for MLFLOW_TRACKING_URI
-            store = self.prepared.run_dir.absolute()
             init_args.tracking_uri = _mlflow_uri(store)
             init_args.artifact_location = (store / "mlflow").as_uri()
-        init_args.run_id = self.prepared.runs.get("mlflow_run_id", init_args.run_id)
+            if not (store / "mlflow.db").is_file():  # it goes on in another run directory
+                known = None
+        init_args.run_id = known or init_args.run_id
         if not init_args.run_name:
             init_args.run_name = self.prepared.run_dir.name
 
-    def _keep_places_out_of_the_config(self, loggers: list[Any]) -> None:
-        """Leaves folders of this machine to the loggers, which are made: another has others."""
-        place = self.prepared.run_dir.absolute()
+    def _keep_the_run_out_of_the_config(self, loggers: list[Any]) -> None:
+        """Leaves folders of this machine and this run's ids to the loggers, which are made.
+
+        The config may begin another run, elsewhere.
+        """
+        place, ids = self.prepared.run_dir.absolute(), self.prepared.runs.values()
         for logger in loggers:
             # W&B writes in a process of its own, which stays where the first run of this one began.
             if isinstance(logger, WandbLogger):
@@ -222,6 +227,9 @@ class ZooCLI(LightningCLI):
             own = spec.get("init_args") or {}
             if own.get("tracking_uri") == _mlflow_uri(place):
                 own["tracking_uri"] = own["artifact_location"] = None
+            for key in ("id", "run_id"):
+                if own.get(key) in ids:
+                    own[key] = None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the zoo's callbacks, in the order in which they must act."""
@@ -230,7 +238,7 @@ class ZooCLI(LightningCLI):
             choice = choose(config, self.model, self.datamodule, given)
             kwargs["precision"] = apply(choice, config, self.model)
         settings = self._get(self.config_init, "trainer")
-        self._keep_places_out_of_the_config(_listed(settings.logger))
+        self._keep_the_run_out_of_the_config(_listed(settings.logger))
         resumed = self.prepared.checkpoint is not None and self.prepared.checkpoint.is_file()
         dumped = self._parser(self.subcommand).dump(
             self.config[self.subcommand], skip_none=False, format="json"

@@ -82,7 +82,10 @@ def _faiss() -> Any:
     try:
         faiss = importlib.import_module("faiss")
     except ModuleNotFoundError as error:
-        raise ValueError("backend=faiss: pip install faiss-cpu, or use exact") from error
+        why = "pip install faiss-cpu"
+        if error.name != "faiss":  # 1.12 and later need numpy 2
+            why = f"this faiss-cpu finds no {error.name}: pip install -U faiss-cpu numpy"
+        raise ValueError(f"backend=faiss: {why}, or use exact") from error
     faiss.omp_set_num_threads(torch.get_num_threads())
     return faiss
 
