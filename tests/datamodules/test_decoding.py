@@ -140,9 +140,9 @@ def test_lab_becomes_srgb(channels: int) -> None:
     assert np.abs(got - np.array([0, middle, 255])).max() <= 1
 
 
-# Pillow before 12.3 does not read the uncompressed YCbCr that it writes.
+# Pillow before 13 does not read the uncompressed YCbCr that it writes.
 PIL = tuple(map(int, __version__.split(".")[:2]))
-OLD = pytest.mark.skipif(PIL < (12, 3), reason="Pillow before 12.3")
+OLD = pytest.mark.skipif(PIL < (13, 0), reason="Pillow before 13")
 
 
 @pytest.mark.parametrize("mode", ["CMYK", pytest.param("YCbCr", marks=OLD)])
