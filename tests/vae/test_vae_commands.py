@@ -341,14 +341,14 @@ def test_models_without_bits_back(tmp_path, mistake):
 def test_density_says_which_protocol_it_was(grey, zoo_cli):
     flags = ["--data", "Digits", "--samples", 30, "--limit", 4]
     out = ran(zoo_cli, "density", grey, *flags, "-o", "a.csv")
-    assert "30 samples each from a proposal of its own (3 steps), seed 0" in out
+    assert "30 samples each from a proposal of its own (5 steps), seed 0" in out
     assert "of that proposal" in out
     out = ran(zoo_cli, "density", grey, *flags, "--refine", 0, "-o", "b.csv")
     assert "30 samples each from the encoder's posterior, seed 0" in out
     assert "of that proposal" not in out
     model = zoo.load(grey)
     x = torch.from_numpy(Digits().split("test").first(4).numpy()).float() / 8 - 1
-    for name, refine in (("a.csv", 3), ("b.csv", 0)):
+    for name, refine in (("a.csv", 5), ("b.csv", 0)):
         expected = model.log_density(x, samples=30, seed=0, refine=refine).log_density
         ours = [float(row["log_density"]) for row in rows(name)]
         np.testing.assert_allclose(ours, expected, rtol=1e-4)

@@ -57,9 +57,12 @@ def test_both_versions_decode_to_the_images(made, tmp_path: Path) -> None:
         assert np.array_equal(decode(again, model, name), grey)
     assert Archive.read(tmp_path / "2.zbb") == archive
     content = (tmp_path / "2.zbb").read_bytes()
-    (tmp_path / "4.zbb").write_bytes(b"ZBB4" + content[4:])
-    with pytest.raises(ValueError, match=r"4\.zbb is of another version .* than 1 to 3"):
-        Archive.read(tmp_path / "4.zbb")
+    (tmp_path / "5.zbb").write_bytes(b"ZBB5" + content[4:])
+    with pytest.raises(ValueError, match=r"5\.zbb is of another version .* than 1 to 4"):
+        Archive.read(tmp_path / "5.zbb")
+    (tmp_path / "3.zbb").write_bytes(b"ZBB3" + content[4:])  # of another refinement
+    with pytest.raises(ValueError, match=r"3\.zbb was written with --refine by an earlier"):
+        Archive.read(tmp_path / "3.zbb")
 
 
 def test_refined_posteriors_are_a_version_of_their_own(made, tmp_path: Path) -> None:
@@ -68,7 +71,7 @@ def test_refined_posteriors_are_a_version_of_their_own(made, tmp_path: Path) -> 
     message = codec.message()
     for start in range(0, NUMBER, 3):
         codec.encode(message, grey[start : start + 3])
-    fine = archive._replace(message=message.to_bytes(), check=codec.check(), refine=2, version=3)
+    fine = archive._replace(message=message.to_bytes(), check=codec.check(), refine=2, version=4)
     fine.write(tmp_path / "a.zbb")
     again = Archive.read(tmp_path / "a.zbb")
     assert again == fine

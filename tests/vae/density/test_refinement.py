@@ -159,6 +159,36 @@ def test_neither_batch_nor_chunk_matter():
         torch.testing.assert_close(a[4:], c, rtol=1e-9, atol=1e-9)
 
 
+class Bent(Linear):
+    """x = W (z + 0.6 sin 3 z) + s e: what is a mile ahead is of another slope."""
+
+    def log_likelihood(self, x, z):
+        return super().log_likelihood(x, z + 0.6 * torch.sin(3 * z))
+
+    def elbo(self, x, mean, factor):
+        """By the points of the refinement, but for a constant, (B,)."""
+        n = mean.shape[-1]
+        e = math.sqrt(n) * torch.cat([torch.eye(n), -torch.eye(n)]).double()
+        z = mean + torch.einsum("bij,kj->kbi", factor, e)
+        log_joint = self.log_likelihood(x, z) - z.square().sum(-1) / 2
+        return log_joint.mean(0) + torch.linalg.slogdet(factor).logabsdet
+
+
+def test_a_step_that_does_not_help_is_taken_back_and_shortened():
+    model = Bent()
+    x = model.data(64)
+    q = model.posterior(x)
+    found = []
+    for steps in range(9):
+        found.append(model.elbo(x, *fit(model, x, q, q.chart(), steps=steps, chunk=8)))
+    found = torch.stack(found)
+    gains = found.diff(dim=0)
+    assert (gains > -1e-12 * found[1:].abs()).all()  # each step, of each datum
+    back = gains[0].abs() < 1e-12 * found[0].abs()  # whose first step did not help
+    assert 0 < back.sum() < 64
+    assert (found[-1] > found[0] + 0.1)[back].all()
+
+
 class Broken(Linear):
     """The second datum has values and gradients that are no numbers."""
 

@@ -13,16 +13,17 @@ from torch import nn
 
 from zoo.files import replacing
 
-VERSION = 3
+VERSION = 4
 _MAGIC = b"ZBB"
 # Little-endian: channels, height, width, levels, images, chains, heads, seed, the codec's check,
 # then of version 1 the images' CRC-32, of version 2 their digest; the weights' hash, the version of
-# PyTorch, from version 2 on the length of the weights' name, which follows, and of version 3 the
-# steps of the posteriors' refinement. Files without any are written as version 2.
+# PyTorch, from version 2 on the length of the weights' name, which follows, and of version 4 the
+# steps of the posteriors' refinement. Files without any are written as version 2. Version 3 was
+# that of another refinement, whose posteriors are computed no more.
 _HEADERS = {
     1: struct.Struct("<4s HHHH I HH I I I 32s 12s"),
     2: struct.Struct("<4s HHHH I HH I I 32s 32s 12s B"),
-    3: struct.Struct("<4s HHHH I HH I I 32s 32s 12s B B"),
+    4: struct.Struct("<4s HHHH I HH I I 32s 32s 12s B B"),
 }
 
 
@@ -56,7 +57,7 @@ class Archive(NamedTuple):
     def to_bytes(self) -> bytes:
         """The content of the file: the header, the message, and the CRC-32 of both."""
         name = self.name.encode()[-255:]
-        version, more = (3, [self.refine]) if self.refine else (2, [])
+        version, more = (VERSION, [self.refine]) if self.refine else (2, [])
         header = _HEADERS[version].pack(
             b"%s%d" % (_MAGIC, version), *self.shape, self.levels, self.number, self.chains,
             self.heads, self.seed, self.check, self.digest, self.weights,
@@ -86,6 +87,11 @@ class Archive(NamedTuple):
         if content[:3] != _MAGIC:
             raise ValueError(f"{path} was not written by zoo compress")
         version = content[3] - ord("0") if len(content) > 3 else -1
+        if version == 3:
+            raise ValueError(
+                f"{path} was written with --refine by an earlier zoo compress, which refined in "
+                "another way: decompress it with that"
+            )
         if version not in _HEADERS:
             raise ValueError(f"{path} is of another version of zoo compress than 1 to {VERSION}")
         size = _HEADERS[version].size
