@@ -164,8 +164,7 @@ def _number(text: bytes, where: str) -> str:
 
 def _rows(shard: Path) -> Iterator[tuple[str, str | None, Place]]:
     """The rows of a table: the column of pictures, and label or cls for their class."""
-    table, suffix = _table(str(shard)), shard.suffix.lower()
-    schema = table.schema_arrow if suffix == ".parquet" else table.schema
+    table, suffix, schema = _table(str(shard)), shard.suffix.lower(), _schema(str(shard))
     label = _label(schema)
     _column(schema, shard)
     row = 0
@@ -193,10 +192,15 @@ def unread(shard: Path) -> list[str]:
     """The columns of a table that are neither its pictures nor their classes."""
     if shard.suffix.lower() == ".tar":
         return []
-    table = _table(str(shard))
-    schema = table.schema_arrow if shard.suffix.lower() == ".parquet" else table.schema
+    schema = _schema(str(shard))
     read = {_column(schema, shard), _label(schema)}
     return [str(field.name) for field in schema if field.name not in read]
+
+
+def _schema(shard: str) -> Any:
+    """The columns of a table, as Arrow has them."""
+    table = _table(shard)
+    return table.schema if shard.lower().endswith(".arrow") else table.schema_arrow
 
 
 def _column(schema: Any, shard: Any) -> str:
@@ -251,9 +255,7 @@ def _values(shard: str, group: int, column: str) -> Any:
 
 @lru_cache(2)
 def _pictures(shard: str, group: int, *_: int) -> Any:
-    table = _table(shard)
-    schema = table.schema if shard.lower().endswith(".arrow") else table.schema_arrow
-    return _values(shard, group, _column(schema, shard))
+    return _values(shard, group, _column(_schema(shard), shard))
 
 
 def read(place: Place, most: int | None = None) -> bytes:

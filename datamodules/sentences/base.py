@@ -182,8 +182,9 @@ class SentenceData(LightningDataModule, ABC):
 
     def read_file(self, path: Path, unlabelled: bool = False) -> SentenceFile:
         """A file, by what the user said of all."""
-        options: dict[str, Any] = {"single": self.single, "unlabelled": unlabelled}
-        return read_file(path, self.reading, keep=self.keep, **options)
+        return read_file(
+            path, self.reading, single=self.single, unlabelled=unlabelled, keep=self.keep
+        )
 
     def read_sources(self) -> list[tuple[Source, SentenceFile]]:
         """The training files, read.

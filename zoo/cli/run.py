@@ -46,8 +46,8 @@ _MISTAKES = (
 _NO_METRIC = re.compile(r"Early stopping conditioned on metric `([^`]*)`.* following: `(.*)`", re.S)
 # Lightning's long hints, and the class that jsonargparse was to make.
 _NO_PACKAGE = re.compile(r"(?:Neither `|Requirement '|`pip install -U '?)([\w.\-]+)")
-_GRACE = 2.0  # seconds in which the first process of several ends, if it does
 _TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
+_GRACE = 2.0  # seconds in which the first process of several ends, if it does
 
 
 @contextmanager
