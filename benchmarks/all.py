@@ -41,6 +41,7 @@ class Row:
     peer: str
     ratio: Ratio
     goal: float | None = None  # at least
+    without_amx: float | None = None  # the goal there, if it is another
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,9 @@ SCRIPTS = (
         "tune.py --seconds 100 --rounds 5",
         9,
         (
-            Row("DDPM step, CIFAR-10, batch 32, tuned", "the default", tuned("cifar"), 2.5),
-            Row("DDPM step, MNIST, batch 64, tuned", "the default", tuned("mnist"), 1.9),
-            Row("vectors of 600 sentences, tuned", "the default", tuned("encode"), 2.0),
+            Row("DDPM step, CIFAR-10, batch 32, tuned", "the default", tuned("cifar"), 2.5, 1.0),
+            Row("DDPM step, MNIST, batch 64, tuned", "the default", tuned("mnist"), 1.9, 1.0),
+            Row("vectors of 600 sentences, tuned", "the default", tuned("encode"), 2.0, 1.0),
         ),
     ),
     Script(
@@ -250,10 +251,11 @@ def rows_of(script: Script, content: Any) -> list[dict[str, Any]]:
     found = []
     for row in script.rows:
         ratio, least, most = row.ratio(content)
-        met = None if row.goal is None else ratio >= row.goal
+        goal = row.goal if row.without_amx is None or "amx" in processor() else row.without_amx
+        met = None if goal is None else ratio >= goal
         found.append(
             {"script": script.name, "what": row.title, "peer": row.peer, "ratio": ratio}
-            | {"least": least, "most": most, "goal": row.goal, "met": met}
+            | {"least": least, "most": most, "goal": goal, "met": met}
         )
     return found
 

@@ -123,20 +123,26 @@ def picture_rates(folder: Path, root: Path, turns: int) -> dict[str, list[float]
     }
 
 
-def fit(code: Path, folder: Path, root: Path | None, what: str) -> tuple[float, float, float]:
-    """Seconds to the first step, of the clock and of this process, and the most memory in MB."""
+def fit(
+    code: Path, folder: Path, root: Path | None, what: str, devices: int = 1
+) -> tuple[float, float, float, float]:
+    """Seconds to the first step, of the clock and of this process, and the most memory in MB.
+
+    The last number is the most memory of the largest process that it started, 0 of one device.
+    """
     (folder / "probe.py").write_text(PROBE)
     environment = {**os.environ, "ZOO_TRUST": "probe", "ZOO_CACHE": str(folder / "cache")}
     environment |= {"PYTHONPATH": f"{code}:{folder}", "OMP_NUM_THREADS": "1"}
     run = tempfile.mkdtemp(dir=folder)
     command = [sys.executable, "-m", "zoo.cli", "fit", *what.split(), "--run_dir", run]
     command += [] if root is None else ["--data.root", str(root)]
+    command += ["--trainer.strategy", "ddp", "--trainer.devices", str(devices)] * (devices > 1)
     environment["SCALE_START"] = str(time.time())
     done = watch(command, folder, environment)
     found = re.search(r"first step after ([\d.]+) s, ([\d.]+) s", done.text)
     if not found:
         raise SystemExit(done.text)
-    return float(found[1]), float(found[2]), done.most
+    return float(found[1]), float(found[2]), done.most, done.most_of_others * (devices > 1)
 
 
 def sentences(folder: Path, root: Path, limit: str) -> tuple[float, ...]:
@@ -166,6 +172,7 @@ def rate(folder: Path, root: Path, tokenizer: str) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="10,100", help="of the texts, in MB")
+    parser.add_argument("--devices", type=int, default=1, choices=(1, 2), help="2: also of two")
     parser.add_argument("--level", default="char", help="what is fitted to them")
     parser.add_argument("--rates", default="byte,char,bpe", help="tokenizers to time")
     parser.add_argument("--rate_size", type=int, default=20, help="of the text for it, in MB")
@@ -191,9 +198,14 @@ def main() -> None:
                 if which == "before" and size > options.before_most:
                     continue
                 what = f"{size} MB" if size else "embedded"
-                for time_of in ("first", "again"):
-                    seconds, own, memory = fit(code, folder, root, FIT + options.level)
+                for time_of, devices in (("first", 1), ("again", 1), ("again", 2)):
+                    if devices > options.devices:
+                        continue
+                    seconds, own, memory, of_other = fit(
+                        code, folder, root, FIT + options.level, devices
+                    )
                     row = f"{seconds:.1f} s | {own:.1f} s | {memory:,.0f} MB"
+                    row += f" and {of_other:,.0f} MB" * (devices > 1)
                     print(f"| {what} | {which} | {time_of} | {row} |", flush=True)
             if root is not None:
                 root.unlink()
@@ -201,7 +213,7 @@ def main() -> None:
             root = folder / f"pictures-{count}"
             make_pictures(root, count)
             for time_of in ("first", "again", "again"):
-                seconds, own, memory = fit(HERE, folder, root, FIT_PICTURES)
+                seconds, own, memory, _ = fit(HERE, folder, root, FIT_PICTURES)
                 row = f"{seconds:.1f} s | {own:.1f} s | {memory:,.0f} MB"
                 print(f"| {count:,} pictures | here | {time_of} | {row} |", flush=True)
             lazy, cached = picture_rates(folder, root, options.turns).values()

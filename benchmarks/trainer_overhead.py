@@ -193,6 +193,7 @@ def main() -> None:
         loop, zoo = (statistics.median(times) for times in zip(*pairs, strict=True))
         ratios = sorted(b / a for a, b in pairs)
         results[name] = {"raw_ms": 1e3 * loop, "zoo_ms": 1e3 * zoo, "ratio": zoo / loop}
+        results[name] |= {"ratio_min": ratios[0], "ratio_max": ratios[-1]}
         print(
             f"{name:<5} raw loop {1e3 * loop:8.3f} ms/step   zoo fit {1e3 * zoo:8.3f} ms/step   "
             f"ratio {zoo / loop:.3f} (rounds {ratios[0]:.3f} to {ratios[-1]:.3f})"

@@ -1,4 +1,7 @@
-"""What every test gets: its own folder, environment and signal handlers, one thread."""
+"""What every test gets: its own folder, environment and signal handlers, one thread.
+
+TEST_THREADS=2 in the environment asks for the sums of two threads, which have another order.
+"""
 
 import logging
 import os
@@ -53,6 +56,9 @@ if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
 
 
+THREADS = int(os.environ.get("TEST_THREADS", "1"))
+
+
 @pytest.fixture(autouse=True)
 def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
@@ -61,8 +67,8 @@ def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     os.environ["ZOO_CACHE"] = str(tmp_path / "cache")
     os.environ["WANDB_MODE"] = "offline"
     os.environ["WANDB_SILENT"] = "true"
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that a test starts
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the processes that a test starts
+    torch.set_num_threads(THREADS)
     yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -137,7 +137,7 @@ def test_anonymous_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     for count in (1_000, 50_000):
         store(tmp_path / str(count), count)
         command = [sys.executable, "-c", EPOCH, str(tmp_path / str(count))]
-        # What is freed goes back at once: else the allocator keeps 0 to 14 MB of batches, by chance.
+        # What is freed goes back at once: else malloc keeps 0 to 14 MB of batches, by chance.
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
         made = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         seen, memory[count], last = made.stdout.split("seen ")[1].split(maxsplit=2)

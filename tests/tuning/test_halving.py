@@ -75,6 +75,15 @@ def test_fewer_threads_are_followed_while_they_pay():
     assert min(s.threads for s in machine.visited) == 2
 
 
+def test_fewer_threads_wait_until_a_choice_can_be_made():
+    # Steps of seconds: where fewer threads came first, there was time for two turns, and no choice.
+    machine = Machine(lambda s: 3.6 * (2 - (s.precision != "32-true")) * 4 / s.threads)
+    trials = machine.search(100.0)
+    assert best(trials).setting.precision == "bf16-mixed"
+    fewer = [i for i, s in enumerate(machine.visited) if s.threads < 4]
+    assert machine.visited[: fewer[0] if fewer else None].count(best(trials).setting) == 3
+
+
 def test_the_default_wins_ties():
     machine = Machine(lambda s: 1.0 if s == DEFAULT else 0.97)
     assert best(machine.search()).setting == DEFAULT

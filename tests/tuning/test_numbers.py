@@ -46,6 +46,19 @@ def test_a_training_step_is_compared_with_float64_without_dropout():
         assert torch.equal(value, before[name])
 
 
+def test_a_turn_of_long_steps_is_one_of_them(monkeypatch):
+    taken = []
+    monkeypatch.setattr("zoo.tuning.training._wait", lambda module: taken.append(module))
+    for long, later in ((1e9, 2), (0.0, 1)):
+        monkeypatch.setattr("zoo.tuning.training._LONG", long)
+        monkeypatch.setattr("zoo.tuning.training._LONG_ENOUGH", 1e-9)
+        visitor, half = steps(ddpm()), Setting("bf16-mixed", 1, False)
+        for expected in (2, later):  # a warm-up in the first turn, and the step
+            taken.clear()
+            visitor.visit(half)
+            assert len(taken) == 2 * expected
+
+
 def test_numbers_that_are_off_are_refused(monkeypatch):
     visitor = steps(ddpm())
     monkeypatch.setitem(BOUNDS, "bf16-mixed", 1e-4)

@@ -49,9 +49,10 @@ def halve(
     """Trials of all settings, the default's first, then the best.
 
     In each turn the default and all that are left are visited one after the other, so that what
-    else the machine does meets all of them. After it the better half stays; after the first turn
-    half the threads, a quarter and so on join for those that stay, as long as it pays. No
-    setting is visited that would end after the time, as far as its own last visit can tell.
+    else the machine does meets all of them. After it the better half stays; when these have as many
+    turns as a choice needs, half the threads, a quarter and so on join for those that stay, as long
+    as it pays. No setting is visited that would end after the time, as far as its own last visit
+    can tell.
 
     Args:
         default: What is done today.
@@ -80,28 +81,28 @@ def halve(
         trial.wall = clock() - started
         return True
 
-    def descend(trial: Trial) -> None:
-        """Fewer threads of a setting, in the second turn."""
+    def descend(trial: Trial, turn: int) -> None:
+        """Fewer threads of a setting, in a turn that it had."""
         while (count := trial.setting.threads // 2) and not trial.left_out:
             fewer = Trial(replace(trial.setting, threads=count))
-            if not run(fewer, 1, 2 * trial.wall):
+            if turn not in trial.times or not run(fewer, turn, 4 * trial.wall):
                 return
             trials.append(fewer)
             left.append(fewer)
-            if fewer.left_out or fewer.times[1] > _FEWER * trial.times.get(1, fewer.times[1]):
+            if fewer.left_out or fewer.times[turn] > _FEWER * trial.times[turn]:
                 return
             trial = fewer
 
     turn, in_time = 0, True
-    while in_time and turn < _ENOUGH and (left or (fewer_threads and turn < 2)):
+    while in_time and turn < _ENOUGH and (left or (fewer_threads and turn < _TURNS)):
         in_time = run(first, turn, 0.0)
         if first.left_out:
             raise ValueError(f"the default does not run: {first.left_out}")
         for trial in list(left):
             in_time = in_time and run(trial, turn, 2 * first.wall)
-        if turn == 1 and fewer_threads:
+        if turn == _TURNS - 1 and fewer_threads:
             for trial in [*left, first]:
-                descend(trial)
+                descend(trial, turn)
         left = [trial for trial in left if turn in trial.times]
         left = sorted(left, key=lambda trial: -trial.speed(first))[: ceil(len(left) / 2)]
         turn += 1

@@ -27,6 +27,7 @@ from zoo.tuning.settings import Setting, distance, dress, threads
 BOUNDS = {"bf16-mixed": 0.03, "32-true": 0.03 / 8}
 _LONG_ENOUGH = 0.2  # seconds of a visit's timed steps: quick ones are repeated, up to so many times
 _MOST = 10
+_LONG = 1.0  # seconds of the default's step, above which only a setting's first visit is warmed up
 _WIDE = 6.0  # a float64 step takes about so many times the default's
 
 
@@ -60,13 +61,14 @@ class TrainingSteps:
         self.options, self.clock = options, clock
         self.reference: dict[str, Tensor] = {}
         self.wide = False  # whether that is in float64
+        self.long = False  # whether steps are so long that a turn is one of them
         self.errors: dict[Setting, float] = {}
         self._compiled: dict[tuple[str, bool | None], LightningModule] = {}
 
     def refer(self) -> None:
         """Makes the reference; before any visit."""
         watch = self._run(self.default, check=True, most=2)
-        self.reference = watch.numbers
+        self.reference, self.long = watch.numbers, watch.seconds > _LONG
         if _WIDE * watch.seconds < self.seconds / 4:
             with suppress(Exception):  # modules that are float32 in parts say so in many ways
                 wide = self._run(self.default, check=True, most=1, wide=True).numbers
@@ -83,7 +85,7 @@ class TrainingSteps:
         """
         new = setting not in self.errors
         try:
-            watch = self._run(setting, check=new)
+            watch = self._run(setting, check=new, most=1 if self.long and not new else 1 + _MOST)
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
             raise OffError(f"does not run: {' '.join(str(error).split())[:80]}") from error
         if new:
