@@ -79,7 +79,7 @@ class GAUBlock(nn.Module):
         lengths: list[int] | None,
         cheap: Recompute,
     ) -> tuple[Tensor, State | None]:
-        h = x if self.post_norm else cheap.of(self.norm, x)
+        h = x if self.post_norm else cheap.of(self.norm, x, steps=True)
         inner, last = state, None
         if isinstance(state, ShiftedState):
             assert lengths is not None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
 
 
 class _Made:
@@ -71,9 +72,15 @@ class Recompute:
         # By the memory, which is held until the end so that no other result has its place.
         self._made: dict[int, tuple[_Made, Tensor]] = {}
 
-    def of(self, make: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """make(*inputs), in memory of its own; what else it reads must not change until then."""
-        out = make(*inputs)
+    def of(self, make: Callable[..., Tensor], *inputs: Tensor, steps: bool = False) -> Tensor:
+        """make(*inputs), in memory of its own; what else it reads must not change until then.
+
+        With `steps` what its own operations would keep is not kept either.
+        """
+        if steps and self.wanted:
+            out = checkpoint(make, *inputs, use_reentrant=False, preserve_rng_state=False)
+        else:
+            out = make(*inputs)
         if self.wanted:
             made = _Made(make, tuple(map(self._packed, inputs)), out.device.type)
             self._made[_memory(out)] = made, out

@@ -54,31 +54,31 @@ class Score:
         """Whether the weights depend on the number of keys that a query sees."""
         return self.name in ("relu2_row", "softmax_plus")
 
-    def prepare(
-        self, q: Tensor, bias: Tensor | None, visible: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Queries and bias with all factors, so that weights are a function of q k + b alone.
+    def factors(
+        self, features: int, visible: Tensor | None
+    ) -> tuple[float | Tensor, float | Tensor]:
+        """Those of the products and of the bias, so that weights are a function of their sum.
 
-        A factor costs s numbers a query here, and as many as there are keys later. `visible`
-        (..., i, 1) is l of each query, where `by_row`.
+        Args:
+            features: Size s of queries and keys.
+            visible: l of each query, (..., i, 1), where `by_row`: then there is a factor a query.
         """
         if self.name in ("relu2_paper", "laplace"):
-            return q / self.size, bias
-        scale = q.shape[-1] ** -0.5
+            return 1 / self.size, 1.0
+        scale = features**-0.5
         if self.name == "softmax":
-            return q * scale, bias
+            return scale, 1.0
         if self.name == "relu2":
             root = self.size**-0.5
-            return q * (scale * root), None if bias is None else bias * root
+            return scale * root, root
         assert visible is not None
-        seen = visible.to(q.dtype)
         if self.name == "softmax_plus":
-            return q * (seen.clamp(min=self.min_len).log() * (scale / math.log(512))), bias
-        row = seen.clamp(min=1).rsqrt()
-        return q * (scale * row), None if bias is None else bias * row
+            return visible.clamp(min=self.min_len).log() * (scale / math.log(512)), 1.0
+        row = visible.clamp(min=1).rsqrt()
+        return scale * row, row
 
     def activate(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Weights from x = q k + b (..., i, j) of `prepare`, 0 for keys that the mask hides.
+        """Weights from x = q k + b (..., i, j) with `factors`, 0 for keys that the mask hides.
 
         A query that sees no key has no weights but zeros.
         """
@@ -94,34 +94,53 @@ class Score:
         return (x if hidden is None else x.masked_fill(hidden, 0.0)).relu().square()
 
 
+def _products(q: Tensor, k: Tensor, bias: Tensor | None, factor: float) -> Tensor:
+    """Products of queries and keys, times the factor, plus the bias, (B, i, j)."""
+    if bias is None:
+        return torch.baddbmm(q.new_zeros(()), q, k.mT, beta=0, alpha=factor)
+    return torch.baddbmm(bias, q, k.mT, alpha=factor)
+
+
+def _rectified(
+    q: Tensor, k: Tensor, bias: Tensor | None, hidden: Tensor | None, factor: float
+) -> Tensor:
+    """relu(factor q k + b), 0 for hidden keys."""
+    x = _products(q, k, bias, factor)
+    return (x if hidden is None else x.masked_fill_(hidden, 0.0)).relu_()
+
+
 class _SquaredReLUAttention(torch.autograd.Function):
-    """relu(q k + b)^2 v, keeping one number a pair for the gradient instead of four."""
+    """relu(factor q k + b)^2 v, keeping one number a pair for the gradient instead of four."""
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, hidden: Tensor | None
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        hidden: Tensor | None,
+        factor: float,
     ) -> Tensor:
-        x = torch.bmm(q, k.mT) if bias is None else torch.baddbmm(bias, q, k.mT)
-        if hidden is not None:
-            x = x.masked_fill_(hidden, 0.0)
-        x = x.relu_()
-        ctx.save_for_backward(q.to(x.dtype), k.to(x.dtype), v.to(x.dtype), x)
-        ctx.bias = None if bias is None else bias.ndim
+        x = _rectified(q, k, bias, hidden, factor)
+        ctx.save_for_backward(q.to(x.dtype), k.to(x.dtype), v.to(x.dtype), bias, hidden)
+        ctx.factor = factor
         return torch.bmm(x * x, v)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, x = ctx.saved_tensors
+        q, k, v, bias, hidden = ctx.saved_tensors
+        x = _rectified(q, k, bias, hidden, ctx.factor)
         needs = ctx.needs_input_grad
         grad_v = torch.bmm((x * x).mT, grad) if needs[2] else None
-        half = torch.bmm(grad, v.mT).mul_(x)  # half of the gradient of q k + b
+        half = torch.bmm(grad, v.mT).mul_(x)  # half of the gradient of the sum
         grad_bias = None
-        if ctx.bias is not None and needs[3]:
-            grad_bias = 2 * (half.sum(0) if ctx.bias == 2 else half)
-        grad_q = torch.baddbmm(q, half, k, beta=0, alpha=2)
-        grad_k = torch.baddbmm(k, half.mT, q, beta=0, alpha=2)
-        return grad_q, grad_k, grad_v, grad_bias, None
+        if bias is not None and needs[3]:
+            grad_bias = 2 * (half.sum(0) if bias.ndim == 2 else half)
+        grad_q = torch.baddbmm(q, half, k, beta=0, alpha=2 * ctx.factor)
+        grad_k = torch.baddbmm(k, half.mT, q, beta=0, alpha=2 * ctx.factor)
+        return grad_q, grad_k, grad_v, grad_bias, None, None
 
 
 def attend(
@@ -151,11 +170,14 @@ def attend(
         visible = mask.sum(-1, keepdim=True)
     elif score.by_row:
         visible = torch.full((1, 1), k.shape[1], device=k.device)
-    q, bias = score.prepare(q, bias, visible)
-    bias = None if bias is None else bias.to(q.dtype)
+    visible = None if visible is None else visible.to(q.dtype)
+    factor, of_bias = score.factors(q.shape[-1], visible)
+    if isinstance(factor, Tensor):  # s numbers a query here, and as many as there are keys later
+        q, factor = q * factor, 1.0
+    if bias is not None:
+        bias = (bias if isinstance(of_bias, float) and of_bias == 1 else bias * of_bias).to(q.dtype)
     # A compiler sees through the plain form, and itself chooses what to keep.
     if score.name.startswith("relu2") and not torch.compiler.is_compiling():
         hidden = None if mask is None else ~mask
-        return _SquaredReLUAttention.apply(q, k, v, bias, hidden)
-    x = torch.bmm(q, k.mT) if bias is None else torch.baddbmm(bias, q, k.mT)
-    return torch.bmm(score.activate(x, mask).to(v.dtype), v)
+        return _SquaredReLUAttention.apply(q, k, v, bias, hidden, factor)
+    return torch.bmm(score.activate(_products(q, k, bias, factor), mask).to(v.dtype), v)
