@@ -19,6 +19,7 @@ from zoo.report.run import Run
 from zoo.version import zoo_version
 
 PAGE = "report.html"
+_NEEDED = {"paraphrase": " TEXT", "similar": " -i FILE --query TEXT"}  # arguments of verbs
 _GRIDS, _GRID_BYTES = 25, 8 * 2**20  # sample grids of a run
 _HERE = Path(__file__).parent
 
@@ -220,6 +221,11 @@ def _options(runs: list[Run]) -> tuple[dict[str, list[Any]], set[str]]:
     return table, differ
 
 
+def command_of(verb: str, folder: str) -> str:
+    """The command line of a verb on a run, whose folder is quoted for a shell."""
+    return f"zoo {verb} {folder}{_NEEDED.get(verb, '')}"
+
+
 def commands(run: Run) -> dict[str, str]:
     """What can be done next with a run, as commands of a shell."""
     here = shlex.quote(str(run.folder))
@@ -228,7 +234,7 @@ def commands(run: Run) -> dict[str, str]:
     found = {"go on": f"zoo fit --run_dir {here} --ckpt_path last --trainer.max_steps N"}
     found["test"] = f"zoo test --ckpt_path {here}"
     for verb in run.record().get("verbs", []):
-        found[verb] = f"zoo {verb} {here}" + (" TEXT" if verb == "paraphrase" else "")
+        found[verb] = command_of(verb, here)
     if row is not None:
         found["export"] = f"zoo export {here} DIR"
     found["load in Python"] = f'zoo.load("{run.folder}")'
