@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -90,6 +91,19 @@ def test_several_runs_share_charts_and_tell_their_differences(zoo_cli):
     assert "0.25" in differing
     assert "model.channels" not in differing
     assert "run_dir" not in differing
+
+
+def test_options_of_one_class_do_not_differ_from_those_of_another(zoo_cli):
+    for name, lr in (("one", 0.5), ("two", 0.5), ("three", 0.25)):
+        make_run(name, lr=lr)
+    config = Path("one/config.yaml")
+    config.write_text(config.read_text().replace("zoo.DDPM", "zoo.VAE").replace("note", "hidden"))
+    differing = {}
+    for runs in (("one", "two", "three"), ("two", "three")):
+        assert zoo_cli("report", *runs)[0] == 0
+        part = Page("report.html").html.split("What differs:")[1].split("<details>")[0]
+        differing[runs] = set(re.findall(r"<code>(model[^<]*)</code></td><td>", part))
+    assert list(differing.values()) == [{"model.class_path", "model.lr"}, {"model.lr"}]
 
 
 def test_curves_that_lie_upon_each_other_are_one(tmp_path):

@@ -53,6 +53,7 @@ def curve_chart(lines: list[Line]) -> Chart:
             "hovermode": "x unified",
             "xaxis": {"title": {"text": "step"}, "rangemode": "tozero"},
             "showlegend": len(lines) > 1,
+            "height": 270 + 18 * max(0, -(-len(lines) // 2) - 2),  # two names a row above it
         },
     }
 
@@ -205,6 +206,7 @@ def _bars(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
     values = np.atleast_2d(arrays["values"])
     groups = words.get("groups") or [""]
     names = words.get("names") or [str(i + 1) for i in range(values.shape[1])]
+    names = [_escaped(name).replace(" (", "<br>(") for name in names]  # level, not slanted
     data = [
         {
             "type": "bar",
