@@ -58,8 +58,9 @@ def plot_curves(runs: list[Run], path: Path, *, metrics: str, log: bool) -> list
     beyond, more = "".join(dict.fromkeys(filter(_is_beyond, texts))), _more_fonts()
     if beyond and not more:
         notes.append(f"no font here has {beyond}: install one, such as {_CHINESE[0]}")
-    fonts = {"font.size": 9, "font.family": ["sans-serif", *more]}
-    with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, **fonts}), catch_warnings():
+    texts_stay = rc_context({"svg.fonttype": "none", "pdf.fonttype": 42})
+    fonts = rc_context({"font.size": 9, "font.family": ["sans-serif", *more]})
+    with texts_stay, fonts, catch_warnings():
         filterwarnings("ignore", "Glyph")  # told in a line
         figure = Figure(figsize=(4 * columns, 2.9 * rows), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
