@@ -8,6 +8,7 @@ from PIL import Image
 
 import zoo
 from zoo.simbert.paraphrase import Paraphrase, Paraphrases
+from zoo.simbert.sentences import Neighbour
 from zoo.training.grid import make_grid_png
 from zoo.vae.density.importance import LogWeights
 
@@ -55,6 +56,12 @@ def test_paraphrases_are_a_table_and_still_a_list():
     assert expected in found._repr_html_()
     assert zoo.show(found)._repr_html_() == found._repr_html_()
     assert Paraphrases()._repr_html_().count("<tr>") == 1
+
+
+def test_chinese_stands_in_line_and_neighbours_have_names():
+    table = zoo.show([Neighbour("广州", 0.5), Neighbour("abcdef", 0.25)])
+    assert list(table.columns) == ["text", "cosine"]
+    assert repr(table).splitlines() == ["text    cosine", "广州    0.5000", "abcdef  0.2500"]
 
 
 def test_long_tables_say_what_is_left_out_and_dicts_are_rows():

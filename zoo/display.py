@@ -4,6 +4,7 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 from torch import Tensor
 
@@ -71,11 +72,11 @@ class Table:
 
     def __repr__(self) -> str:
         rows = [list(self.columns), *self._cells()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
         numbers = [isinstance((v or [""])[0], float) for v in self.columns.values()]
         lines = [
             "  ".join(
-                cell.rjust(width) if right else cell.ljust(width)
+                _padded(cell, width, right)
                 for cell, width, right in zip(row, widths, numbers, strict=True)
             ).rstrip()
             for row in rows
@@ -89,6 +90,16 @@ class Table:
         rows = "".join(line(row, "td") for row in self._cells())
         head = f"<thead>{line(list(self.columns), 'th')}</thead>"
         return f"<table>{head}<tbody>{rows}</tbody></table>{self._more()}"
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a text takes: two for a Chinese character."""
+    return sum(1 + (east_asian_width(letter) in "WF") for letter in text)
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    space = " " * (width - _width(text))
+    return space + text if right else text + space
 
 
 def show(result: Any) -> Picture | Table:

@@ -7,10 +7,10 @@ rows, texts of points.
 |---|---|---|
 | images | images (rows, columns, C, H, W) uint8 | rows, columns: names |
 | field | real (N, 2), fake (M, 2), x (m,), y (n,), values (n, m) | values |
-| estimates | values, errors, shape (N,) each | x, limits, reliable |
+| estimates | values, errors, shape (N,) each | x, y, limit |
 | bars | values (N,) or (groups, N) | names, groups, x, y |
 | lines | x (N,), one array (N,) more for each line | x, y, log |
-| heatmap | values (n, m) | rows, columns, value, border |
+| heatmap | values (n, m) | rows, columns, x, y, value |
 | histograms | an array (N,) for each group | x, marks |
 | points | xy (N, 2), group (N,) int | texts, groups |
 """

@@ -183,7 +183,8 @@ class Result:
     Args:
         kind: images: a tensor (N, C, H, W) in [-1, 1], or points (N, 2); text; table: rows.
         label: Its name on the page.
-        layout: Images a row, lines of a text's field, or the names of a table's columns.
+        layout: Images a row, lines of a text's field, or of a table the names of its columns, each
+            with its share of the width in percent.
     """
 
     kind: Literal["images", "text", "table"]

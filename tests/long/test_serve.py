@@ -182,6 +182,8 @@ def test_denoising_is_seen_and_can_be_stopped(open_):
     opened.page.wait_for_timeout(1500)
     assert how.input_value() == last
     assert "step" in last
+    opened.image(panel, "Images")
+    assert panel.locator(".error").locator("visible=true").count() == 0  # over the last picture
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -261,7 +263,7 @@ def test_sentences_are_found_compared_and_written(open_, size, tmp_path):
     torch.manual_seed(0)
     model = zoo.SimBERT(vocab_size=12, hidden=8, layers=1, heads=2).eval()
     model.tokenizer.adopt([*SPECIAL, *"abcdefg"])
-    lines = ["ab", "cd", "efg", "a"]
+    lines = ["ab", "cd", f"e,f,{40 * 'fg'}", "a"]
     (tmp_path / "sentences.txt").write_text("\n".join(lines))
     opened = open_(model, size)
 
@@ -269,6 +271,7 @@ def test_sentences_are_found_compared_and_written(open_, size, tmp_path):
     opened.press("Write")
     toast = opened.page.get_by_text("Sentence: type something first")
     toast.wait_for()  # a message, and no traceback
+    assert panel.locator(".error").locator("visible=true").count() == 0  # nor one over the table
     opened.number("Sentences to write", 8)
     opened.number("Sentences to show", 3)
     panel.get_by_label("Sentence", exact=True).fill("abc")
@@ -283,6 +286,8 @@ def test_sentences_are_found_compared_and_written(open_, size, tmp_path):
     opened.press("Search")
     for _, cosine in model.similar(["abd"], lines)[0]:
         opened.shown(panel, f"{cosine:.4f}")
+    cut = "all => all.filter(one => one.scrollWidth > one.parentElement.clientWidth).length"
+    assert panel.locator("table:visible").evaluate_all(cut) == 0
 
     panel = opened.tab("Pair")
     panel.get_by_label("One sentence").fill("ab")
@@ -299,6 +304,7 @@ def test_what_does_not_come_from_the_page_is_checked_all_the_same(open_):
         (10**6, 0, "0", "ddim", 5, 1): "1000000",
         (1, 0, "9", "ddim", 5, 1): "9",
         (1, 0, "0", "ddim", 5.5, 1): "whole",
+        (1, -5, "0", "ddim", 5, 1): "Seed -5: must be from 0",
         ("x", 0, "0", "ddim", 5, 1): "",
     }.items():
         sent = {"data": list(given)}

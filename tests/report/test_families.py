@@ -150,10 +150,13 @@ def test_a_language_model_shows_its_loss_by_position_and_length(fitted):
 
 @pytest.mark.slow
 def test_recall_is_shown_by_question(fitted):
-    run, page = fitted(f"{RECALL} {FEW}")
+    run, page = fitted(f"{RECALL} {FEW}", test="--trainer.limit_test_batches 1")
     right = run.figures()["positions"]["4"].arrays["values"]
     assert right.mean() == pytest.approx(last(run, "val/accuracy"), abs=1e-6)
-    assert len(page.charts["Recall by question"]) == 2
+    assert len(page.charts["Recall by question"]) == 3
+    # No symbols are counted beside what is asked for.
+    said = "test split, what is asked for (250 predictions)"
+    assert run.results()["protocol"] == {"test/bits_per_symbol": said}
 
 
 @pytest.mark.slow

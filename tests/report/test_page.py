@@ -3,7 +3,9 @@
 import csv
 import io
 import os
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,6 +91,19 @@ def test_several_runs_share_charts_and_tell_their_differences(zoo_cli):
     assert "0.25" in differing
     assert "model.channels" not in differing
     assert "run_dir" not in differing
+
+
+def test_options_of_one_class_do_not_differ_from_those_of_another(zoo_cli):
+    for name, lr in (("one", 0.5), ("two", 0.5), ("three", 0.25)):
+        make_run(name, lr=lr)
+    config = Path("one/config.yaml")
+    config.write_text(config.read_text().replace("zoo.DDPM", "zoo.VAE").replace("note", "hidden"))
+    differing = {}
+    for runs in (("one", "two", "three"), ("two", "three")):
+        assert zoo_cli("report", *runs)[0] == 0
+        part = Page("report.html").html.split("What differs:")[1].split("<details>")[0]
+        differing[runs] = set(re.findall(r"<code>(model[^<]*)</code></td><td>", part))
+    assert list(differing.values()) == [{"model.class_path", "model.lr"}, {"model.lr"}]
 
 
 def test_curves_that_lie_upon_each_other_are_one(tmp_path):
@@ -213,6 +228,39 @@ def test_a_picture_that_cannot_be_drawn_names_its_file(mistake):
     assert "report/odd.*.npz cannot be drawn (ValueError: a title: no images can" in mistake(
         "report", "runs/one"
     )
+
+
+NEGATIVE = "step,val/bound,val/loss\n1,-2,2\n2,-1,1\n"
+
+
+def test_a_plot_says_what_it_cannot_show(zoo_cli, monkeypatch):
+    """A value of 0 or less has no logarithm; a name is no formula, and none is hidden."""
+    for name in ("_a$x_1$", "\u8fd0\u884c"):
+        make_run(name, metrics=NEGATIVE)
+    asked = ("plot", "_a$x_1$", "\u8fd0\u884c", "--out", "curves.svg", "--log", "true")
+    monkeypatch.setattr("zoo.report.plot._more_fonts", lambda: [])
+    code, _, err = zoo_cli(*asked)
+    assert code == 0, err
+    assert err.splitlines() == [
+        "zoo: not logarithmic, since not all is positive: bound",
+        "zoo: no font here has \u8fd0\u884c: install one, such as Noto Sans CJK SC",
+    ]
+    drawn = Path("curves.svg").read_text("utf-8")
+    for label in ("_a$x_1$ · val", "\u8fd0\u884c · val"):
+        assert drawn.count(f">{label}<") == 2
+
+
+def test_what_runs_logged_in_one_group_can_be_told_apart(tmp_path):
+    names = [str(make_run(tmp_path / name)) for name in ("a", "b")]
+    [one, both] = (charts(read_runs(of)) for of in (names[:1], names))
+    for found in (one, both):
+        for lines in found.values():
+            drawn = [(line.colour, line.dash, line.kind) for line in lines]
+            assert len(set(drawn)) == len(drawn)
+    groups = both["wasserstein"]
+    assert {(line.label[0], line.colour, line.dash) for line in groups} == {
+        (run, colour, dash) for run, colour in (("a", 0), ("b", 1)) for dash in (0, 1)
+    }
 
 
 def test_more_charts_than_a_figure_holds_are_refused(mistake, tmp_path):

@@ -206,8 +206,10 @@ def test_masks_are_filled_and_texts_classified():
     model = zoo.FlashMLM(vocab_size=6, dim=16, depth=1, head_size=8)
     model.words.use(words)
     [(rows,)] = run(model, "Masks", text="a[MASK]c", k=2)
-    [[best]] = model.fill_mask(["a[MASK]c"], k=2)
-    assert rows == [[1, symbol, f"{share:.4f}"] for symbol, share in best]
+    [[best]] = model.fill_mask(["a[MASK]c"], k=6)
+    words_alone = [(symbol, share) for symbol, share in best if symbol != "[MASK]"]
+    assert rows == [[1, symbol, f"{share:.4f}"] for symbol, share in words_alone[:2]]
+    assert len(run(model, "Masks", text="[MASK]", k=5)[0][0]) == 5  # all but the mask
     with pytest.raises(ValueError, match=r"no \[MASK\]"):
         run(model, "Masks", text="abc")
     judge = zoo.FlashMLM(vocab_size=6, dim=16, depth=1, head_size=8, num_classes=3)

@@ -30,6 +30,7 @@ from zoo.cli.words import meant
 from zoo.files import replacing
 from zoo.pretrained import pinned
 from zoo.registry import MODELS
+from zoo.report.page import command_of
 from zoo.run import DEFAULTS, SECTIONS, around, show_page, tell_end
 from zoo.training import RunRecord
 from zoo.training.changes import (
@@ -297,10 +298,7 @@ class ZooCLI(LightningCLI):
         last = self.prepared.run_dir / "checkpoints" / "last.ckpt"
         run_dir = shlex.quote(str(self.prepared.run_dir))
         then = [f"zoo test --ckpt_path {run_dir}"]
-        then += [
-            f"zoo {verb} {run_dir}{' TEXT' if verb == 'paraphrase' else ''}"
-            for verb in verbs(self.model)
-        ]
+        then += [command_of(verb, run_dir) for verb in verbs(self.model)]
         rank_zero_info(f"done: {last} ({'; '.join(then)})")
         show_page(self.trainer, self.prepared.run_dir)
         self._finish()

@@ -106,8 +106,10 @@ class FlashLM(WritingPages):
 
     def protocol(self) -> dict[str, str]:
         """How the numbers of a test were made."""
-        lengths = getattr(self.data, "test_lengths", None)
-        windows = f"windows of {lengths[0]}" if lengths else "the data's windows"
+        asked = f"test/bits_per_{self._unit}"
+        if not isinstance(self.data, Text):
+            return {asked: f"test split, what is asked for ({self._tested} predictions)"}
+        windows = f"windows of {self.data.test_lengths[0]}"
         per_byte: dict[str, str] = {}
         if self._validation.per_byte is not None and self._unit != "byte":
             per_byte["test/bits_per_byte"] = (
@@ -115,7 +117,7 @@ class FlashLM(WritingPages):
                 "byte of the test split in UTF-8"
             )
         return {
-            f"test/bits_per_{self._unit}": (
+            asked: (
                 f"test split, each {self._unit} predicted once ({self._tested} predictions), in "
                 f"{windows} without overlap; @n: in windows of n"
             ),

@@ -12,13 +12,12 @@ from zoo.flash.averages import PredictionAverages
 from zoo.flash.masking import mask_tokens
 from zoo.flash.network import Network
 from zoo.flash.page import MaskPages
-from zoo.flash.words import Words
+from zoo.flash.words import MASK, Words
 from zoo.layers.counter_rng import uniform
 from zoo.ranges import BelowOne, Count, InsideUnit, Whole
 from zoo.training.module import evaluating
 
 EVALUATION_SEED = 8934
-MASK = "[MASK]"
 
 
 class FlashMLM(MaskPages):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zoo.flash.figures import MaskedFigures
 from zoo.flash.generation import Generation
 from zoo.flash.typewriter import Typewriter
+from zoo.flash.words import MASK
 from zoo.pages import SEED, Control, Number, Result, Switch, Tab, Text
 
 
@@ -47,18 +48,19 @@ class MaskPages(MaskedFigures):
         """What the masks of a text stand for, or the class of a text."""
         text: dict[str, Control] = {"text": Text("Text", lines=3)}
         if self.classifier is not None:
-            results = [Result("table", "Classes", ["class", "probability"])]
+            results = [Result("table", "Classes", {"class": 50, "probability": 50})]
             return [Tab("Class", self._classified, text, results)]
-        most = min(self.words.size, 50)
+        most = min(self.words.size - 1, 50)
         controls: dict[str, Control] = {**text, "k": Number("Guesses", min(5, most), 1, most)}
-        results = [Result("table", "Guesses", ["mask", "symbol", "probability"])]
+        results = [Result("table", "Guesses", {"mask": 20, "symbol": 40, "probability": 40})]
         return [Tab("Masks", self._filled, controls, results, "[MASK] stands for a symbol.")]
 
     def _filled(self, text: str, k: int) -> tuple[list[list[Any]]]:
-        [guesses] = self.fill_mask([text], k=k)
+        [guesses] = self.fill_mask([text], k=k + 1)  # the mask itself is no answer
         if not guesses:
             raise ValueError("no [MASK] in the text: write [MASK] for a symbol to guess")
-        return ([[i, s, f"{p:.4f}"] for i, best in enumerate(guesses, 1) for s, p in best],)
+        found = [[(s, p) for s, p in best if s != MASK][:k] for best in guesses]
+        return ([[i, s, f"{p:.4f}"] for i, best in enumerate(found, 1) for s, p in best],)
 
     @torch.no_grad()
     def _classified(self, text: str) -> tuple[list[list[Any]]]:

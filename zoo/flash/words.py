@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from zoo.data.text.vocabulary import Vocabulary
 
+MASK = "[MASK]"  # in a text, the symbol to guess
+
 
 class Words(nn.Module):
     """A vocabulary as a buffer, so that a checkpoint alone can read and write text.

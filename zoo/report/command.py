@@ -1,5 +1,6 @@
 """`zoo report` and `zoo plot`; the docstrings are their help."""
 
+import sys
 from pathlib import Path
 
 from zoo.report.page import PAGE, check_extra, write_page
@@ -30,11 +31,12 @@ def plot(
         runs: Run directories; of several the curves are laid over each other.
         out: The figure to write: .png, .pdf or .svg.
         metrics: Which, as a pattern such as 'val/*'.
-        log: Whether values stand on a logarithmic axis.
+        log: Whether values stand on a logarithmic axis, where all are positive.
     """
     found = read_runs(runs)
     check_extra()
     from zoo.report.plot import plot_curves
 
-    plot_curves(found, Path(out), metrics=metrics, log=log)
+    notes = plot_curves(found, Path(out), metrics=metrics, log=log)
     print(f"written to {out}")
+    sys.stderr.writelines(f"zoo: {note}\n" for note in notes)

@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from zoo.report.run import Curve, Run
 
 _SPLITS = ("train", "val", "baseline", "test")
+MARKED, _FEW = 60, 8  # points of a curve that can be told apart; those of training's too
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,20 @@ class Line:
         curve: Steps and values.
         colour: Number in the palette.
         kind: train, val or baseline, or other.
+        dash: Number of its pattern, which tells apart a group's curves where the colour is the
+            run's; 0 for a whole line.
     """
 
     label: str
     curve: Curve
     colour: int
     kind: str
+    dash: int = 0
+
+    @property
+    def marked(self) -> bool:
+        """Whether its points are few enough for a mark each."""
+        return len(self.curve[0]) <= (_FEW if self.kind == "train" else MARKED)
 
 
 def charts(runs: list[Run], pattern: str = "*") -> dict[str, list[Line]]:
@@ -50,9 +59,9 @@ def charts(runs: list[Run], pattern: str = "*") -> dict[str, list[Line]]:
             known = colours.setdefault(title, {})
             fixed = label in _SPLITS
             own_colour = _SPLITS.index(label) if fixed else known.setdefault(label, len(known))
-            colour = number if several else own_colour
+            colour, dash = (number, 0 if fixed else own_colour) if several else (own_colour, 0)
             shown = f"{run.name} · {label}" if several else label
-            line, lines = Line(shown, own[name], colour, kind), found.setdefault(title, [])
+            line, lines = Line(shown, own[name], colour, kind, dash), found.setdefault(title, [])
             for i, other in enumerate(lines):
                 of_this_run = not several or other.colour == colour
                 if of_this_run and (other.curve, other.kind) == (line.curve, kind):

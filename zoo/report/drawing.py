@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.figures import Figure
-from zoo.report.curves import Line
+from zoo.report.curves import MARKED, Line
 from zoo.report.run import finite
 
 Chart = dict[str, Any]
-_MARKED, _FEW = 60, 8  # points of a curve that can be told apart; those of training's too
 _MOST = 4000  # points of a curve
+_DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot")
 
 
 def curve_chart(lines: list[Line]) -> Chart:
@@ -29,12 +29,11 @@ def curve_chart(lines: list[Line]) -> Chart:
         every = -(-len(line.curve[0]) // _MOST)
         steps, values = line.curve[0][::every], line.curve[1][::every]
         faint = line.kind == "train" and any(other.kind == "val" for other in lines)
-        marked = len(steps) <= (_FEW if line.kind == "train" else _MARKED)
         colour = f"@{line.colour}"
         data.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers" if marked else "lines",
+                "mode": "lines+markers" if line.marked else "lines",
                 "name": line.label,
                 "x": steps,
                 "y": finite(values),
@@ -42,7 +41,7 @@ def curve_chart(lines: list[Line]) -> Chart:
                 "line": {
                     "color": colour,
                     "width": 1.4 if faint else 2,
-                    "dash": "dot" if line.kind == "baseline" else "solid",
+                    "dash": "dot" if line.kind == "baseline" else _DASHES[line.dash % len(_DASHES)],
                 },
                 "marker": {"color": colour, "size": 5},
                 "hovertemplate": "%{y:.5g}",
@@ -54,6 +53,7 @@ def curve_chart(lines: list[Line]) -> Chart:
             "hovermode": "x unified",
             "xaxis": {"title": {"text": "step"}, "rangemode": "tozero"},
             "showlegend": len(lines) > 1,
+            "height": 270 + 18 * max(0, -(-len(lines) // 2) - 2),  # two names a row above it
         },
     }
 
@@ -206,6 +206,7 @@ def _bars(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
     values = np.atleast_2d(arrays["values"])
     groups = words.get("groups") or [""]
     names = words.get("names") or [str(i + 1) for i in range(values.shape[1])]
+    names = [_escaped(name).replace(" (", "<br>(") for name in names]  # level, not slanted
     data = [
         {
             "type": "bar",
@@ -225,7 +226,7 @@ def _bars(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
 def _lines(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
     x = arrays["x"]
     names = [name for name in arrays if name != "x"]
-    marked = len(x) <= _MARKED
+    marked = len(x) <= MARKED
     data = [
         {
             "type": "scatter",

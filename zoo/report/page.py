@@ -19,6 +19,8 @@ from zoo.report.run import Run
 from zoo.version import zoo_version
 
 PAGE = "report.html"
+_NEEDED = {"paraphrase": " TEXT", "similar": " -i FILE --query TEXT"}  # arguments of verbs
+_NOT_SAID = "—"  # of an option
 _GRIDS, _GRID_BYTES = 25, 8 * 2**20  # sample grids of a run
 _HERE = Path(__file__).parent
 
@@ -211,13 +213,25 @@ def _results(runs: list[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _options(runs: list[Run]) -> tuple[dict[str, list[Any]], set[str]]:
-    """Each option's values by run, and which of them differ."""
+    """Each option's values by run, and which of them differ.
+
+    Of runs with models or data of several classes, an option that one class has does not differ.
+    """
     found = [run.config() for run in runs]
     names = dict.fromkeys(name for config in found for name in config)
-    table = {name: [config.get(name, "—") for config in found] for name in names}
-    own = {"run_dir", "trainer.default_root_dir"}
-    differ = {n for n, values in table.items() if any(v != values[0] for v in values)} - own
-    return table, differ
+    table = {name: [config.get(name, _NOT_SAID) for config in found] for name in names}
+    differ = set()
+    for name, values in table.items():
+        classes = table.get(f"{name.partition('.')[0]}.class_path", [])
+        said = [v for v in values if len(set(classes)) < 2 or v != _NOT_SAID]
+        if any(value != said[0] for value in said):
+            differ.add(name)
+    return table, differ - {"run_dir", "trainer.default_root_dir"}
+
+
+def command_of(verb: str, folder: str) -> str:
+    """The command line of a verb on a run, whose folder is quoted for a shell."""
+    return f"zoo {verb} {folder}{_NEEDED.get(verb, '')}"
 
 
 def commands(run: Run) -> dict[str, str]:
@@ -228,7 +242,7 @@ def commands(run: Run) -> dict[str, str]:
     found = {"go on": f"zoo fit --run_dir {here} --ckpt_path last --trainer.max_steps N"}
     found["test"] = f"zoo test --ckpt_path {here}"
     for verb in run.record().get("verbs", []):
-        found[verb] = f"zoo {verb} {here}" + (" TEXT" if verb == "paraphrase" else "")
+        found[verb] = command_of(verb, here)
     if row is not None:
         found["export"] = f"zoo export {here} DIR"
     found["load in Python"] = f'zoo.load("{run.folder}")'

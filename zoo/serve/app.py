@@ -44,8 +44,11 @@ _CSS = """
 .pictures img {image-rendering: pixelated}
 .pictures .image-frame {padding-top: 2.4em}  /* below the label and the buttons */
 footer .divider {display: none}
+/* a mistake is told above; Gradio's mark would cover the last result, after a Stop too */
+[data-testid=status-tracker]:has(> .error) {display: none !important}
 @media (max-width: 700px) {
   .live {flex-direction: column-reverse; flex-wrap: nowrap !important}
+  .live > * {width: 100%}
 }
 """
 
@@ -175,7 +178,8 @@ def _control(gr: Any, control: Control) -> Any:
     match control:
         case Number(value=value, low=low, high=high, step=step):
             if high - low > 100_000 * step:
-                return gr.Number(value, label=label, minimum=low, maximum=high, precision=0)
+                # Gradio's own limits would name no field, and end in a traceback on the terminal.
+                return gr.Number(value, label=label, precision=0)
             return gr.Slider(low, high, value, step=step, label=label)
         case Choice(options=options):
             return gr.Dropdown(options, value=options[0], label=label)
@@ -221,7 +225,11 @@ def _result(gr: Any, result: Result) -> Any:
             return gr.Textbox(label=result.label, lines=result.layout or 1, max_lines=24)
         case "table":
             return gr.Dataframe(
-                headers=result.layout, label=result.label, interactive=False, wrap=True
+                headers=list(result.layout),
+                column_widths=[f"{share}%" for share in result.layout.values()],
+                label=result.label,
+                interactive=False,
+                wrap=True,
             )
 
 

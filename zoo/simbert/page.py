@@ -8,7 +8,7 @@ from zoo.simbert.index import SentenceIndex
 from zoo.simbert.paraphrase import Paraphrasing
 from zoo.simbert.sentences import Encoding
 
-_RANKED = [Result("table", "Sentences", ["cosine", "sentence"])]
+_RANKED = [Result("table", "Sentences", {"cosine": 25, "sentence": 75})]
 
 
 class Pages(Encoding):

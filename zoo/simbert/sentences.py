@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,6 +40,14 @@ def checked(texts: Sequence[str], name: str) -> list[str]:
         except UnicodeEncodeError as error:
             raise ValueError(f"{name}: sentence {i} holds half a surrogate pair") from error
     return found
+
+
+class Neighbour(NamedTuple):
+    """A sentence of a corpus."""
+
+    text: str
+    cosine: float
+    """With the query."""
 
 
 class Encoding(SentenceModel):
@@ -154,7 +163,7 @@ class Encoding(SentenceModel):
         k: int = 10,
         batch_size: int = 64,
         backend: Backend = "exact",
-    ) -> list[list[tuple[str, float]]]:
+    ) -> list[list[Neighbour]]:
         """The k sentences of a corpus nearest to each query, with their cosines, nearest first.
 
         Args:
@@ -183,11 +192,11 @@ class Encoding(SentenceModel):
         batch_size: int = 64,
         backend: Backend = "exact",
         progress: bool = False,
-    ) -> list[list[tuple[str, float]]]:
+    ) -> list[list[Neighbour]]:
         """As `similar` of an index that is known to be of this model."""
         vectors = self.encode(queries, batch_size=batch_size)
         scores, found = index.search(vectors, k, backend=backend, progress=progress)
         return [
-            [(index.texts[i], score) for i, score in zip(row, row_scores, strict=True)]
+            [Neighbour(index.texts[i], score) for i, score in zip(row, row_scores, strict=True)]
             for row, row_scores in zip(found.tolist(), scores.tolist(), strict=True)
         ]

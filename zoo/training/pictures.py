@@ -30,7 +30,12 @@ from zoo.training.module import evaluating
 FOLDER, RECORD = "report", "run.json"
 _STEPS = 32  # of a picture
 # What a model can do, and the verb of the command line.
-_VERBS = {"sample": "sample", "generate_text": "sample", "generate": "generate"}
+_VERBS = {
+    "sample": "sample",
+    "generate_text": "sample",
+    "generate": "generate",
+    "similar": "similar",
+}
 
 
 class Pictures(Callback):
@@ -162,7 +167,8 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         what = torch.cuda.get_device_name(device)
     else:
-        what = f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        what = f"{processor()}, {os.cpu_count()} cores, {threads} thread{'s' * (threads > 1)}"
     return f"{what}; torch {torch.__version__}, Python {platform.python_version()}"
 
 
