@@ -146,6 +146,7 @@ def test_a_language_model_shows_its_loss_by_position_and_length(fitted):
     assert np.nanmean(tested["windows of 16"]) == pytest.approx(both[0], rel=1e-5)
     assert not np.isnan(tested["windows of 32"]).any()
     assert len(page.charts["Loss by length"]) == 1
+    assert run.record()["verbs"] == ["generate"]
 
 
 @pytest.mark.slow
@@ -157,6 +158,7 @@ def test_recall_is_shown_by_question(fitted):
     # No symbols are counted beside what is asked for.
     said = "test split, what is asked for (250 predictions)"
     assert run.results()["protocol"] == {"test/bits_per_symbol": said}
+    assert run.record()["verbs"] == []  # its numbers stand for no text
 
 
 @pytest.mark.slow

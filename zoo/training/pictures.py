@@ -157,6 +157,9 @@ class Pictures(Callback):
 def verbs(module: LightningModule) -> list[str]:
     """The verbs that show what a model can do."""
     able = [verb for name, verb in _VERBS.items() if hasattr(module, name)]
+    words = getattr(module, "words", None)
+    if "generate" in able and words is not None and not len(words.symbols):
+        able.remove("generate")  # of numbers that stand for no text there is nothing to read
     if module.hparams.get("objective") == "similar":  # others of SimBERT's do not write
         able.append("paraphrase")
     return able
