@@ -426,3 +426,23 @@ def test_a_long_row_of_short_cells_is_read(tmp_path):
     rows = [f"a {i},b {i},1,{cells}" for i in range(3)]
     file = write(tmp_path / "wide.csv", f"sentence1,sentence2,label,{names}", *rows)
     assert read_groups(file) == [[f"a {i}", f"b {i}"] for i in range(3)]
+
+
+@pytest.mark.parametrize("mark", ["sep=;", '"sep=;"', "SEP=;"])
+def test_the_line_that_tells_excel_the_delimiter_is_no_row(tmp_path, mark):
+    rows = [f"a {i};b {i};{i % 2}" for i in range(10)]
+    file = write(tmp_path / "a.csv", mark, "sentence1;sentence2;label", *rows, "a;b")
+    found = read_file(file)
+    assert [pair[:3] for pair in found.pairs][:2] == [(3, "a 0", "b 0"), (4, "a 1", "b 1")]
+    assert found.problems.rows == [f"{file}, line 13: 2 columns, need 3"]
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize(("name", "delimiter"), [("a.tsv", "\t"), ("a.csv", ","), ("a.txt", "\t")])
+def test_tables_of_old_macs_are_read(tmp_path, name, delimiter, quoting):
+    with (tmp_path / name).open("w", newline="") as file:
+        table = csv.writer(file, delimiter=delimiter, lineterminator="\r", quoting=quoting)
+        table.writerow(["sentence1", "sentence2", "label"])
+        table.writerows([f"one {i}", f"two {i}", i % 2] for i in range(20))
+    found = [(pair.a, pair.b, pair.label) for pair in read_labelled(tmp_path / name)]
+    assert found == [(f"one {i}", f"two {i}", i % 2) for i in range(20)]
