@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
-from zoo.files import replacing, replacing_folder
+from zoo.files import keep_read, replacing, replacing_folder
 from zoo.layers.counter_rng import normal
 from zoo.loading import (
     build,
@@ -26,7 +26,16 @@ from zoo.loading import (
     zoo_name,
 )
 from zoo.memory import check_memory
-from zoo.ranges import Count, Finite, Seed, Share, Temperature, Whole
+from zoo.ranges import (
+    Count,
+    Finite,
+    Seed,
+    Share,
+    Temperature,
+    Whole,
+    check_ranges,
+    number_hints,
+)
 from zoo.registry import MODELS, nearest
 from zoo.sources import open_source
 from zoo.training.distributed import place
@@ -92,6 +101,7 @@ def sample(
             memory format and threads as measured on this machine (zoo tune), now if not before.
     """
     given = {name: value for name, value in locals().items() if name not in ("out", "columns")}
+    keep_read("--out", out, ckpt, data)
     where = device_of(device)
     model = load(ckpt).to(where)
     writes = model.generate_text if isinstance(model, WritesLines) else None
@@ -249,7 +259,7 @@ def export(
                 f"{name} has no format {format!r}: {nearest(format, ['zoo', *formats])}"
             )
         write = formats[format]
-        with replacing_folder(folder) as temporary, _options_of(format):
+        with replacing_folder(folder) as temporary, _options_of(format, write, options):
             told = write(dict(model.hparams), model.state_dict(), temporary, **(options or {}))
         notes = [note.replace(str(temporary), folder) for note in told or []]
     print("\n".join([f"written to {folder}", *notes]))
@@ -277,7 +287,7 @@ def import_(
         raise FileNotFoundError(f"no such file or folder: {source}")
     name, importer = formats[format]
     try:
-        with _options_of(format):
+        with _options_of(format, importer, options):
             hparams, state_dict = importer(Path(source), **(options or {}))
     except OSError:
         raise
@@ -292,8 +302,17 @@ def import_(
 
 
 @contextmanager
-def _options_of(format: str) -> Iterator[None]:
-    """Tells of an option that is missing or that there is not, of which Python says TypeError."""
+def _options_of(
+    format: str, function: Callable[..., Any], options: dict[str, Any] | None
+) -> Iterator[None]:
+    """Tells of an option out of its range, missing, or that there is not.
+
+    Of the last two Python says TypeError.
+    """
+    for name, hint in number_hints(function).items():
+        if hint is bool and not isinstance((options or {}).get(name, False), bool):
+            raise ValueError(f"--options.{name}={(options or {})[name]!r}: true or false?")
+    check_ranges(function, options or {}, "--options.")
     try:
         yield
     except TypeError as error:
