@@ -25,7 +25,7 @@ def test_only_a_line_feed_ends_a_line_from_everywhere(tmp_path, monkeypatch):
     assert lines(tmp_path / "a.txt") == lines(tmp_path / "a.txt.gz") == lines("-") == LINES
 
 
-@pytest.mark.parametrize("end", ["\r", ""])
+@pytest.mark.parametrize("end", ["\r", "", "\n", "\r\n"])
 def test_lines_of_old_macs_end_with_a_return(tmp_path, monkeypatch, end):
     data = f"one\rtwo\r\rthree{end}".encode()
     (tmp_path / "a.txt").write_bytes(data)

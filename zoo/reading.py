@@ -170,7 +170,7 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     r"""Lines of a UTF-8 text with their numbers from 1, without their ends (\n or \r\n).
 
     Only \n ends a line: U+2028, U+0085, form feeds and their like are characters of a sentence,
-    from a file as from standard input. Where there is none, \r does, as old Macs wrote it.
+    from a file as from standard input. Where one line is all there is, \r does, as old Macs wrote.
 
     Args:
         path: The file, plain or .gz; - for standard input.
@@ -203,11 +203,11 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def _raw_lines(file: IO[bytes]) -> Iterator[bytes]:
-    first = file.readline()
-    if not first.endswith(b"\n") and b"\r" in first:
+    first, second = file.readline(), file.readline()
+    if not second and b"\r" in first.rstrip(b"\r\n"):
         yield from first.splitlines()
-    elif first:
-        yield first
+    else:
+        yield from filter(None, (first, second))
         yield from file
 
 

@@ -189,6 +189,7 @@ def test_a_cell_without_end_names_its_line(tmp_path):
     [
         (["yes", "No", "TRUE", "false"], "yes or no", [1, 0, 1, 0]),
         (["1.0", "0.0", "1"], "yes or no", [1, 0, 1]),
+        (["是", "否"], "yes or no", [1, 0]),
         (["Entailment", "neutral", "CONTRADICTION"], "NLI", [2, 1, 0]),
         (["4,5", "0,5", "5"], "grades of 0 to 5, similar from 4", [4.5, 0.5, 5]),
         (["0.9", "0.25", "1"], "grades of 0 to 1, similar from 0.8", [4.5, 1.25, 5]),
@@ -213,6 +214,9 @@ def test_a_scale_is_asked_for_checked_and_set(tmp_path):
         kind_of(["0", "1", "2"], tmp_path)
     nli = kind_of(["0", "1", "2", "-1"], tmp_path, names=["entailment", "neutral", "contradiction"])
     assert [nli.value(label) for label in ("0", "1", "2", "-1")] == [2, 1, 0, None]
+    for cosines in (["-0.2", "0.9"], ["-1", "1"]):
+        with pytest.raises(ValueError, match=r"of which scale\? .* '\[-1, 1\]' \(lowest"):
+            kind_of(cosines, tmp_path)
     with pytest.raises(ValueError, match=r"grades from 0\.1 to 3, of which scale"):
         kind_of(["0.1", "3"], tmp_path)
     assert kind_of(["1", "3"], tmp_path, ranked=True).value("2") == 2.5
