@@ -49,8 +49,10 @@ def check_run(folder: Path) -> None:
 
 def keep_read(flag: str, out: str | Path | None, *read: str | Path | None) -> None:
     """Raises ValueError if a file that is to be written is one of those that are read."""
-    for path in filter(None, read):
-        if out and os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path):
+    for path in read:
+        if not out or not path or not os.path.exists(out) or not os.path.exists(path):
+            continue
+        if os.path.samefile(out, path):
             raise ValueError(f"{flag} {out} is what is read: it would be lost; name another file")
 
 

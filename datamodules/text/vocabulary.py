@@ -194,8 +194,9 @@ class Vocabulary:
 
     def is_blank(self, counts: NDArray[np.int64] | None) -> bool:
         """Whether symbols that occur so often make nothing but spaces and ends of lines."""
-        used = [] if counts is None else [n for n in np.flatnonzero(counts) if n != self.end]
-        return counts is not None and is_blank(self.decode(used))
+        if counts is None:
+            return False
+        return is_blank(self.decode(n for n in np.flatnonzero(counts).tolist() if n != self.end))
 
     @property
     def ends_documents(self) -> bool:

@@ -38,7 +38,7 @@ class Generation(ImageVAE):
     def images_of(self, z: Tensor) -> Tensor:
         """Mean images (..., C, H, W) of codes (..., d)."""
         with evaluating(self, precise=True):
-            flat = z.to(self.device, self.dtype).reshape(-1, z.shape[-1])
+            flat = z.to(next(self.parameters())).reshape(-1, z.shape[-1])
             parts = [self.likelihood.mean(self.decode(part)) for part in torch.split(flat, _CHUNK)]
         images = torch.cat(parts)
         return images.reshape(*z.shape[:-1], *images.shape[1:])
@@ -114,7 +114,7 @@ class Generation(ImageVAE):
         Returns:
             (d, steps, C, H, W).
         """
-        z = z.to(self.device, self.dtype)
+        z = z.to(next(self.parameters()))
         if z.shape != (self.latent_dim,):
             raise ValueError(
                 f"a code of shape {tuple(z.shape)}: this model's are ({self.latent_dim},)"

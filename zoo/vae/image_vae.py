@@ -228,7 +228,7 @@ class ImageVAE(Module):
         """Images and their numbers, 0, 1, ... if not given, on the model's device."""
         check_given(x, own=self.shape)
         index = torch.arange(len(x)) if index is None else index
-        return x.to(self.device, self.dtype), index.to(self.device)
+        return x.to(next(self.parameters())), index.to(self.device)
 
     # Training
 
