@@ -2,14 +2,12 @@
 
 import importlib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
@@ -25,7 +23,7 @@ from zoo.loading import (
     write_pretrained,
     zoo_name,
 )
-from zoo.memory import check_memory
+from zoo.memory import check_grid
 from zoo.ranges import (
     Count,
     Finite,
@@ -113,7 +111,7 @@ def sample(
             return  # the first process makes them
         if not isinstance(model, HasPictures):
             raise ValueError(f"{type(model).__name__} has no --kind {kind}")
-        _check_grid(model, n * (steps or 1), f"--n={n} --steps={steps or 1}")
+        check_grid(f"--n={n} --steps={steps or 1}", model, n * (steps or 1))
         real = None
         if kind == "reconstructions" or data or root:
             source = open_source(model, ckpt, data, root, "test")
@@ -140,7 +138,7 @@ def sample(
         if name not in inspect.signature(draw).parameters:
             raise ValueError(f"{type(model).__name__} has no --{name}")
     if not writes:
-        _check_grid(model, n, f"--n={n}")
+        check_grid(f"--n={n}", model, n)
     own_bar = n <= batch_size and "progress" in inspect.signature(draw).parameters
 
     def make(first: int, stop: int) -> Any:
@@ -199,14 +197,6 @@ def _finite(images: Tensor) -> Tensor:
             "the samples hold NaN or infinity: their weights may, or --guidance is too large"
         )
     return images
-
-
-def _check_grid(model: LightningModule, n: int, flag: str) -> None:
-    """Refuses a picture of more images than the memory holds."""
-    channels, *sides = getattr(model, "shape", (1, 1, 1))
-    numbers = channels * math.prod(sides)
-    pixels = channels * max(math.prod(sides), 64**2 if sides else 0)  # small images are enlarged
-    check_memory(flag, n * (8 * numbers + 3 * pixels))
 
 
 def _write_lines(batches: Iterable[list[str]], out: str | None) -> None:
