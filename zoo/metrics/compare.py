@@ -1,8 +1,8 @@
 """All numbers that compare two sets of features, and how they were made."""
 
+import torch
 from torch import Tensor
 
-from zoo.metrics.checks import checked_features
 from zoo.metrics.features import Extractor
 from zoo.metrics.frechet import FeatureMoments, frechet_distance
 from zoo.metrics.kernel import kernel_distance
@@ -26,7 +26,7 @@ def compare(
     Returns:
         Float64 scalars by name, and which names are left out, with what they need.
     """
-    real, fake = checked_features(real, fake)
+    real, fake = torch.as_tensor(real), torch.as_tensor(fake)  # of NumPy, too
     count, most = min(len(real), len(fake)), max(k_precision, k_density)
     values = dict[str, Tensor]()
     if count >= 2:
