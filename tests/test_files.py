@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from zoo.files import replacing, replacing_folder
+from zoo.files import keep_read, replacing, replacing_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -83,6 +83,18 @@ def test_permissions_are_kept(tmp_path, mode):
     with replacing(path) as temporary:
         temporary.write_text("new")
     assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_what_is_read_is_not_written_over(tmp_path):
+    file, link = tmp_path / "a", tmp_path / "b"
+    file.write_text("text")
+    link.symlink_to(file)
+    for out in (file, link, tmp_path / "x" / ".." / "a"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=r"--out .* is what is read: it would be lost"):
+            keep_read("--out", out, "-", None, file)
+    keep_read("--out", tmp_path / "c", file, tmp_path)
+    keep_read("--out", None, file)
 
 
 def test_a_folder_is_no_file(tmp_path):

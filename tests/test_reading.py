@@ -25,6 +25,16 @@ def test_only_a_line_feed_ends_a_line_from_everywhere(tmp_path, monkeypatch):
     assert lines(tmp_path / "a.txt") == lines(tmp_path / "a.txt.gz") == lines("-") == LINES
 
 
+@pytest.mark.parametrize("end", ["\r", "", "\n", "\r\n"])
+def test_lines_of_old_macs_end_with_a_return(tmp_path, monkeypatch, end):
+    data = f"one\rtwo\r\rthree{end}".encode()
+    (tmp_path / "a.txt").write_bytes(data)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(data))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="latin-1"))
+    mac = ["one", "two", "", "three"]
+    assert lines(tmp_path / "a.txt") == lines(tmp_path / "a.txt.gz") == lines("-") == mac
+
+
 def test_another_encoding_is_named_with_its_place(tmp_path):
     for text, encoding, line in (
         ("\u4eca\u5929\n", "gbk", 3),

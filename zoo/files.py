@@ -47,6 +47,15 @@ def check_run(folder: Path) -> None:
             raise ValueError(f"{path} is no regular file, where a run keeps one: move it away")
 
 
+def keep_read(flag: str, out: str | Path | None, *read: str | Path | None) -> None:
+    """Raises ValueError if a file that is to be written is one of those that are read."""
+    for path in read:
+        if not out or not path or not os.path.exists(out) or not os.path.exists(path):
+            continue
+        if os.path.samefile(out, path):
+            raise ValueError(f"{flag} {out} is what is read: it would be lost; name another file")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A path to write to; what is there takes the place of `path` if all goes well.

@@ -1,5 +1,6 @@
 """Memory: what a command would need, told before it is taken."""
 
+import math
 import os
 import re
 from pathlib import Path
@@ -33,6 +34,14 @@ def check_memory(what: str, need: float) -> None:
         raise ValueError(
             f"{what}: needs about {need / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free"
         )
+
+
+def check_grid(what: str, model: object, n: int) -> None:
+    """Refuses a picture of more of a model's images than the memory holds."""
+    channels, *sides = getattr(model, "shape", (1, 1, 1))
+    numbers = channels * math.prod(sides)
+    pixels = channels * max(math.prod(sides), 64**2 if sides else 0)  # small images are enlarged
+    check_memory(what, n * (8 * numbers + 3 * pixels))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

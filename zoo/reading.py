@@ -170,7 +170,7 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     r"""Lines of a UTF-8 text with their numbers from 1, without their ends (\n or \r\n).
 
     Only \n ends a line: U+2028, U+0085, form feeds and their like are characters of a sentence,
-    from a file as from standard input.
+    from a file as from standard input. Where one line is all there is, \r does, as old Macs wrote.
 
     Args:
         path: The file, plain or .gz; - for standard input.
@@ -180,7 +180,6 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         ValueError: A line is not UTF-8 or holds a NUL, or a .gz is damaged or unpacks to too much.
     """
     with opened(path) as (file, most):
-        number = 0
         if most < sys.maxsize:
             # Known before a line is kept: many short ones take a hundred times their bytes.
             left = most
@@ -189,8 +188,7 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             if left < 0:
                 raise _too_large(path)
             file.seek(0)
-        while raw := file.readline():
-            number += 1
+        for number, raw in enumerate(_raw_lines(file), 1):
             try:
                 line = raw.decode()
             except UnicodeDecodeError as error:
@@ -202,6 +200,15 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             if number == 1:
                 line = line.removeprefix("\ufeff")
             yield number, line.rstrip("\r\n")
+
+
+def _raw_lines(file: IO[bytes]) -> Iterator[bytes]:
+    first, second = file.readline(), file.readline()
+    if not second and b"\r" in first.rstrip(b"\r\n"):
+        yield from first.splitlines()
+    else:
+        yield from filter(None, (first, second))
+        yield from file
 
 
 def parsed(text: str) -> Any:

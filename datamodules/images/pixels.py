@@ -10,7 +10,9 @@ from zoo.layers.seeds import mix
 
 def to_float(levels_BCHW: Tensor, levels: int = 256) -> Tensor:
     """Grey levels v in 0..levels-1 as float32 x = 2 v / (levels - 1) - 1 in [-1, 1]."""
-    return levels_BCHW.float().div_((levels - 1) / 2).sub_(1)
+    if levels < 2:
+        raise ValueError(f"levels={levels}: images have at least 2 grey levels")
+    return levels_BCHW.to(torch.float32, copy=True).div_((levels - 1) / 2).sub_(1)
 
 
 def to_uint8(images_BCHW: Tensor) -> Tensor:
@@ -18,7 +20,12 @@ def to_uint8(images_BCHW: Tensor) -> Tensor:
 
     Values outside are clamped. Truncating (x + 1) / 2 * 255, as FID code often does, would move 63
     of the 256 levels down by one.
+
+    Raises:
+        ValueError: They are whole numbers, and so grey levels already.
     """
+    if not images_BCHW.is_floating_point():
+        raise ValueError(f"images of {images_BCHW.dtype}: give floats in [-1, 1]")
     return images_BCHW.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 

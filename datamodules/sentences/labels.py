@@ -14,8 +14,8 @@ _BINARY = ("no", "yes")
 _TWO_WAY = ("not_entailment", "entailment")  # of RTE and QNLI
 _WORDS = {
     "yes/no": {
-        **dict.fromkeys(("no", "n", "false", "f", "0", "not_duplicate", "different"), 0.0),
-        **dict.fromkeys(("yes", "y", "true", "t", "1", "duplicate", "similar"), 1.0),
+        **dict.fromkeys(("no", "n", "false", "f", "0", "否", "not_duplicate", "different"), 0.0),
+        **dict.fromkeys(("yes", "y", "true", "t", "1", "是", "duplicate", "similar"), 1.0),
     },
     "NLI": {name: float(i) for i, name in enumerate(NLI)},
 }
@@ -152,14 +152,15 @@ def _grades(
             return _graded(0, top)
     if ranked and low < high:
         return _graded(low, high)
-    if set(graded) <= {-1, 0, 1, 2}:
+    asked = [-1.0, 1.0] if -1 <= low < 0 and high <= 1 else [min(low, 0), high]
+    if set(graded) <= {-1, 0, 1, 2} and set(graded) != {-1, 1}:
         raise ValueError(
             f"{path} has the labels {', '.join(f'{g:g}' for g in sorted(graded))}: grades, or NLI? "
             "Say --data.labels '[entailment, neutral, contradiction]' in the order of 0, 1, 2, or "
-            "--data.scale '[0, 2]'"
+            f"--data.scale '[{asked[0]:g}, {asked[1]:g}]'"
         )
     raise ValueError(
         f"{path} has grades from {low:g} to {high:g}, of which scale? Say it: --data.scale "
-        f"'[{min(low, 0):g}, {high:g}]' (lowest, highest); from four fifths of it on pairs are "
+        f"'[{asked[0]:g}, {asked[1]:g}]' (lowest, highest); from four fifths of it on pairs are "
         "similar"
     )

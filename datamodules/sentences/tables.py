@@ -14,6 +14,7 @@ _DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 _JSONL = {".jsonl", ".ndjson", ".json"}
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 _NAME = re.compile(r"[A-Za-z][\w.-]{0,30}")
+_SEPARATOR = re.compile(r'"?sep=."?', re.IGNORECASE)  # a first line that is Excel's own
 _SNIFFED = 200  # lines that the delimiter is seen from
 
 # Names as `_plain` writes them. GLUE's, SNLI's, SICK's, PAWS-X's and those of the usual hubs.
@@ -98,8 +99,8 @@ def _plain(name: str) -> str:
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a file with their ends, but for the empty last ones."""
     held = list[str]()
-    for _, line in numbered_lines(path):
-        held.append(f"{line}\n")
+    for number, line in numbered_lines(path):
+        held.append("\n" if number == 1 and _SEPARATOR.fullmatch(line) else f"{line}\n")
         if line.strip():
             yield from held
             held.clear()

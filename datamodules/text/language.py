@@ -19,7 +19,7 @@ from zoo.data.text.pieces import Documents, parts_of
 from zoo.data.text.prepare import prepare
 from zoo.data.text.store import Store, Tokens, is_prepared
 from zoo.data.text.vocabularies import KINDS, TRAINED, tokenizer_file
-from zoo.data.text.vocabulary import Level, Vocabulary
+from zoo.data.text.vocabulary import Level, Vocabulary, is_blank
 from zoo.ranges import Count
 from zoo.waiting import waiting
 
@@ -197,7 +197,7 @@ class Text(TextData):
     Raises:
         FileNotFoundError: There is no text at `root`.
         ValueError: A count is not positive, a length is no multiple of `align`, or a split has less
-            than two symbols.
+            than two symbols, or blanks alone.
     """
 
     def __init__(
@@ -335,8 +335,10 @@ class Text(TextData):
             for text in waiting(texts, "tokenise", unit="texts"):
                 documents += words.encode_documents([text])
             longest = max(map(len, documents), default=0)
+            blank = all(map(is_blank, texts))
         else:
             self._bytes[split] = store.bytes_of(split)
+            blank = words.is_blank(store.counts(split))
             longest = int(np.diff(store.offsets(split)).max(initial=0)) if self.limit else 0
         if split == "train" and self.limit is not None and self.limit < longest:
             self._limited, limit = True, self.limit
@@ -346,6 +348,11 @@ class Text(TextData):
             fix = f"raise --data.limit={limit}" if limit else "give more text"
             raise ValueError(
                 f"the {split} split of {self.root or 'the text'} has less than two symbols: {fix}"
+            )
+        if blank:
+            raise ValueError(
+                f"the {split} split of {self.root} holds nothing but spaces and ends of lines: "
+                "take them out, or give more text"
             )
         if store is not None:
             return StoredWindows(

@@ -124,6 +124,8 @@ def _of_lines(piece: Piece, first: int, last: int, column: str) -> list[str]:
         except ValueError as error:
             said = str(error).removeprefix(piece.name).removeprefix(", line 1").removeprefix(": ")
             number += data[:first].count(b"\n") + 1
+            if b"\r" in line.strip():
+                said = "lines end with \\r alone, as on old Macs: convert it by tr '\\r' '\\n'"
             raise ValueError(f"{piece.name}, line {number}: {said}") from error
     return [text for text in texts if text]
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from zoo.reading import decoded, parsed, read_bytes
 from zoo.waiting import waiting
 
 Level = Literal["word", "wordpunct", "char", "byte"]
+_UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")  # categories of Unicode
 END, UNKNOWN = "</s>", "<unk>"
 _ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "<eos>", "[SEP]", "[EOS]", "<|im_end|>")
 _WORDPUNCT = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
@@ -35,6 +37,11 @@ def as_level(name: str) -> Level:
     if name not in get_args(Level):
         raise ValueError(f"level={name!r}: choose one of {', '.join(get_args(Level))}")
     return name  # type: ignore[return-value]  # one of them
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to see: spaces, ends of lines, and marks without a width."""
+    return all(category(character) in _UNSEEN for character in text)
 
 
 def split(text: str, level: Level) -> Sequence[str]:
@@ -185,6 +192,12 @@ class Vocabulary:
             encoded.append(np.concatenate([*parts, np.zeros(0, np.int64)]))
         return encoded
 
+    def is_blank(self, counts: NDArray[np.int64] | None) -> bool:
+        """Whether symbols that occur so often make nothing but spaces and ends of lines."""
+        if counts is None:
+            return False
+        return is_blank(self.decode(n for n in np.flatnonzero(counts).tolist() if n != self.end))
+
     @property
     def ends_documents(self) -> bool:
         """Whether an end stands between documents; of words there is one after each line."""
@@ -197,6 +210,8 @@ class Vocabulary:
             if number == self.end:
                 break
             kept.append(int(number))
+        if kept and not 0 <= min(kept) <= max(kept) < len(self):
+            raise ValueError(f"a symbol's number is from 0 to {len(self) - 1}, not {kept}"[:120])
         if self.level == "byte":
             return bytes(kept).decode(errors="replace")
         symbols = [self.symbols[number] for number in kept]

@@ -138,6 +138,8 @@ class Writer:
         """
         if not any(state["symbols"] for state in self.state["splits"].values()):
             raise ValueError("the text is empty, or its tokenizer knows nothing of it")
+        if all(map(self.words.is_blank, self.counts.values())):
+            raise ValueError("the text holds nothing but spaces and ends of lines")
         splits = {}
         for split, state in self.state["splits"].items():
             with self._index(split).open("ab") as file:

@@ -223,6 +223,13 @@ def test_options_that_a_command_does_not_have(mistake, run_dir):
     assert "config.yaml" in line
 
 
+def test_an_option_of_a_format_is_true_or_false(mistake, run_dir):
+    options = ["--format", "diffusers", "--options.drop_variance", "maybe"]
+    line = mistake("export", run_dir, "out", *options)
+    assert "--options.drop_variance='maybe': true or false?" in line
+    assert not os.path.exists("out")
+
+
 def test_an_export_can_be_tested(zoo_cli, run_dir, tiny):
     assert zoo_cli("export", run_dir, "export")[0] == 0
     code, _, err = zoo_cli("validate", "-c", tiny, "--ckpt_path", "export")

@@ -74,6 +74,16 @@ def test_every_level_survives_the_round_trip() -> None:
     assert to_uint8(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
 
 
+def test_levels_in_float_stay_as_they_are() -> None:
+    levels = torch.arange(17.0)
+    assert torch.equal(to_float(levels, 17), torch.linspace(-1, 1, 17))
+    assert torch.equal(levels, torch.arange(17.0))
+    with pytest.raises(ValueError, match="levels=1"):
+        to_float(levels, 1)
+    with pytest.raises(ValueError, match=r"images of torch\.uint8: give floats"):
+        to_uint8(levels.to(torch.uint8))
+
+
 def test_seventeen_levels_are_the_nearest_of_256() -> None:
     levels = torch.arange(17, dtype=torch.uint8)
     expected = [round(v * 255 / 16) for v in range(17)]

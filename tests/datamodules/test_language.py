@@ -192,6 +192,18 @@ def test_a_text_without_symbols_is_refused(tmp_path):
         Text(root=str(tmp_path), level="word").setup()
 
 
+@pytest.mark.parametrize("level", ["char", "byte"])
+@pytest.mark.parametrize("bad", ["train", "valid"])
+def test_a_split_of_blanks_is_refused(tmp_path, level, bad):
+    for name in ("train", "valid", "test"):
+        (tmp_path / f"{name}.txt").write_text(
+            " \n\t\u3000\u200b\n" * 40 if name == bad else "text\n"
+        )
+    split = "val" if bad == "valid" else bad
+    with pytest.raises(ValueError, match=rf"the {split} split of .* nothing but spaces and ends"):
+        Text(root=str(tmp_path), level=level).setup("fit")
+
+
 def test_line_ends_of_windows_and_lines_of_spaces_part_paragraphs(tmp_path):
     plain = "\n\n".join(f"first line {i}\nsecond" for i in range(40))
     for name, text in {

@@ -490,3 +490,17 @@ def test_an_order_is_the_one_that_it_was_with_numbers_of_64_bits():
     sampler.set_epoch(2)
     generator = torch.Generator().manual_seed(mix(3, 2))
     assert sampler.order().tolist() == torch.randperm(100_003, generator=generator).tolist()
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "char", "bpe"])
+def test_blanks_alone_are_no_text(tmp_path, tokenizer):
+    (tmp_path / "blank.txt").write_text(" \n\t\n" * 500)
+    with pytest.raises(ValueError, match="nothing but spaces and ends of lines"):
+        prepare_text("blank.txt", tmp_path / "out", tokenizer=tokenizer, vocabulary_size=300)
+    assert not (tmp_path / "out" / "index.json").exists()
+    (tmp_path / "tail.txt").write_text("some text of a line\n" * 400 + "\n" * 1000)
+    prepare_text("tail.txt", tmp_path / "tail", tokenizer=tokenizer, vocabulary_size=300)
+    data = Text(root="tail", sequence_length=8)
+    assert len(data.split("train"))
+    with pytest.raises(ValueError, match="the val split of tail holds nothing but spaces"):
+        data.split("val")

@@ -189,6 +189,7 @@ def test_a_cell_without_end_names_its_line(tmp_path):
     [
         (["yes", "No", "TRUE", "false"], "yes or no", [1, 0, 1, 0]),
         (["1.0", "0.0", "1"], "yes or no", [1, 0, 1]),
+        (["是", "否"], "yes or no", [1, 0]),
         (["Entailment", "neutral", "CONTRADICTION"], "NLI", [2, 1, 0]),
         (["4,5", "0,5", "5"], "grades of 0 to 5, similar from 4", [4.5, 0.5, 5]),
         (["0.9", "0.25", "1"], "grades of 0 to 1, similar from 0.8", [4.5, 1.25, 5]),
@@ -213,6 +214,9 @@ def test_a_scale_is_asked_for_checked_and_set(tmp_path):
         kind_of(["0", "1", "2"], tmp_path)
     nli = kind_of(["0", "1", "2", "-1"], tmp_path, names=["entailment", "neutral", "contradiction"])
     assert [nli.value(label) for label in ("0", "1", "2", "-1")] == [2, 1, 0, None]
+    for cosines in (["-0.2", "0.9"], ["-1", "1"]):
+        with pytest.raises(ValueError, match=r"of which scale\? .* '\[-1, 1\]' \(lowest"):
+            kind_of(cosines, tmp_path)
     with pytest.raises(ValueError, match=r"grades from 0\.1 to 3, of which scale"):
         kind_of(["0.1", "3"], tmp_path)
     assert kind_of(["1", "3"], tmp_path, ranked=True).value("2") == 2.5
@@ -426,3 +430,23 @@ def test_a_long_row_of_short_cells_is_read(tmp_path):
     rows = [f"a {i},b {i},1,{cells}" for i in range(3)]
     file = write(tmp_path / "wide.csv", f"sentence1,sentence2,label,{names}", *rows)
     assert read_groups(file) == [[f"a {i}", f"b {i}"] for i in range(3)]
+
+
+@pytest.mark.parametrize("mark", ["sep=;", '"sep=;"', "SEP=;"])
+def test_the_line_that_tells_excel_the_delimiter_is_no_row(tmp_path, mark):
+    rows = [f"a {i};b {i};{i % 2}" for i in range(10)]
+    file = write(tmp_path / "a.csv", mark, "sentence1;sentence2;label", *rows, "a;b")
+    found = read_file(file)
+    assert [pair[:3] for pair in found.pairs][:2] == [(3, "a 0", "b 0"), (4, "a 1", "b 1")]
+    assert found.problems.rows == [f"{file}, line 13: 2 columns, need 3"]
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize(("name", "delimiter"), [("a.tsv", "\t"), ("a.csv", ","), ("a.txt", "\t")])
+def test_tables_of_old_macs_are_read(tmp_path, name, delimiter, quoting):
+    with (tmp_path / name).open("w", newline="") as file:
+        table = csv.writer(file, delimiter=delimiter, lineterminator="\r", quoting=quoting)
+        table.writerow(["sentence1", "sentence2", "label"])
+        table.writerows([f"one {i}", f"two {i}", i % 2] for i in range(20))
+    found = [(pair.a, pair.b, pair.label) for pair in read_labelled(tmp_path / name)]
+    assert found == [(f"one {i}", f"two {i}", i % 2) for i in range(20)]

@@ -50,6 +50,15 @@ def test_bytes_are_their_own_numbers():
     assert vocabulary.decode([97, 0xC3, 256, 98]) == "a\ufffd"
 
 
+@pytest.mark.parametrize(
+    ("level", "number"), [("char", -1), ("char", 3), ("byte", -1), ("byte", 257)]
+)
+def test_a_number_of_no_symbol_is_refused(level, number):
+    vocabulary = Vocabulary(level, ["</s>", "<unk>", "a"])
+    with pytest.raises(ValueError, match=rf"from 0 to {len(vocabulary) - 1}, not \[2, {number}\]"):
+        vocabulary.decode([2, number])
+
+
 def test_wordpunct_parts_marks_from_words():
     vocabulary = Vocabulary.of(["Is't a verdict? No--more (talking)."], "wordpunct")
     known = set(vocabulary.symbols)

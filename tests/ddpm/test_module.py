@@ -476,7 +476,13 @@ def test_bad_requests_are_named(call, message):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([0, 1, 2], "3 labels for 2 images"), (11, "labels must be in 0 ... 9"), ([-1, 0], "got")],
+    [
+        ([0, 1, 2], "3 labels for 2 images"),
+        (11, "labels must be in 0 ... 9"),
+        ([-1, 0], "got"),
+        ([0.5, 1], "whole numbers"),
+        (torch.tensor([float("nan"), 1]), "whole numbers"),
+    ],
 )
 def test_bad_labels_are_named(labels, message):
     with pytest.raises(ValueError, match=message):

@@ -144,6 +144,12 @@ def test_respaced_chain_is_the_marginal_process(linear):
         (lambda: spaced_timesteps(1000, 1001), "steps=1001"),
         (lambda: spaced_timesteps(1000, 1, "linspace"), "steps=1: linspace"),
         (lambda: spaced_timesteps(1000, 5, "even"), "spacing='even'"),
+        *(
+            (lambda betas=betas: Chain.from_betas(torch.tensor(betas)), "betas are one or more")
+            for betas in ([], [0.0, 0.1], [0.1, math.nan], [0.1, 1.0], [[0.1]], [1])
+        ),
+        (lambda: Chain.from_betas(make_betas()).keep([]), "keep one or more of the steps 0 to 999"),
+        (lambda: Chain.from_betas(make_betas()).keep([1000]), "keep one or more of the steps"),
     ],
 )
 def test_mistakes_are_named(call, message):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from tests.flash.networks import small, tokens
+from zoo import FlashLM
 from zoo.flash.decoding import continuations
 from zoo.layers.choose import TokenSampling
 
@@ -49,3 +50,16 @@ def test_rows_end():
         stop = int(stop[0]) if len(stop) else len(free)
         assert torch.equal(row[:stop], free[: len(row)][:stop])
         assert (row[stop:] == end).all()
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [[1, 2], [[1, 2]], [torch.tensor([1.0])], [torch.tensor([20])], [torch.tensor([-1])],
+     torch.tensor([1, 2]), [torch.tensor([[1]])]],
+)  # fmt: skip
+def test_prompts_that_are_no_tokens_are_refused(prompt):
+    model = FlashLM(vocab_size=20, dim=16, depth=1, head_size=16)
+    with pytest.raises(ValueError, match=r"prompt: a text, or int64 tokens \(n,\) below 20"):
+        model.generate(prompt, 2)
+    short = model.generate([torch.tensor([1, 2], dtype=torch.int32)], 2)
+    assert torch.equal(short, model.generate([torch.tensor([1, 2])], 2))

@@ -104,6 +104,7 @@ def test_temperature_zero_is_greedy():
         ({"temperature": math.nan}, "temperature=nan"),
         ({"temperature": math.inf}, "temperature=inf"),
         ({"top_k": 0}, "top_k=0: keep at least one token"),
+        ({"top_k": 2.5}, "top_k=2.5: keep a whole number"),
         ({"top_p": 0.0}, "top_p=0.0: need 0 < top_p <= 1"),
         ({"top_p": 1.1}, "top_p=1.1"),
     ],

@@ -77,6 +77,14 @@ def test_any_batch_split_gives_the_same_numbers(draw):
     assert torch.equal(draw(11, index[order], 5, (3, 5, 7)), whole[order])
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool])
+def test_items_of_any_whole_type_have_the_numbers_of_int64(dtype):
+    index = torch.tensor([1, 0, 1])
+    assert torch.equal(normal(3, index.to(dtype), 2, (5,)), normal(3, index, 2, (5,)))
+    with pytest.raises(ValueError, match=r"whole numbers, not torch\.float32"):
+        uniform(3, index.float(), 2)
+
+
 def test_stream_and_seed_as_tensors():
     index = torch.arange(4)
     expected = normal(2**40 + 1, index, 17, (9,))

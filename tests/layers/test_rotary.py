@@ -94,3 +94,8 @@ def test_rotation_by_positions_of_each_row():
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         RotaryEmbedding(**options)
+
+
+def test_tables_of_an_odd_dimension_are_refused():
+    with pytest.raises(ValueError, match="rotary dim=3"):
+        rotary_tables(torch.arange(2), 3)

@@ -1,5 +1,6 @@
 """The kernel distance against naive loops, a closed form and torchmetrics."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -76,3 +77,18 @@ def test_subsets_are_seeded_and_their_mean_is_near_the_whole() -> None:
 def test_one_image_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2 images a set, got 1, 9"):
         kernel_distance(features(1, 2, 0), features(9, 2, 1))
+
+
+@pytest.mark.parametrize("subset_size", [0, 1])
+def test_subsets_of_one_image_are_refused(subset_size: int) -> None:
+    with pytest.raises(ValueError, match=f"subsets of {subset_size}"):
+        kernel_distance(features(9, 2, 0), features(9, 2, 1), subset_size=subset_size)
+
+
+def test_features_of_numpy_of_whole_numbers_and_of_halves() -> None:
+    x, y = (100 * features(20, 4, seed) for seed in range(2))
+    given, _ = kernel_distance(np.asarray(x), np.asarray(y))  # type: ignore[arg-type]
+    assert torch.equal(given, kernel_distance(x, y)[0])
+    assert torch.equal(kernel_distance(x.long(), y.long())[0], squared_mmd(x.trunc(), y.trunc()))
+    short = squared_mmd(x.half(), y.half())  # whose cubes are beyond a half's 65504
+    assert float(short) == pytest.approx(float(squared_mmd(x, y)), rel=1e-2)

@@ -56,6 +56,9 @@ def test_mistakes_are_told(folder, lines, tmp_path, zoo_cli, mistake):
     assert "gbk.txt, line 2: not UTF-8" in mistake("embed", folder, "-i", "gbk.txt")
     short = ["-i", "lines.txt", "--max_length", 1]
     assert "max_length=1: need" in mistake("embed", folder, *short)
+    assert "--output lines.txt is what is read" in mistake(
+        "embed", folder, "-i", "lines.txt", "-o", "lines.txt"
+    )
     other = zoo.save_pretrained(tiny(seed=1), tmp_path / "other")
     zoo_cli("similar", folder, "-i", "lines.txt", "--index", "x", "--query", "甲")
     asked = ["--index", "x", "--query", "甲"]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -179,6 +180,61 @@ def test_folders_of_strangers_are_refused_in_a_line(tmp_path, mistake):
     save_file({"linear.weight": weights["linear.weight"][:3].contiguous()}, file)
     line = mistake("import", tmp_path / "w", tmp_path / "o", "--format", "sentence-transformers")
     assert "linear.weight is not there with the shape (16, 16)" in line
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("tokenizer_config.json", {"strip_accents": False}, "strip_accents False beside"),
+        ("tokenizer_config.json", {"tokenize_chinese_chars": False}, "tokenize_chinese_chars Fal"),
+        ("tokenizer_config.json", {"tokenizer_class": "BertJapaneseTokenizer"}, "as BERT does"),
+        ("tokenizer_config.json", {"do_lower_case": 3}, "neither true nor false"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case beside a tokenizer"),
+    ],
+)
+def test_texts_that_are_split_in_another_way_are_refused(tmp_path, mistake, file, change, message):
+    folder = tmp_path / "a"
+    exported(folder)
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, **change}))
+    if file == "sentence_bert_config.json":
+        other = folder / "tokenizer_config.json"
+        other.write_text(json.dumps({**json.loads(other.read_text()), "do_lower_case": False}))
+    line = mistake("import", folder, tmp_path / "o", "--format", "sentence-transformers")
+    assert message in line
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_a_tokenizer_by_its_file_says_itself_whether_it_lower_cases(tmp_path, lower):
+    model = exported(tmp_path / "a")
+    file = tmp_path / "a" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["normalizer"]["lowercase"] = lower
+    file.write_text(json.dumps(content))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64}
+    (tmp_path / "a" / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "a" / "vocab.txt").unlink()
+    hparams, state = from_sentence_transformers(tmp_path / "a")
+    again = zoo.SentenceSimilarity(**hparams)
+    again.load_state_dict(state)
+    assert (again.tokenizer.tokens, again.tokenizer.lower) == (model.tokenizer.tokens, lower)
+    file.write_text(json.dumps({**content, "pre_tokenizer": {"type": "Whitespace"}}))
+    with pytest.raises(ValueError, match=r"tokenizer\.json does not split texts as BERT does"):
+        from_sentence_transformers(tmp_path / "a")
+
+
+def test_a_prompt_before_every_sentence_is_told(tmp_path):
+    exported(tmp_path / "a")
+    settings = {"prompts": {"query": "query: ", "none": ""}, "default_prompt_name": "query"}
+    file = tmp_path / "a" / "config_sentence_transformers.json"
+    file.write_text(json.dumps(settings))
+    with pytest.warns(UserWarning, match="puts 'query: ' before every sentence, and encode does"):
+        from_sentence_transformers(tmp_path / "a")
+    for other in ({"default_prompt_name": None}, {"default_prompt_name": "none"}):
+        file.write_text(json.dumps({**settings, **other}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            from_sentence_transformers(tmp_path / "a")
 
 
 # Indexes

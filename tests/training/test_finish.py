@@ -54,6 +54,20 @@ def test_early_stopping(zoo_cli, mistake, tiny):
     assert "stopped early: Stopping threshold reached: val/loss = " in err
 
 
+def test_the_patience_of_a_resume_is_the_users(zoo_cli, tiny):
+    stopping = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"]
+    stopping += ["--trainer.val_check_interval", 1, "--trainer.limit_val_batches", 1]
+    stopping += ["--trainer.callbacks.min_delta", 100, "--run_dir", "a"]  # all are in vain
+    code, _, err = zoo_cli("fit", "-c", tiny, *stopping, "--trainer.callbacks.patience", 2)
+    assert code == 0, err
+    assert saved("a")["global_step"] == 3
+    more = ["--trainer.callbacks.patience", 5, "--ckpt_path", "last"]
+    code, _, err = zoo_cli("fit", "-c", tiny, *stopping, *more)
+    assert code == 0, err
+    assert "EarlyStopping's patience is 5; the checkpoint was made with 2" in err
+    assert saved("a")["global_step"] == 6
+
+
 def test_what_is_watched_in_vain_is_told(zoo_cli, mistake, tiny):
     watch = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/los"]
     never = ["--trainer.val_check_interval", 100, "--trainer.max_steps", 5]

@@ -251,6 +251,8 @@ def test_mistakes_end_before_anything_is_drawn(tmp_path: Path) -> None:
         trainer(quality()).test(model, datamodule=colour, verbose=False)
     with pytest.raises(ValueError, match="no extractor 'digitsnet'"):
         trainer(quality(extractor="digitsnet")).test(model, datamodule=Digits(), verbose=False)
+    with pytest.raises(ValueError, match="no extractor 'digitsnet'"):  # not after hours of a fit
+        quality(extractor="digitsnet").setup(trainer(), model, "fit")
     assert model.drawn == []
     with pytest.raises(ValueError, match=r"--quality\.reference='val': choose one of test, train"):
         quality(reference="val")

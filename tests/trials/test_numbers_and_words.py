@@ -59,9 +59,26 @@ def test_numbers_of_the_trainer(line):
         ("log_every_n_steps", 0),
         ("precision", "64-true"),
         ("precision", "16-true"),
+        ("overfit_batches", 1),
     ):
         typed = f"--trainer.{flag}={value}"
         assert f"{typed}: " in line("fit", "vae/digits", typed)
+
+
+def test_numbers_of_callbacks_and_samples(line):
+    for name, key, value in (
+        ("EarlyStopping", "patience", -1),
+        ("LearningRateFinder", "num_training_steps", 0),
+        ("LearningRateFinder", "min_lr", -1.0),
+        ("BatchSizeFinder", "max_trials", 0),
+    ):
+        flags = ["--trainer.callbacks", name, f"--trainer.callbacks.{key}", value]
+        more = ["--trainer.callbacks.monitor", "val/loss"] if name == "EarlyStopping" else []
+        said = line("fit", "vae/digits", *flags, *more)
+        assert f"--trainer.callbacks.{key}={value}: {name}: must be " in said
+    assert f"--samples.n={10**9}: needs about" in line(
+        "fit", "vae/digits", "--samples.n", 10**9, "--trainer.accelerator", "cpu"
+    )
 
 
 def test_a_model_that_no_memory_holds(line):

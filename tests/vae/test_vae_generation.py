@@ -187,3 +187,19 @@ def test_from_the_command(zoo_cli, mistake):
     assert "did you mean Digits" in mistake(
         "sample", "run", "--kind", "reconstructions", "--data", "Digit"
     )
+
+
+@pytest.mark.parametrize("make", [gaussian, spherical])
+def test_images_and_codes_of_other_types(make):
+    model, x = make(), images(2)
+    for given in ((127 * x + 127).to(torch.uint8), x[0], x.flatten(1)):
+        with pytest.raises(ValueError, match="images of"):
+            model.encode(given)
+        with pytest.raises(ValueError, match="images of"):
+            model.log_density(given, samples=2)
+    torch.testing.assert_close(model.encode(x.double()), model.encode(x), rtol=0, atol=0)
+    code = torch.tensor([1, 0, 0])
+    assert torch.equal(model.images_of(code), model.images_of(code[None].float())[0])
+    assert torch.equal(model.traverse(code, 3), model.traverse(code.float(), 3))
+    with pytest.raises(ValueError, match=r"a code of shape \(2,\)"):
+        model.traverse(torch.zeros(2))

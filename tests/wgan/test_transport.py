@@ -81,6 +81,12 @@ def test_w1_on_the_line_is_that_of_sorted_values():
     assert exact_w1(a, b).item() == pytest.approx(scipy, abs=1e-12)
 
 
+def test_numbers_are_points_of_the_line():
+    x, y = torch.tensor([3, 1, 2]), torch.tensor([5, 3, 4])
+    assert exact_w1(x, y) == exact_w1(x[:, None], y[:, None]) == 2
+    assert torch.equal(pairwise_cost(x, y[:2]), torch.tensor([[2.0, 0], [4, 2], [3, 1]]))
+
+
 @pytest.mark.parametrize("d", [1, 2, 20])
 def test_w1_of_a_translation_is_its_length(d):
     x, t = points(50, d), points(1, d, 5)

@@ -2,18 +2,16 @@
 
 import importlib
 import inspect
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
-from zoo.files import replacing, replacing_folder
+from zoo.files import keep_read, replacing, replacing_folder
 from zoo.layers.counter_rng import normal
 from zoo.loading import (
     build,
@@ -25,8 +23,17 @@ from zoo.loading import (
     write_pretrained,
     zoo_name,
 )
-from zoo.memory import check_memory
-from zoo.ranges import Count, Finite, Seed, Share, Temperature, Whole
+from zoo.memory import check_grid
+from zoo.ranges import (
+    Count,
+    Finite,
+    Seed,
+    Share,
+    Temperature,
+    Whole,
+    check_ranges,
+    number_hints,
+)
 from zoo.registry import MODELS, nearest
 from zoo.sources import open_source
 from zoo.training.distributed import place
@@ -92,6 +99,7 @@ def sample(
             memory format and threads as measured on this machine (zoo tune), now if not before.
     """
     given = {name: value for name, value in locals().items() if name not in ("out", "columns")}
+    keep_read("--out", out, ckpt, data)
     where = device_of(device)
     model = load(ckpt).to(where)
     writes = model.generate_text if isinstance(model, WritesLines) else None
@@ -103,7 +111,7 @@ def sample(
             return  # the first process makes them
         if not isinstance(model, HasPictures):
             raise ValueError(f"{type(model).__name__} has no --kind {kind}")
-        _check_grid(model, n * (steps or 1), f"--n={n} --steps={steps or 1}")
+        check_grid(f"--n={n} --steps={steps or 1}", model, n * (steps or 1))
         real = None
         if kind == "reconstructions" or data or root:
             source = open_source(model, ckpt, data, root, "test")
@@ -130,7 +138,7 @@ def sample(
         if name not in inspect.signature(draw).parameters:
             raise ValueError(f"{type(model).__name__} has no --{name}")
     if not writes:
-        _check_grid(model, n, f"--n={n}")
+        check_grid(f"--n={n}", model, n)
     own_bar = n <= batch_size and "progress" in inspect.signature(draw).parameters
 
     def make(first: int, stop: int) -> Any:
@@ -191,14 +199,6 @@ def _finite(images: Tensor) -> Tensor:
     return images
 
 
-def _check_grid(model: LightningModule, n: int, flag: str) -> None:
-    """Refuses a picture of more images than the memory holds."""
-    channels, *sides = getattr(model, "shape", (1, 1, 1))
-    numbers = channels * math.prod(sides)
-    pixels = channels * max(math.prod(sides), 64**2 if sides else 0)  # small images are enlarged
-    check_memory(flag, n * (8 * numbers + 3 * pixels))
-
-
 def _write_lines(batches: Iterable[list[str]], out: str | None) -> None:
     """Prints lines as they come, or writes them to a file."""
     if out is None:
@@ -249,7 +249,7 @@ def export(
                 f"{name} has no format {format!r}: {nearest(format, ['zoo', *formats])}"
             )
         write = formats[format]
-        with replacing_folder(folder) as temporary, _options_of(format):
+        with replacing_folder(folder) as temporary, _options_of(format, write, options):
             told = write(dict(model.hparams), model.state_dict(), temporary, **(options or {}))
         notes = [note.replace(str(temporary), folder) for note in told or []]
     print("\n".join([f"written to {folder}", *notes]))
@@ -277,7 +277,7 @@ def import_(
         raise FileNotFoundError(f"no such file or folder: {source}")
     name, importer = formats[format]
     try:
-        with _options_of(format):
+        with _options_of(format, importer, options):
             hparams, state_dict = importer(Path(source), **(options or {}))
     except OSError:
         raise
@@ -292,8 +292,17 @@ def import_(
 
 
 @contextmanager
-def _options_of(format: str) -> Iterator[None]:
-    """Tells of an option that is missing or that there is not, of which Python says TypeError."""
+def _options_of(
+    format: str, function: Callable[..., Any], options: dict[str, Any] | None
+) -> Iterator[None]:
+    """Tells of an option out of its range, missing, or that there is not.
+
+    Of the last two Python says TypeError.
+    """
+    for name, hint in number_hints(function).items():
+        if hint is bool and not isinstance((options or {}).get(name, False), bool):
+            raise ValueError(f"--options.{name}={(options or {})[name]!r}: true or false?")
+    check_ranges(function, options or {}, "--options.")
     try:
         yield
     except TypeError as error:

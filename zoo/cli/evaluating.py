@@ -14,9 +14,9 @@ from zoo.data.described import tell_lines
 from zoo.data.images.arrays import open_array
 from zoo.data.images.decoding import decode, open_picture
 from zoo.data.images.files import ImageFiles
-from zoo.files import replacing
+from zoo.files import keep_read, replacing
 from zoo.loading import device_of
-from zoo.metrics.checks import check_features
+from zoo.metrics.checks import checked_features
 from zoo.metrics.compare import compare, protocol
 from zoo.metrics.features import Extractor, load_extractor
 from zoo.ranges import Count, Seed
@@ -63,6 +63,7 @@ def evaluate(
     """
     if out is not None and Path(out).is_dir():
         raise ValueError(f"--out {out} is a folder: give a file, such as {Path(out, 'fid.json')}")
+    keep_read("--out", out, real, fake)
     arrays = [_features_of(path) for path in (real, fake)]
     settings = {"k_precision": k_precision, "k_density": k_density, "seed": seed}
     network: Extractor | None = None
@@ -87,7 +88,7 @@ def evaluate(
         how = {"images": f"{first[0]}x{first[1]}{resized}"}
     for path, features in zip((real, fake), sets, strict=True):
         try:
-            check_features(features, width=sets[0].shape[1])
+            checked_features(features, width=sets[0].shape[1])
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     values, missing = compare(sets[0], sets[1], **settings)

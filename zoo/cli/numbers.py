@@ -11,6 +11,7 @@ from zoo.cli.sizes import class_of
 from zoo.ranges import (
     Count,
     NonNegative,
+    Positive,
     PositiveShare,
     Range,
     Share,
@@ -47,6 +48,11 @@ TRAINER = {
     "gradient_clip_val": NonNegative | None,
     "reload_dataloaders_every_n_epochs": Whole,
 }
+CALLBACKS: dict[str, dict[str, Any]] = {
+    "EarlyStopping": {"patience": Whole},
+    "LearningRateFinder": {"num_training_steps": Count, "min_lr": Positive, "max_lr": Positive},
+    "BatchSizeFinder": {"steps_per_trial": Count, "init_val": Count, "max_trials": Count},
+}
 _DEVICES = re.compile(r"auto|-?\d+(,\s*\d+)*,?")
 # Of their environments, each has one of these.
 _LAUNCHERS = ("MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -61,6 +67,13 @@ def check_numbers(config: Mapping[str, Any]) -> None:
         number = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+\s*", value)
         if fault := find_fault(hint, int(value) if number else value):
             raise ValueError(f"--trainer.{name}={value}: {fault}")
+    if trainer.get("overfit_batches"):
+        raise ValueError(
+            f"--trainer.overfit_batches={trainer['overfit_batches']}: Lightning would give the "
+            "loaders an order of its own, which they do not take: train on few items by "
+            "--data.limit N"
+        )
+    _check_callbacks(trainer.get("callbacks"))
     _check_processes(trainer)
     if fault := find_fault(_GLOBAL_SEED | bool, config.get("seed_everything")):
         raise ValueError(f"--seed_everything={config['seed_everything']}: {fault}")
@@ -74,6 +87,15 @@ def check_numbers(config: Mapping[str, Any]) -> None:
             )
     if config.get("model"):
         _check_precision(config["model"]["class_path"], trainer.get("precision"))
+
+
+def _check_callbacks(given: Any) -> None:
+    for spec in given if isinstance(given, list) else [given]:
+        name = str(spec.get("class_path")).rpartition(".")[2] if hasattr(spec, "get") else ""
+        for key, hint in CALLBACKS.get(name, {}).items():
+            value = (spec.get("init_args") or {}).get(key)
+            if fault := find_fault(hint, value):
+                raise ValueError(f"--trainer.callbacks.{key}={value}: {name}: {fault}")
 
 
 def _check_processes(trainer: Mapping[str, Any]) -> None:

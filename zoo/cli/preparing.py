@@ -1,7 +1,7 @@
 """`zoo prepare`; its docstring is its help."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from zoo.data import ImageFolder
 from zoo.data.described import account, block
@@ -11,7 +11,7 @@ from zoo.data.text.prepare import prepare as prepare_text
 from zoo.data.text.tasks import Executor
 from zoo.data.text.vocabularies import KINDS
 from zoo.data.text.vocabulary import Subwords, Vocabulary
-from zoo.ranges import Count
+from zoo.ranges import Count, Range
 
 
 def prepare(
@@ -28,7 +28,7 @@ def prepare(
     channels: Literal[1, 3] = 3,
     folders: Folders = "auto",
     broken: Literal["skip", "refuse"] = "skip",
-    processes: Count | None = None,
+    processes: Annotated[int, Range(1, 1024)] | None = None,
     executor: Executor | None = None,
     tasks: Count = 1,
 ) -> None:

@@ -47,7 +47,7 @@ _NO_METRIC = re.compile(r"Early stopping conditioned on metric `([^`]*)`.* follo
 # Lightning's long hints, and the class that jsonargparse was to make.
 _NO_PACKAGE = re.compile(r"(?:Neither `|Requirement '|`pip install -U '?)([\w.\-]+)")
 _TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
-_GRACE = 2.0  # seconds in which the first process of several ends, if it does
+_GRACE = 20.0  # seconds in which the first process of several ends, if it does, on a busy machine
 
 
 @contextmanager
@@ -124,9 +124,10 @@ def _first_ended() -> bool:
     """
     if rank() == 0:
         return False
-    parent = os.getppid()
-    time.sleep(_GRACE)
-    return os.getppid() != parent
+    parent, end = os.getppid(), time.monotonic() + _GRACE
+    while (now := os.getppid()) == parent and time.monotonic() < end:
+        time.sleep(0.05)
+    return now != parent
 
 
 def _check_utf8(arguments: list[str]) -> None:

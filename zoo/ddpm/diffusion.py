@@ -80,9 +80,9 @@ class Diffusion(nn.Module):
         check_choice("variance", variance, Variance)
         check_choice("loss", loss, LossReduction)
         check_choice("weighting", weighting, Weighting)
-        if min_snr_gamma <= 0:
+        if not min_snr_gamma > 0:
             raise ValueError(f"min_snr_gamma={min_snr_gamma}: must be positive")
-        if vlb_weight < 0:
+        if not vlb_weight >= 0:
             raise ValueError(f"vlb_weight={vlb_weight}: must not be negative")
         if levels < 2:
             raise ValueError(f"levels={levels}: images have at least 2 grey levels")

@@ -1,5 +1,6 @@
 """What a trained DDPM is for: samples, interpolations, bits per dimension."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from zoo.ddpm.likelihood import Bound, variational_bound
 from zoo.ddpm.sampler import FEW_STEPS, Plan, SamplerName, ancestral, ddim, initial_noise, run
 from zoo.ddpm.schedule import Spacing, spaced_timesteps
 from zoo.layers.labels import Labels, labels_of
+from zoo.training.fit_of_data import check_given
 from zoo.training.module import Module, evaluating
 
 # Of the noise and the steps of evaluation: an item meets the same ones in every epoch and run.
@@ -147,7 +149,9 @@ class Generation(Module):
         )
 
     def check_guidance(self, guidance: float) -> None:
-        """Raises ValueError if the model was not trained for guidance."""
+        """Raises ValueError if the model was not trained for guidance, or it is no number."""
+        if not math.isfinite(guidance):
+            raise ValueError(f"guidance={guidance}: give a finite number, 1 for none")
         if guidance != 1 and not self.num_classes:
             raise ValueError(f"guidance={guidance}: this model has no classes; leave it at 1")
         if guidance != 1 and not self.label_dropout:
@@ -304,6 +308,7 @@ class Generation(Module):
                 f"images of shapes {tuple(x_a.shape)} and {tuple(x_b.shape)}: both must be "
                 f"(B, {', '.join(map(str, self.shape))})"
             )
+        check_given(x_a, x_b, own=self.shape)
         chosen = self.plan(sampler=sampler, eta=eta, variance=variance, clip=clip, start=t)
         x_a, x_b = x_a.to(self.device).float(), x_b.to(self.device).float()
         index = torch.arange(len(x_a), device=self.device)
@@ -350,6 +355,7 @@ class Generation(Module):
             ValueError: The variance is zero, or a value is out of range.
         """
         check_choice("cdf", cdf, CDF)
+        check_given(x, own=self.shape)
         diffusion = self.diffusion
         if steps is not None or variance is not None:
             T = len(diffusion.chain)

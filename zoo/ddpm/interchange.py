@@ -7,6 +7,7 @@ behind them have the network's own keys, which are the model's without `net.`.
 """
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ Importer = Callable[..., tuple[dict[str, Any], dict[str, Tensor]]]
 
 
 def _exporter(write: Exporter) -> Exporter:
+    @wraps(write)
     def export(
         hparams: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path, **options: Any
     ) -> list[str]:
@@ -31,6 +33,7 @@ def _exporter(write: Exporter) -> Exporter:
 
 
 def _importer(read: Importer) -> Importer:
+    @wraps(read)
     def load(path: Path, **options: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         hparams, state = read(path, **options)
         return hparams, {f"net.{key}": value for key, value in state.items()}

@@ -134,12 +134,22 @@ class Chain:
 
     @classmethod
     def from_betas(cls, betas: Tensor) -> "Chain":
-        """The whole process."""
+        """The whole process.
+
+        Raises:
+            ValueError: There is no beta, or one is not between 0 and 1.
+        """
+        good = betas.ndim == 1 and len(betas) > 0
+        if not good or not (betas.is_meta or bool(((betas > 0) & (betas < 1)).all())):
+            raise ValueError("betas are one or more numbers between 0 and 1, these not included")
         return cls(torch.cumprod(1 - betas.double(), 0), torch.arange(len(betas)))
 
     def keep(self, timesteps: list[int]) -> "Chain":
         """The process that jumps over all other steps (arXiv 2102.09672, eq. 19)."""
-        kept = torch.tensor(sorted(timesteps))
+        steps = sorted(set(timesteps))
+        if not steps or not 0 <= steps[0] <= steps[-1] < len(self):
+            raise ValueError(f"keep one or more of the steps 0 to {len(self) - 1}")
+        kept = torch.tensor(steps)
         return Chain(self.alpha_bar[kept], self.timesteps[kept])
 
     def __len__(self) -> int:

@@ -82,10 +82,7 @@ class Generation(Figures):
         if not texts:
             raise ValueError("prompt=[]: give at least one text, which may be empty")
         end = self.vocabulary.end if len(self.words.symbols) else None
-        rows = [
-            torch.from_numpy(self.vocabulary.encode(t)) if isinstance(t, str) else t.cpu()
-            for t in texts
-        ]
+        rows = [self._tokens_of(text) for text in texts]
         # A text begins where another has ended.
         rows = [r if len(r) else torch.tensor([end or 0]) for r in rows]
         tokens = continuations(
@@ -97,6 +94,18 @@ class Generation(Figures):
             end=end if stop_at_end else None,
         )
         return self._evaluating(tokens)
+
+    def _tokens_of(self, text: Any) -> Tensor:
+        """The tokens of a prompt, int64 (n,) on the host."""
+        if isinstance(text, str):
+            return torch.from_numpy(self.vocabulary.encode(text))
+        size = self.net.embedding.num_embeddings
+        known = isinstance(text, Tensor) and text.ndim == 1
+        known = known and not (len(text) and (text.is_floating_point() or text.is_complex()))
+        if not known or (len(text) and not 0 <= int(text.min()) <= int(text.max()) < size):
+            raise ValueError(f"prompt: a text, or int64 tokens (n,) below {size}, not {text!r:.60}")
+        tokens: Tensor = text.cpu().long()
+        return tokens
 
     def _evaluating(self, tokens: Iterator[Tensor]) -> Iterator[Tensor]:
         """The same tokens, written in eval mode."""

@@ -42,6 +42,8 @@ class TokenSampling:
             )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k={self.top_k}: keep at least one token")
+        if self.top_k is not None and self.top_k != int(self.top_k):
+            raise ValueError(f"top_k={self.top_k}: keep a whole number of tokens")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p}: need 0 < top_p <= 1")
 

@@ -45,8 +45,10 @@ def _words(
     seed: int | Tensor, index: Tensor, stream: int | Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four words (B, ceil(count / 4)) each, or (S, B, ...): word w of block b is number 4 b + w."""
+    if index.is_floating_point():
+        raise ValueError(f"items have whole numbers, not {index.dtype}: give an int64 index")
     block = torch.arange((count + 3) // 4, device=index.device)
-    item = index[:, None]
+    item = index.long()[:, None]
     stream = torch.as_tensor(stream, device=index.device)[..., None, None]
     counter = (block, stream, item & _MASK, (item >> 32) & _MASK)
     return philox(counter, (seed & _MASK, (seed >> 32) & _MASK))
@@ -66,7 +68,7 @@ def normal(
     Args:
         seed: Chooses the family of streams, below 2^63; an int64 0-dim tensor when compiled code
             is to serve several seeds.
-        index: Numbers of the items, int64, shape (B,).
+        index: Numbers of the items, int64 or another type of whole numbers, shape (B,).
         stream: Which of the item's streams, in [0, 2^32); an int64 0-dim tensor on the device of
             `index` where the program must not depend on its value, or several of shape (S,), which
             take a third of the time that they take one by one.

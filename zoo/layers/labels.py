@@ -27,7 +27,10 @@ def labels_of(
         return None
     if labels is None:
         return index % classes
-    given = torch.as_tensor(labels, dtype=torch.long, device=index.device)
+    given = torch.as_tensor(labels, device=index.device)
+    if given.is_floating_point() and not torch.equal(given, given.trunc()):  # as NaN is not
+        raise ValueError(f"labels must be whole numbers: got {labels}")
+    given = given.long()
     if given.ndim and given.shape != index.shape:
         raise ValueError(f"{given.numel()} labels for {len(index)} {items}: give one for each")
     if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < classes + null:

@@ -28,6 +28,8 @@ def rotary_tables(
     Returns:
         Two tensors of shape (*positions, dim / 2).
     """
+    if dim < 2 or dim % 2:
+        raise ValueError(f"rotary dim={dim}: features are rotated in pairs, give an even number")
     i = torch.arange(0, dim, 2, dtype=torch.float64, device="cpu")
     angles = positions.cpu().double()[..., None] * base ** (-i / dim)
     wide = torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,5 +1,6 @@
 """All numbers that compare two sets of features, and how they were made."""
 
+import torch
 from torch import Tensor
 
 from zoo.metrics.features import Extractor
@@ -25,6 +26,7 @@ def compare(
     Returns:
         Float64 scalars by name, and which names are left out, with what they need.
     """
+    real, fake = torch.as_tensor(real), torch.as_tensor(fake)  # of NumPy, too
     count, most = min(len(real), len(fake)), max(k_precision, k_density)
     values = dict[str, Tensor]()
     if count >= 2:

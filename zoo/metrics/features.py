@@ -81,6 +81,14 @@ def load_feature_net(path: Path) -> tuple[FeatureNet, dict[str, str]]:
     return net.eval().requires_grad_(False), about
 
 
+def check_extractor(name: str) -> None:
+    """Raises ValueError if there is no extractor of this name."""
+    if name not in EXTRACTORS and not name.endswith(".safetensors"):
+        raise ValueError(
+            f"no extractor {name!r}: choose one of {', '.join(EXTRACTORS)}, or a .safetensors"
+        )
+
+
 def load_extractor(
     name: str, *, weights: str | None = None, device: torch.device | str = "cpu"
 ) -> Extractor:
@@ -113,11 +121,8 @@ def load_extractor(
             network=inception,
             device=device,
         )
+    check_extractor(name)
     own = name.endswith(".safetensors")
-    if name not in FEATURE_NETS and not own:
-        raise ValueError(
-            f"no extractor {name!r}: choose one of {', '.join(EXTRACTORS)}, or a .safetensors"
-        )
     if weights is not None:
         raise ValueError(f"{name} comes with its weights: leave out weights={weights!r}")
 

@@ -11,7 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from zoo.metrics.checks import check_features
+from zoo.metrics.checks import checked_features
+
+_OFF = 1e-3  # of the largest number: what no rounding of a covariance comes to
 
 
 class FeatureMoments:
@@ -33,8 +35,8 @@ class FeatureMoments:
 
     def update(self, features_BD: Tensor) -> None:
         """Adds a batch (B, d)."""
-        check_features(features_BD, width=len(self.mean))
-        x = features_BD.to(self.mean)
+        (x,) = checked_features(features_BD, width=len(self.mean))
+        x = x.to(self.mean)
         if len(x) == 0:
             return
         mean = x.mean(0)
@@ -99,6 +101,10 @@ def _root(covariance: Tensor) -> Tensor:
     """
     precision = torch.finfo(covariance.dtype).eps
     values, vectors = torch.linalg.eigh(covariance.double())
+    if values[0] < -_OFF * values[-1].abs() or not torch.allclose(
+        covariance, covariance.T, rtol=0, atol=_OFF * float(covariance.abs().max())
+    ):
+        raise ValueError("no covariance: it is not symmetric, or has a negative eigenvalue")
     values = values.where(values > len(values) * precision * values[-1], 0).clamp(min=0)
     return (vectors * values.sqrt()).T
 
@@ -112,11 +118,13 @@ def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tens
     Means are (d,), covariances (d, d), whose dtype tells how they were rounded. The distance is a
     float64 scalar, at least 0.
     """
-    means = [m if m.is_floating_point() else m.double() for m in (mean_1, mean_2)]
-    covs = [c if c.is_floating_point() else c.double() for c in (cov_1, cov_2)]
-    d = len(means[0])
-    if any(m.shape != (d,) for m in means) or any(c.shape != (d, d) for c in covs):
-        shapes = ", ".join(str(tuple(t.shape)) for t in (mean_1, cov_1, mean_2, cov_2))
+    means, covs = (
+        [t if t.is_floating_point() else t.double() for t in map(torch.as_tensor, pair)]
+        for pair in ((mean_1, mean_2), (cov_1, cov_2))
+    )
+    d = means[0].numel()
+    if not d or any(m.shape != (d,) for m in means) or any(c.shape != (d, d) for c in covs):
+        shapes = ", ".join(str(tuple(t.shape)) for t in (means[0], covs[0], means[1], covs[1]))
         raise ValueError(f"means and covariances have shapes {shapes}: give (d,) and (d, d)")
     if not all(bool(t.isfinite().all()) for t in (*means, *covs)):
         raise ValueError("a mean or covariance is not finite: the features it is of were not")

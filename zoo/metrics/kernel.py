@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from zoo.metrics.checks import check_features
+from zoo.layers.precision import at_least_float32
+from zoo.metrics.checks import checked_features
 from zoo.waiting import waiting
 
 
@@ -18,7 +19,10 @@ def squared_mmd(x_MD: Tensor, y_ND: Tensor) -> Tensor:
     Mean of k(x, x') over pairs x ≠ x', plus that of k(y, y'), minus twice the mean of k(x, y). It
     can be slightly negative.
     """
+    x_MD, y_ND = (at_least_float32(t) for t in (x_MD, y_ND))
     m, n = len(x_MD), len(y_ND)
+    if min(m, n) < 2:
+        raise ValueError(f"squared_mmd needs at least 2 items a set, got {m} and {n}")
     k_xx, k_yy = polynomial_kernel(x_MD, x_MD), polynomial_kernel(y_ND, y_ND)
     within_x = (k_xx.sum() - k_xx.trace()) / (m * (m - 1))
     within_y = (k_yy.sum() - k_yy.trace()) / (n * (n - 1))
@@ -44,11 +48,15 @@ def kernel_distance(
         Mean and standard deviation over the subsets, float64 scalars.
 
     Raises:
-        ValueError: A set has fewer than two items, or features of another number or not finite.
+        ValueError: A set or subset has fewer than two items, or features of another number or not
+            finite.
     """
-    check_features(x, y)
-    if min(len(x), len(y)) < 2:
-        raise ValueError(f"a kernel distance needs at least 2 images a set, got {len(x)}, {len(y)}")
+    x, y = checked_features(x, y)
+    if min(len(x), len(y), subset_size) < 2 or subsets < 1:
+        raise ValueError(
+            f"a kernel distance needs at least 2 images a set, got {len(x)}, {len(y)} in {subsets} "
+            f"subsets of {subset_size}"
+        )
     x, y = x.double(), y.double()
     if max(len(x), len(y)) <= subset_size:
         estimate = squared_mmd(x, y)

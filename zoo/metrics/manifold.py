@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.metrics.checks import check_features
+from zoo.metrics.checks import checked_features
 from zoo.waiting import waiting
 
 _CHUNK = 2**24  # distances held at a time: 128 MiB of float64
@@ -79,7 +79,7 @@ def manifold_metrics(
     Raises:
         ValueError: A set has no k-th neighbour, or features of another number or not finite.
     """
-    check_features(real, fake)
+    real, fake = checked_features(real, fake)
     k = max(k_precision, k_density)
     if min(len(real), len(fake)) <= k or min(k_precision, k_density) < 1:
         raise ValueError(

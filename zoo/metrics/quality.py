@@ -18,7 +18,7 @@ from zoo.data.protocols import (
     datamodule_of,
 )
 from zoo.metrics.compare import compare, protocol
-from zoo.metrics.features import Extractor, load_extractor
+from zoo.metrics.features import Extractor, check_extractor, load_extractor
 from zoo.ranges import Count, Seed, Whole, check_ranges
 from zoo.waiting import Bar
 
@@ -85,6 +85,8 @@ class SampleQuality(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds mistakes of model, data and extractor before the long part of a run."""
+        if self.enabled:  # also of a fit that only a test follows
+            check_extractor(str(self.extractor))
         if not self.enabled or (stage != "test" and not self.validate) or stage == "predict":
             return
         # Another run of the same callback may have other data, on another device.

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from zoo.data.cache import remembered
-from zoo.files import replacing
+from zoo.files import keep_read, replacing
 from zoo.loading import device_of, find_checkpoint, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, PositiveShare, Range, Seed, Share, Temperature, Whole
@@ -114,6 +114,7 @@ def embed(
             precision and threads as measured on this machine (zoo tune), now if not before.
     """
     options = {name: value for name, value in locals().items() if name != "output"}
+    keep_read("--output", output, input, ckpt)
     rank, processes = place()
     if processes > 1 and input == "-":
         raise ValueError(f"{processes} processes cannot share standard input: give --input FILE")
@@ -299,6 +300,7 @@ def mine_pairs(
     missing = [path for path in paths if not Path(path).exists()]
     if missing:
         raise FileNotFoundError(f"no such file or folder: {missing[0]}")
+    keep_read("--output", output, *paths)
     count = mine(
         kind,
         [Path(path) for path in paths],

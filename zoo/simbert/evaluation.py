@@ -34,6 +34,9 @@ def spearman(score: Tensor, label: Tensor) -> float:
     """
     from scipy.stats import rankdata
 
+    score, label = torch.as_tensor(score), torch.as_tensor(label)
+    if score.shape != label.shape:
+        raise ValueError(f"{score.numel()} scores for {label.numel()} labels: give one for each")
     for name, values in (("scores", score), ("labels", label)):
         finite = bool(values.isfinite().all())
         if not finite or bool((values == values[:1]).all()):

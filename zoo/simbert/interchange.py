@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.data.sentences.tokenizer import SPECIAL, Tokenizer, read_tokens
+from zoo.data.sentences.tokenizer import SPECIAL, Tokenizer
 from zoo.simbert.encoder import encoder_of
+from zoo.simbert.interchange_tokenizer import read_tokenizer
 from zoo.untrusted import check_tensors, read_json_object, read_safetensors, read_torch
 
 Hparams = dict[str, Any]
@@ -137,43 +138,6 @@ def read_weights(path: Path) -> State:
     file = files[0]
     state = read_safetensors(file) if file.suffix == ".safetensors" else read_torch(file)
     return check_tensors(state, str(file), file.stat().st_size)
-
-
-def read_tokenizer(folder: Path, size: int) -> Tensor:
-    """The vocabulary of a folder, of the size of the embedding, as the models keep it."""
-    settings: dict[str, Any] = {}
-    if (folder / "tokenizer_config.json").is_file():
-        settings = read_json_object(folder / "tokenizer_config.json")
-    if (folder / "vocab.txt").is_file():
-        tokens = read_tokens(folder / "vocab.txt")
-    elif (folder / "tokenizer.json").is_file():
-        tokens = _tokens_of_json(folder / "tokenizer.json")
-    else:
-        raise FileNotFoundError(f"{folder} has neither vocab.txt nor tokenizer.json")
-    # A vocabulary that was simplified twice gives every token another one's embedding.
-    if len(tokens) != size:
-        raise ValueError(
-            f"{folder}: a vocabulary of {len(tokens)} tokens for {size} embeddings: "
-            "it belongs to another model"
-        )
-    lower = settings.get("do_lower_case", True)
-    if not isinstance(lower, bool):
-        raise ValueError(f"{folder}: do_lower_case {lower!r:.80} is neither true nor false")
-    try:
-        return Tokenizer(tokens, lower).get_extra_state()
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
-
-
-def _tokens_of_json(path: Path) -> list[str]:
-    """The vocabulary of a tokenizer.json, in the order of its numbers."""
-    model = read_json_object(path).get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if not isinstance(vocabulary, dict) or not all(
-        isinstance(number, int) for number in vocabulary.values()
-    ):
-        raise ValueError(f"{path}: model.vocab has no number for each token")
-    return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 def _number(config: Mapping[str, Any], field: str, folder: Path) -> int:

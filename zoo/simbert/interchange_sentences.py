@@ -4,6 +4,7 @@ The folder has the modules Transformer, Pooling, Dense (the linear pooler, no ac
 Normalize, under the names that versions before 6 know too; it needs no remote code.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def to_sentence_transformers(
 def from_sentence_transformers(path: Path) -> tuple[Hparams, State]:
     """A sentence-transformers folder of BERT or RoFormer as a `SentenceSimilarity`.
 
-    Its max_seq_length is the model's length, at which `encode` cuts.
+    Its max_seq_length is the model's length, at which `encode` cuts. Of a prompt that it puts
+    before every sentence a warning tells.
 
     Raises:
         ValueError: It has a module, a pooling or a dense layer that is not ours, or is damaged.
@@ -97,6 +99,7 @@ def from_sentence_transformers(path: Path) -> tuple[Hparams, State]:
     tokenizer = Tokenizer()
     tokenizer.set_extra_state(state[TOKENIZER])
     tokenizer.max_length = _length(modules["Transformer"], hparams["max_positions"])
+    _check_texts(path, modules["Transformer"], tokenizer.lower)
     state[TOKENIZER] = tokenizer.get_extra_state()
     if "Dense" in modules:
         state.update(_dense(modules["Dense"], hparams["hidden"]))
@@ -152,6 +155,26 @@ def _length(folder: Path, positions: int) -> int:
                 raise ValueError(f"{file}: {key} {value!r:.80} is no number of tokens")
             return int(min(value, positions))
     return positions
+
+
+def _check_texts(path: Path, transformer: Path, lower: bool) -> None:
+    """Refuses what is done to texts before the tokenizer, and tells of a prompt.
+
+    Lower-casing before a tokenizer that keeps accents is none of ours.
+    """
+    for file in sorted(transformer.glob("sentence_*_config.json")):
+        if read_json_object(file).get("do_lower_case") and not lower:
+            raise ValueError(f"{file}: do_lower_case beside a tokenizer without is not supported")
+    file = path / "config_sentence_transformers.json"
+    settings = read_json_object(file) if file.is_file() else {}
+    prompts, name = settings.get("prompts"), settings.get("default_prompt_name")
+    prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
+    if prompt:
+        warnings.warn(
+            f"{file}: sentence-transformers puts {prompt!r:.80} before every sentence, and encode "
+            "does not: put it there yourself",
+            stacklevel=2,
+        )
 
 
 def _dense(folder: Path, hidden: int) -> State:

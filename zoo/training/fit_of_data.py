@@ -1,10 +1,13 @@
 """Whether data are what a model was made for; messages name the flags to set."""
 
+from torch import Tensor
+
 
 def image_shape(channels: int, image_size: int | list[int]) -> tuple[int, int, int]:
     """(C, H, W) of images with a side, or with [height, width]."""
-    size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
-    if len(size) != 2 or min(size) < 1:
+    sides = image_size if isinstance(image_size, list | tuple) else [image_size, image_size]
+    size = [int(side) for side in sides if side == int(side)]
+    if len(size) != 2 or len(sides) != 2 or min(size) < 1:
         raise ValueError(f"image_size={image_size}: give a side, or [height, width]")
     return channels, size[0], size[1]
 
@@ -17,6 +20,19 @@ def check_images(shape: tuple[int, ...], own: tuple[int, ...]) -> None:
             f"images of {found} (CxHxW) for a model of {wanted}: set --model.channels={shape[0]} "
             f"--model.image_size={list(shape[1:])}"
         )
+
+
+def check_given(*sets: Tensor, own: tuple[int, ...]) -> None:
+    """Raises ValueError unless images from a script are floats of a model's own shape (C, H, W)."""
+    for x in sets:
+        if x.shape[1:] != own:
+            size = ", ".join(map(str, own))
+            raise ValueError(f"images of shape {tuple(x.shape)}: this model takes (B, {size})")
+        if not x.is_floating_point():
+            raise ValueError(
+                f"images of {x.dtype}: give floats in [-1, 1], which zoo.data.to_float(x, levels) "
+                "makes of grey levels"
+            )
 
 
 def check_numbers(data: object, **own: int) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -34,6 +36,7 @@ class Resume(Callback):
     def __init__(self) -> None:
         self._kinds: list[str] = []
         self._asked: list[Options] = []
+        self._patience: list[tuple[EarlyStopping, int]] = []
         self._file: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -42,6 +45,8 @@ class Resume(Callback):
         A float64 number would go through float32.
         """
         trainer.precision_plugin.convert_module(pl_module)
+        watchers = [c for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping)]
+        self._patience = [(watcher, watcher.patience) for watcher in watchers]
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -78,6 +83,13 @@ class Resume(Callback):
         """Sets what has changed; all states are restored by now."""
         if self._file is None:
             return
+        for watcher, patience in self._patience:  # which its own state brings back
+            if watcher.patience != patience:
+                rank_zero_info(
+                    f"EarlyStopping's patience is {patience}; the checkpoint was made with "
+                    f"{watcher.patience}"
+                )
+                watcher.patience = patience
         file, self._file = self._file, None
         for optimizer in trainer.optimizers:
             if why := wrong_state(optimizer):

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from zoo.data.protocols import HasTexts
 from zoo.files import replacing
+from zoo.memory import check_grid
 from zoo.ranges import Seed, Whole, check_ranges
 from zoo.training.distributed import gather_with_grad
 from zoo.training.ema import averaged
@@ -39,6 +40,11 @@ class SampleGrid(Callback):
         check_ranges(SampleGrid, {"n": n, "seed": seed}, "--samples.")
         self.n, self.seed = n, seed
         self._drawn = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses more samples than the memory holds."""
+        if stage == "fit":
+            check_grid(f"--samples.n={self.n}", pl_module, self.n)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws while the averaged weights are still in the module."""

@@ -38,7 +38,7 @@ class Generation(ImageVAE):
     def images_of(self, z: Tensor) -> Tensor:
         """Mean images (..., C, H, W) of codes (..., d)."""
         with evaluating(self, precise=True):
-            flat = z.to(self.device).flatten(0, -2)
+            flat = z.to(next(self.parameters())).reshape(-1, z.shape[-1])
             parts = [self.likelihood.mean(self.decode(part)) for part in torch.split(flat, _CHUNK)]
         images = torch.cat(parts)
         return images.reshape(*z.shape[:-1], *images.shape[1:])
@@ -114,7 +114,11 @@ class Generation(ImageVAE):
         Returns:
             (d, steps, C, H, W).
         """
-        z = z.to(self.device)
+        z = z.to(next(self.parameters()))
+        if z.shape != (self.latent_dim,):
+            raise ValueError(
+                f"a code of shape {tuple(z.shape)}: this model's are ({self.latent_dim},)"
+            )
         if self.head.space == "euclidean":
             moved = z.repeat(len(z), steps, 1)
             values = torch.linspace(-3, 3, steps, device=z.device)

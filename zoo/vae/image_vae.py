@@ -10,7 +10,7 @@ from torch import Tensor
 from zoo.data.protocols import HasImages, HasReferenceImages, datamodule_of
 from zoo.layers.counter_rng import uniform
 from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
-from zoo.training.fit_of_data import check_images, check_numbers, image_shape
+from zoo.training.fit_of_data import check_given, check_images, check_numbers, image_shape
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.module import Module
 from zoo.training.optim import may_fuse
@@ -226,8 +226,9 @@ class ImageVAE(Module):
 
     def _placed(self, x: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
         """Images and their numbers, 0, 1, ... if not given, on the model's device."""
+        check_given(x, own=self.shape)
         index = torch.arange(len(x)) if index is None else index
-        return x.to(self.device), index.to(self.device)
+        return x.to(next(self.parameters())), index.to(self.device)
 
     # Training
 

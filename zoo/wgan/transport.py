@@ -21,8 +21,13 @@ def pairwise_cost(x: Tensor, y: Tensor) -> Tensor:
     which in float32 makes |x - x| about 3e-4 |x|. Of (N, ...) and (M, ...) it is (N, M), in their
     precision, but float32 at least.
     """
-    x, y = (at_least_float32(t).flatten(1) for t in (x, y))
+    x, y = (_rows(at_least_float32(t)) for t in (x, y))
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Items as rows; (N,) are N numbers."""
+    return x[:, None] if x.ndim == 1 else x.flatten(1)
 
 
 # The exact distance
@@ -52,8 +57,8 @@ def exact_w1(x: Tensor, y: Tensor) -> Tensor:
         ValueError: A batch is empty, the items differ in shape, or a value is not finite.
         ModuleNotFoundError: The sizes differ and POT is not installed.
     """
-    n, m = len(x), len(y)
     x, y = _on_host(x, y)
+    n, m = len(x), len(y)
     if n == m <= _FEW:
         return _matched(x, y)
     (a, p), (b, q) = (_distinct(t) for t in (x, y))
@@ -78,11 +83,12 @@ def exact_w1(x: Tensor, y: Tensor) -> Tensor:
 
 def _on_host(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both batches (N, d) in float64 on the CPU."""
-    if len(x) == 0 or len(y) == 0 or x.shape[1:] != y.shape[1:]:
+    x, y = torch.as_tensor(x), torch.as_tensor(y)  # of NumPy, too
+    if not x.ndim or not y.ndim or len(x) == 0 or len(y) == 0 or x.shape[1:] != y.shape[1:]:
         raise ValueError(
             f"batches of shapes {tuple(x.shape)} and {tuple(y.shape)}: need items of one shape"
         )
-    x, y = (t.cpu().double().flatten(1) for t in (x, y))
+    x, y = (_rows(t.cpu().double()) for t in (x, y))
     if not bool(x.isfinite().all() and y.isfinite().all()):
         raise ValueError("the batches hold values that are not finite: there is no distance")
     return x, y
@@ -110,6 +116,7 @@ def optimal_matching(cost: Tensor) -> Tensor:
 
     # What a row or a column costs on the average moves no match, and costs time: half, or more
     # where one batch is far from the other or collapsed.
+    cost = cost.double()
     centred = cost - cost.mean(0) - cost.mean(1, keepdim=True)
     return torch.from_numpy(linear_sum_assignment(centred.numpy())[1])
 

@@ -234,6 +234,7 @@ def test_words_that_do_not_fit_name_the_flag(options, level, message):
         ({"free_bits": -1.0}, r"free_bits=-1\.0"),
         ({"bn_eps": 0.0}, r"bn_eps=0\.0"),
         ({"kappa": 3.0}, r"kappa=3\.0 has no effect on posterior=gaussian"),
+        ({"concentration": "fixed"}, "concentration=fixed has no effect on posterior=gaussian"),
         ({"posterior": "vmf", "concentration": "fixed"}, "kappa=None with concentration=fixed"),
         ({"posterior": "none", "free_bits": 0.1}, r"free_bits=0\.1 has no effect"),
         ({"lr_decay": 2.0}, r"lr_decay=2\.0"),

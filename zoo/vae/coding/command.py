@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from zoo.data.images.arrays import read_images
 from zoo.data.protocols import Split
-from zoo.files import replacing, replacing_folder
+from zoo.files import keep_read, replacing, replacing_folder
 from zoo.loading import find_checkpoint, load, read_checkpoint
 from zoo.pretrained import pinned
 from zoo.ranges import Count, Range
@@ -58,6 +58,7 @@ def compress(
             file is smaller, and both ways take longer.
         check: Read the file, decompress it and compare.
     """
+    keep_read("--out", out, ckpt, images)
     model: Any = load(ckpt)
     grey, title = _grey(model, ckpt, images, root, limit)
     chains = min(chains, len(grey))
@@ -90,6 +91,7 @@ def decompress(ckpt: str, file: str, *, out: str = "images") -> None:
         out: An .npy to write, uint8 (N, C, H, W), or a new or empty folder for PNGs, numbered in
             their order.
     """
+    keep_read("--out", out, ckpt, file)
     path, target = Path(file), Path(out)
     as_array = target.suffix.lower() == ".npy"
     if not as_array and target.suffix and not target.is_dir():

@@ -2,17 +2,17 @@
 
 import csv
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from zoo.data.protocols import Split
-from zoo.files import replacing
+from zoo.files import keep_read, replacing
 from zoo.layers.counter_rng import uniform
 from zoo.loading import device_of, find_checkpoint, load
 from zoo.memory import check_memory
-from zoo.ranges import Count, Positive, Seed, Whole
+from zoo.ranges import Count, Range, Seed, Whole
 from zoo.sources import open_source
 from zoo.training.parts import in_parts
 from zoo.tuning.inference import Work, in_precision
@@ -30,7 +30,7 @@ def density(
     root: str | None = None,
     split: Split = "test",
     samples: Count = 5000,
-    widen: Positive = 1.0,
+    widen: Annotated[float, Range(0, 1000, without_low=True)] = 1.0,
     refine: Whole = STEPS,
     repeats: Count = 1,
     seed: Seed = 0,
@@ -78,6 +78,7 @@ def density(
             (zoo tune), now if not before. Half precision would move a density by whole nats.
     """
     given = {name: value for name, value in locals().items() if name != "out"}
+    keep_read("--out", out, ckpt, data, root)
     check_memory(f"--repeats={repeats}", 72 * repeats)
     check_memory(f"--temperatures={temperatures}", 8 * temperatures)
     target = device_of(device)

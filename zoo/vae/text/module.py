@@ -150,8 +150,9 @@ class TextVAE(Figures, Pages):
         given = self.hparams
         if given["end"] >= given["vocab_size"]:
             raise ValueError(f"end={given['end']}: must be below vocab_size={given['vocab_size']}")
-        others = (("batch_norm", "none", "gaussian"), ("kappa", None, "vmf"))
-        for name, off, wanted in (*others, ("target_kl", None, "vmf")):
+        of_spheres = (("kappa", None), ("target_kl", None), ("concentration", "learned"))
+        others = [(name, off, "vmf") for name, off in of_spheres]
+        for name, off, wanted in (("batch_norm", "none", "gaussian"), *others):
             if given["posterior"] != wanted and given[name] != off:
                 raise ValueError(
                     f"{name}={given[name]} has no effect on posterior={given['posterior']}: it is "
