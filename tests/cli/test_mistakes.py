@@ -252,3 +252,8 @@ def test_what_all_processes_meet_is_said_by_the_first(zoo_cli, monkeypatch, firs
     code, _, err = zoo_cli("density", "no/such/run")
     assert code == 2
     assert ("zoo: error: " in err) is not first_ends
+
+
+def test_the_timer_callback_is_told_by_its_flag(fit):
+    line = fit("--trainer.callbacks+", "Timer", "--trainer.callbacks.duration", "00:00:00:05")
+    assert "the Timer callback cannot be named here: give --trainer.max_time DD:HH:MM:SS" in line

@@ -209,6 +209,8 @@ def told(error: Exception) -> str | None:
         made = _TO_MAKE.search(said)
         what = made[1] if made else maker_of(error) or "this"
         return f"{what} needs a package that is not here: pip install {package[1]}"
+    if "<Interval." in said:  # a default of Lightning's Timer that jsonargparse cannot write
+        return "the Timer callback cannot be named here: give --trainer.max_time DD:HH:MM:SS"
     if "loading state_dict" in said and not isinstance(error, _MISTAKES):
         return f"the checkpoint does not fit the model: {one_line(error)}"
     return one_line(error) if isinstance(error, _MISTAKES) else None
