@@ -7,6 +7,7 @@ by `check_ranges`, refuses what is not, and what is none of a Literal's choices.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -88,6 +89,8 @@ def constructors(cls: type) -> list[Any]:
 
 def number_hints(function: Callable[..., Any] | type) -> dict[str, Any]:
     """The annotations of a function's arguments, or of a class's and its bases' constructors."""
+    while isinstance(function, partial):
+        function = function.func
     if not isinstance(function, type):
         return get_type_hints(function, include_extras=True)
     hints: dict[str, Any] = {}

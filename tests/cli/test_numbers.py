@@ -256,3 +256,11 @@ def test_a_range_is_what_it_says():
         check_ranges(function, {"a": 1.5})
     with pytest.raises(ValueError, match="a=True: must be a number"):
         check_ranges(function, {"a": True})
+
+
+def test_the_options_of_every_foreign_format_have_hints():
+    for name, row in MODELS.items():
+        exchange = importlib.import_module(row.exchange) if row.exchange else None
+        for formats in (exchange.EXPORTERS, exchange.IMPORTERS) if exchange else ():
+            for function in formats.get(name, {}).values():  # partial functions among them
+                assert "return" in number_hints(function)
