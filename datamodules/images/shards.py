@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from threading import RLock
 from typing import Any, NamedTuple
 
 from zoo.data.images.layout import split_of
@@ -149,6 +150,10 @@ def _of_tar(
             yield name, own.get(name.rpartition(".")[0], one), place
 
 
+# An open Parquet file serves one thread at a time, and pictures are decoded by several.
+_one_reader = RLock()
+
+
 def _key(name: str) -> str:
     """What the files of a sample share: all before the first dot of the name."""
     folder, slash, base = name.rpartition("/")
@@ -250,7 +255,8 @@ def _values(shard: str, group: int, column: str) -> Any:
     table = _table(shard)
     if shard.lower().endswith(".arrow"):
         return table[column]
-    return table.read_row_group(group, columns=[column], use_threads=False)[column]
+    with _one_reader:
+        return table.read_row_group(group, columns=[column], use_threads=False)[column]
 
 
 @lru_cache(2)
@@ -268,7 +274,9 @@ def read(place: Place, most: int | None = None) -> bytes:
         with open(place.shard, "rb") as file:
             file.seek(place.first)
             return file.read(place.second if most is None else min(most, place.second))
-    value = _pictures(place.shard, place.first, *_stamp(place.shard))[place.second].as_py()
+    with _one_reader:
+        pictures = _pictures(place.shard, place.first, *_stamp(place.shard))
+    value = pictures[place.second].as_py()
     data = value.get("bytes") if isinstance(value, dict) else value
     if data is None:
         raise ValueError("its row holds no bytes")

@@ -7,8 +7,10 @@ import pickle
 import resource
 import signal
 import tarfile
+import time
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ from PIL import Image
 from zoo.data import ImageFolder
 from zoo.data.images import decoding, store
 from zoo.data.images.files import ImageFiles
-from zoo.data.images.shards import check_numbers
+from zoo.data.images.shards import Place, check_numbers
+from zoo.data.images.shards import read as shard_bytes
 from zoo.data.images.store import Store
 
 SPLITS = ("train", "val", "test")
@@ -396,6 +399,29 @@ def test_tables_of_pictures_with_their_labels(tmp_path, kind):
     one.unlink()
     with pytest.raises(FileNotFoundError, match=rf"t/all-00001-of-00003.{kind} is missing"):
         of(root).setup()
+
+
+def test_threads_take_turns_with_a_parquet_file(tmp_path, monkeypatch):
+    # Two in one reader at a time end the process, now and then.
+    root = tables(tmp_path / "t", "parquet")
+    reader = pytest.importorskip("pyarrow.parquet").ParquetFile
+    read, inside, most = reader.read_row_group, [], []
+
+    def slowly(*args, **options):
+        inside.append(0)
+        time.sleep(0.002)
+        most.append(len(inside))
+        inside.pop()
+        return read(*args, **options)
+
+    monkeypatch.setattr(reader, "read_row_group", slowly)
+    places = [Place(str(file), group, 0) for file in sorted(root.iterdir()) for group in (0, 1, 2)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(shard_bytes, 5 * places))
+    assert (
+        found == [content(20 * shard + 7 * group) for shard in (0, 1, 2) for group in (0, 1, 2)] * 5
+    )
+    assert set(most) == {1}
 
 
 def test_columns_that_are_not_clear(tmp_path):
