@@ -50,12 +50,11 @@ docs: .venv-docs/.installed  ## build the documentation site into site/; any war
 
 tutorials: setup  ## run the tutorials, and keep what they print and draw for the site
 	$(BIN)/python docs/tools/tutorial.py
-# The numbers must be right on any processor: again with the instructions that all of them have, and
-# with the sums of two threads.
+# The numbers must be right on any processor: again with the instructions that all of them have.
 NUMERICS := tests/layers tests/metrics tests/vae tests/ddpm tests/wgan tests/flash tests/simbert/test_losses.py
-LOWEST_CPU := TEST_THREADS=2 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
+LOWEST_CPU := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
 
-test-numerics: setup  ## the fast tests of the mathematics: the oldest instruction set, two threads
+test-numerics: setup  ## the fast tests of the mathematics under the oldest instruction set
 	$(LOWEST_CPU) $(BIN)/python -m pytest -n auto -m "not slow and not long" $(NUMERICS)
 
 # Warnings between libraries of different years are not ours.

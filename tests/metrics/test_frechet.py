@@ -196,6 +196,7 @@ def test_agrees_with_torchmetrics_on_a_custom_feature_module() -> None:
 
 
 def _worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)  # a process that is forked has no other threads to wait for
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
     x, y = torch.load(f"{folder}/x.pt")
     moments = FeatureMoments(4)
