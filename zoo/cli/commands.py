@@ -299,10 +299,11 @@ def _options_of(
 
     Of the last two Python says TypeError.
     """
+    given = options or {}
     for name, hint in number_hints(function).items():
-        if hint is bool and not isinstance((options or {}).get(name, False), bool):
-            raise ValueError(f"--options.{name}={(options or {})[name]!r}: true or false?")
-    check_ranges(function, options or {}, "--options.")
+        if hint is bool and not isinstance(given.get(name, False), bool):
+            raise ValueError(f"--options.{name}={given[name]!r}: true or false?")
+    check_ranges(function, given, "--options.")
     try:
         yield
     except TypeError as error:

@@ -56,24 +56,26 @@ class Score:
 
     def factors(
         self, features: int, visible: Tensor | None
-    ) -> tuple[float | Tensor, float | Tensor]:
+    ) -> tuple[float | Tensor, float | Tensor | None]:
         """Those of the products and of the bias, so that weights are a function of their sum.
+
+        The bias has none where it is None.
 
         Args:
             features: Size s of queries and keys.
             visible: l of each query, (..., i, 1), where `by_row`: then there is a factor a query.
         """
         if self.name in ("relu2_paper", "laplace"):
-            return 1 / self.size, 1.0
+            return 1 / self.size, None
         scale = features**-0.5
         if self.name == "softmax":
-            return scale, 1.0
+            return scale, None
         if self.name == "relu2":
             root = self.size**-0.5
             return scale * root, root
         assert visible is not None
         if self.name == "softmax_plus":
-            return visible.clamp(min=self.min_len).log() * (scale / math.log(512)), 1.0
+            return visible.clamp(min=self.min_len).log() * (scale / math.log(512)), None
         row = visible.clamp(min=1).rsqrt()
         return scale * row, row
 
@@ -110,7 +112,7 @@ def _rectified(
 
 
 class _SquaredReLUAttention(torch.autograd.Function):
-    """relu(factor q k + b)^2 v, keeping one number a pair for the gradient instead of four."""
+    """relu(factor q k + b)^2 v, keeping no number a pair for the gradient: they are made again."""
 
     @staticmethod
     def forward(
@@ -175,7 +177,7 @@ def attend(
     if isinstance(factor, Tensor):  # s numbers a query here, and as many as there are keys later
         q, factor = q * factor, 1.0
     if bias is not None:
-        bias = (bias if isinstance(of_bias, float) and of_bias == 1 else bias * of_bias).to(q.dtype)
+        bias = (bias if of_bias is None else bias * of_bias).to(q.dtype)
     # A compiler sees through the plain form, and itself chooses what to keep.
     if score.name.startswith("relu2") and not torch.compiler.is_compiling():
         hidden = None if mask is None else ~mask
