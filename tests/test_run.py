@@ -177,6 +177,11 @@ def test_what_cannot_be_is_told():
         zoo.trainer("run")
     with pytest.raises(ValueError, match=r"--ema\.decay"):
         zoo.trainer("run", max_steps=1, ema={"decay": 2.0})
+    with pytest.raises(ValueError, match=r"decay='0.5': must be a number"):
+        zoo.trainer("run", max_steps=1, ema={"decay": "0.5"})
+    for name, value in (("max_steps", 2.5), ("max_epochs", 0), ("limit_val_batches", 1.5)):
+        with pytest.raises(ValueError, match=f"^{name}={value}: must be"):
+            zoo.trainer("run", **{"max_steps": 1, name: value})
     with pytest.raises(TypeError, match="deacy"):
         zoo.trainer("run", max_steps=1, ema={"deacy": 0.9})
     model, data = parts()

@@ -157,9 +157,9 @@ def _first(faults: Iterable[str | None]) -> str | None:
 
 
 def _number_fault(base: type, value: Any, limits: Range) -> str | None:
-    if base not in (int, float) or not isinstance(value, int | float):
+    if base not in (int, float) or not isinstance(value, int | float | str):
         return None
-    if isinstance(value, bool):
+    if isinstance(value, bool | str):
         return "must be a number"
     if base is int:
         if value != value or value in (math.inf, -math.inf) or int(value) != value:

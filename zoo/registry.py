@@ -44,6 +44,8 @@ class Command:
         many: Whether what stands without an option is one list.
         texts: Arguments that may be empty.
         rest: An option that is the list of all options which the function does not have.
+        shared: Whether the processes that torchrun or srun started share its work; of another verb
+            the first one does it.
     """
 
     function: str
@@ -52,6 +54,7 @@ class Command:
     many: bool = False
     texts: tuple[str, ...] = ()
     rest: str | None = None
+    shared: bool = False
 
 
 MODELS = {
@@ -178,6 +181,7 @@ COMMANDS = {
         "zoo.cli.commands:sample",
         "draw images from a checkpoint into one PNG grid, or sentences",
         {"-n": "--n", "-o": "--out"},
+        shared=True,
     ),
     "generate": Command(
         "zoo.flash.commands:generate",
@@ -189,6 +193,7 @@ COMMANDS = {
         "zoo.simbert.commands:embed",
         "sentence vectors of the lines of a file",
         {"-i": "--input", "-o": "--output"},
+        shared=True,
     ),
     "similar": Command(
         "zoo.simbert.commands:similar",
@@ -214,6 +219,7 @@ COMMANDS = {
         "zoo.vae.density.command:density",
         "log p(x) of each datum, with error bars",
         {"-o": "--out"},
+        shared=True,
     ),
     "compress": Command(
         "zoo.vae.coding.command:compress",

@@ -34,6 +34,7 @@ from zoo.training import (
 )
 from zoo.training.claim import Claim, HoldsRunError, holds_run, why_afresh
 from zoo.training.finish import FoundRate, never_seen, why_stopped
+from zoo.training.options import check_trainer
 from zoo.training.pace import Pace
 from zoo.training.samples import SampleGrid
 from zoo.training.settings import settle
@@ -148,6 +149,7 @@ def trainer(
     """
     settle()
     run_dir, options = Path(run_dir), DEFAULTS | options
+    check_trainer(options)
     endless = options.get("max_steps", -1) == -1 and options["max_epochs"] in (None, -1)
     if endless and not options.get("max_time"):
         raise ValueError("when does it end? give max_steps=N or max_epochs=N")

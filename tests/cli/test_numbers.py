@@ -9,12 +9,13 @@ from typing import Annotated, get_args, get_origin
 import pytest
 
 import zoo.data
-from zoo.cli.numbers import TRAINER, check_numbers
+from zoo.cli.numbers import check_numbers
 from zoo.cli.run import parse_function
 from zoo.metrics.quality import SampleQuality
 from zoo.ranges import Range, check_ranges, find_fault, number_hints
 from zoo.registry import COMMANDS, MIXED_PRECISIONS, MODELS
 from zoo.training import EMA, Checkpoint
+from zoo.training.options import TRAINER
 from zoo.training.samples import SampleGrid
 
 WRONG = (-1, 0, 1e-320, math.nan, math.inf, 1e30)

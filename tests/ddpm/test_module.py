@@ -193,6 +193,18 @@ def test_quarters_of_the_steps_are_logged():
     assert min(logged.values()) <= logged["train/loss"] <= max(logged.values())
 
 
+def test_quarters_under_autocast_are_not_rounded(monkeypatch):
+    """A product of losses and quarters would be one of bfloat16: 8 bits of each number."""
+    model, losses, t = tiny(), torch.linspace(0.1, 0.9, 64), torch.arange(64) % 20
+    monkeypatch.setattr(model, "losses", lambda *_: losses.clone().requires_grad_())
+    monkeypatch.setattr(model, "_drawn", lambda x0: (t, x0))
+    loader = epoch_loader(Numbered(64), 64, train=True)
+    trainer = fit(model, loader, max_steps=1, log_every_n_steps=1, precision="bf16-mixed")
+    for i in range(4):
+        logged = trainer.callback_metrics[f"train/loss_q{i}"].item()
+        assert logged == pytest.approx(losses[t // 5 == i].mean().item(), rel=1e-6)
+
+
 # Checkpoints
 
 

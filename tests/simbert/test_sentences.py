@@ -12,6 +12,7 @@ import zoo
 from tests.simbert.models import TOKENS, texts, tiny
 from zoo.data import Sentences
 from zoo.data.sentences.batches import TextBatch
+from zoo.simbert.approximate import exact
 from zoo.simbert.evaluation import (
     SentenceNumbers,
     jaccard,
@@ -49,6 +50,19 @@ def test_vectors_are_the_same_in_any_batches(tokens, monkeypatch):
     for batch_size in (1, 7, 64):
         vectors = model.encode(texts(30), batch_size=batch_size)
         torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-5)
+
+
+def test_cosines_under_autocast_are_those_of_the_vectors():
+    """`--precision bf16` rounds the network; a product in bfloat16 has two or three digits."""
+    model, unit = tiny(), tiny().encode(texts(20))
+    with torch.autocast("cpu", torch.bfloat16):
+        a, b = model.encode(texts(5)), model.encode(texts(8))
+        cosines = model.similarity(texts(5), texts(8))
+        scores, _ = exact(unit, unit[:3], 2)
+        ranked = torch.tensor([found.similarity for found in model.paraphrase(texts(1)[0], k=4)])
+    torch.testing.assert_close(cosines, a @ b.T, rtol=0, atol=1e-6)
+    torch.testing.assert_close(scores, (unit[:3] @ unit.T).topk(2)[0], rtol=0, atol=1e-6)
+    assert not torch.equal(ranked, ranked.bfloat16().float())
 
 
 def test_long_sentences_are_cut():

@@ -113,6 +113,21 @@ def test_a_verb_that_was_stopped_goes_on(verb, models, zoo_cli, monkeypatch):
     assert not folder.exists()
 
 
+def test_work_that_is_not_shared_is_done_once(models, zoo_cli, monkeypatch):
+    """Two processes would write one file at once; `rank` is what torchrun says."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert zoo_cli("export", "vae", "copy") == (0, "", "")
+    assert not Path("copy").exists()
+    monkeypatch.setenv("RANK", "0")
+    code, _, err = zoo_cli("export", "vae", "copy")
+    assert code == 0
+    assert "zoo: export is work of one process: the first of 2 does it" in err
+    assert Path("copy/model.safetensors").is_file()
+    monkeypatch.setenv("RANK", "1")  # a mistake is told by the first alone
+    assert zoo_cli("export", "vae")[0] == 2
+
+
 def test_several_processes_need_a_file(models, mistake, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")

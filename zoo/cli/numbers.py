@@ -8,46 +8,12 @@ from typing import Annotated, Any
 import torch
 
 from zoo.cli.sizes import class_of
-from zoo.ranges import (
-    Count,
-    NonNegative,
-    Positive,
-    PositiveShare,
-    Range,
-    Share,
-    Whole,
-    check_ranges,
-    find_fault,
-)
+from zoo.ranges import Count, Positive, Range, Whole, check_ranges, find_fault
 from zoo.registry import MODELS
+from zoo.training.options import check_trainer
 
-_AllOrCount = Annotated[int, Range(1, also=-1)]
 _GLOBAL_SEED = Annotated[int, Range(0, 2**32 - 1)]
 THREADS = Annotated[int, Range(1, 1024)] | None
-_Part = Whole | Share  # so many batches, or a share of them
-
-# The Trainer's own annotations say int where it means a count.
-TRAINER = {
-    "devices": Annotated[int, Range(1, 1024, also=-1)] | list[Whole],
-    "num_nodes": Annotated[int, Range(1, 65_536)],
-    "fast_dev_run": Whole | bool,
-    "max_epochs": _AllOrCount | None,
-    "min_epochs": Whole | None,
-    "max_steps": _AllOrCount,
-    "min_steps": Whole | None,
-    "limit_train_batches": _Part | None,
-    "limit_val_batches": _Part | None,
-    "limit_test_batches": _Part | None,
-    "limit_predict_batches": _Part | None,
-    "overfit_batches": _Part,
-    "val_check_interval": Count | PositiveShare | None,
-    "check_val_every_n_epoch": Count | None,
-    "num_sanity_val_steps": Annotated[int, Range(-1)] | None,
-    "log_every_n_steps": Count | None,
-    "accumulate_grad_batches": Count,
-    "gradient_clip_val": NonNegative | None,
-    "reload_dataloaders_every_n_epochs": Whole,
-}
 CALLBACKS: dict[str, dict[str, Any]] = {
     "EarlyStopping": {"patience": Whole},
     "LearningRateFinder": {"num_training_steps": Count, "min_lr": Positive, "max_lr": Positive},
@@ -62,17 +28,7 @@ PRECISIONS = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-
 def check_numbers(config: Mapping[str, Any]) -> None:
     """Raises ValueError if a number of the Trainer, model or data is out of its range."""
     trainer = config["trainer"]
-    for name, hint in TRAINER.items():
-        value = trainer.get(name)
-        number = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+\s*", value)
-        if fault := find_fault(hint, int(value) if number else value):
-            raise ValueError(f"--trainer.{name}={value}: {fault}")
-    if trainer.get("overfit_batches"):
-        raise ValueError(
-            f"--trainer.overfit_batches={trainer['overfit_batches']}: Lightning would give the "
-            "loaders an order of its own, which they do not take: train on few items by "
-            "--data.limit N"
-        )
+    check_trainer(trainer, "--trainer.")
     _check_callbacks(trainer.get("callbacks"))
     _check_processes(trainer)
     if fault := find_fault(_GLOBAL_SEED | bool, config.get("seed_everything")):

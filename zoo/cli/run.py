@@ -27,6 +27,7 @@ from zoo.memory import asked_for, is_out_of_memory
 from zoo.processes import rank
 from zoo.ranges import check_ranges, number_hints
 from zoo.registry import COMMANDS, TRAINER_VERBS, nearest
+from zoo.training.distributed import place
 from zoo.training.failure import RunFailedError
 from zoo.training.guard import TrainingDivergedError
 from zoo.training.settings import settle
@@ -242,8 +243,13 @@ def _as_a_line(
 
 
 def run_function(verb: str, arguments: list[str]) -> None:
-    """Calls a verb's function."""
+    """Calls a verb's function, unless another process of several does its work."""
     function, values = parse_function(verb, arguments)
+    own, processes = place()
+    if processes > 1 and not COMMANDS[verb].shared:
+        if own:
+            return
+        sys.stderr.write(f"zoo: {verb} is work of one process: the first of {processes} does it\n")
     try:
         function(**values)
     except ValueError as error:

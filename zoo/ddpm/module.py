@@ -22,6 +22,7 @@ from zoo.ddpm.sampler import SamplerName
 from zoo.ddpm.schedule import Chain, Schedule, Spacing, make_betas
 from zoo.ddpm.unet import UNet, unet_arguments
 from zoo.layers.counter_rng import integers, normal
+from zoo.layers.precision import product
 from zoo.ranges import (
     AtLeastTwo,
     BelowOne,
@@ -229,7 +230,7 @@ class DDPM(Pages):
             # Mean over each quarter of the steps, as OpenAI logs it; NaN where a batch has none.
             number = (t * 4 // len(self.diffusion.chain))[:, None]
             quarter = number == torch.arange(4, device=t.device)
-            means = (losses.detach() @ quarter.float()) / quarter.sum(0)
+            means = product(losses.detach(), quarter.float()) / quarter.sum(0)
             by_quarter = {f"train/loss_q{i}": mean for i, mean in enumerate(means.unbind())}
             log_every(self, {"train/loss": loss, **by_quarter})
         return loss

@@ -9,6 +9,12 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product in the precision of its factors, which autocast would round to 8 bits."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
+
+
 def wide(device: torch.device) -> torch.dtype:
     """The dtype in which sums and scalars are computed: float64, but on Apple's GPUs."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zoo.data.cache import remembered
 from zoo.files import naming, replacing, temporary_beside
+from zoo.layers.precision import product
 from zoo.memory import check_memory
 from zoo.untrusted import read_json_object, sha256
 from zoo.waiting import Bar
@@ -48,7 +49,7 @@ def exact(vectors: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     for some in torch.split(queries, _QUERIES):
         best, where = some.new_empty(len(some), 0), torch.empty(len(some), 0).long()
         for start in range(0, len(vectors), _BLOCK):
-            scores = some @ vectors[start : start + _BLOCK].T
+            scores = product(some, vectors[start : start + _BLOCK].T)
             top, at = scores.topk(min(k, scores.shape[1]), 1)
             candidates, places = torch.cat([best, top], 1), torch.cat([where, at + start], 1)
             best, keep = candidates.topk(min(k, candidates.shape[1]), 1)
@@ -131,7 +132,7 @@ class Approximate:
             if len(near) < k:  # where so few are linked
                 rows.append(tuple(t[0] for t in exact(self._vectors, query[None], k)))
                 continue
-            best, at = (self._vectors[near] @ query).topk(k)
+            best, at = product(self._vectors[near], query).topk(k)
             rows.append((best, near[at]))
         scores, where = zip(*rows, strict=True)
         return torch.stack(scores), torch.stack(where)

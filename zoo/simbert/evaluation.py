@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.sentences.batches import LabelledBatch, TextBatch
+from zoo.layers.precision import product
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.losses import paired_cosines
 
@@ -58,7 +59,7 @@ def top1(queries: Tensor, candidates: Tensor, family: Tensor) -> Tensor:
         candidates: Unit vectors, (N, H); number i belongs to query i.
         family: Families, (N,).
     """
-    return family[(queries @ candidates.T).argmax(1)] == family
+    return family[product(queries, candidates.T).argmax(1)] == family
 
 
 class Gathered:

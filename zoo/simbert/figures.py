@@ -7,6 +7,7 @@ from torch import Tensor
 from zoo.data.protocols import Moment
 from zoo.data.sentences.batches import TASKS
 from zoo.figures import Figure
+from zoo.layers.precision import product
 from zoo.simbert.base import SentenceModel
 from zoo.simbert.evaluation import SentenceNumbers, Shown
 
@@ -88,7 +89,7 @@ def _batch(shown: Shown) -> Figure:
     return Figure(
         "heatmap",
         "Cosines of a batch",
-        {"values": (a @ b.T).float().numpy()},
+        {"values": product(a, b.T).float().numpy()},
         "the first sentences of groups by the second ones: the diagonal says the same",
         {
             "rows": [_short(group[0]) for group in shown.texts[: len(a)]],

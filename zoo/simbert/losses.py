@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.sentences.batches import TASKS
-from zoo.layers.precision import at_least_float32
+from zoo.layers.precision import at_least_float32, product
 
 Contrast = Literal["infonce", "flatnce"]
 PairLoss = Literal["cosent", "sbert", "cosine_zero", "cosine_minus", "hinge"]
@@ -23,9 +23,8 @@ _NOTHING = -1e4
 
 def cosines(rows: Tensor, columns: Tensor) -> Tensor:
     """Cosine of each row (n, d) with each column (m, d), (n, m), in float32 also under autocast."""
-    with torch.autocast(rows.device.type, enabled=False):
-        a, b = (F.normalize(at_least_float32(x), dim=-1) for x in (rows, columns))
-        return a @ b.T
+    a, b = (F.normalize(at_least_float32(x), dim=-1) for x in (rows, columns))
+    return product(a, b.T)
 
 
 def paired_cosines(u: Tensor, v: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from zoo.data.protocols import HasGroups, datamodule_of
 from zoo.data.sentences.tokenizer import MAX_LENGTH
 from zoo.display import Table
 from zoo.layers.choose import TokenSampling
+from zoo.layers.precision import product
 from zoo.simbert.decoding import NUCLEUS, beam_search, sample
 from zoo.simbert.sentences import Encoding, checked
 from zoo.training.module import evaluating
@@ -133,7 +134,8 @@ class Paraphrasing(Encoding):
         with evaluating(self):
             query = F.normalize(self.rows_vectors([source]).float(), dim=-1).cpu()
         found = list(finished)
-        cosine = (self.encode(found, batch_size=batch_size) @ query.T).flatten().tolist()
+        vectors = self.encode(found, batch_size=batch_size)
+        cosine = product(vectors, query.T).flatten().tolist()
         order = sorted(range(len(found)), key=lambda i: -cosine[i])[:k]
         return Paraphrases(Paraphrase(found[i], cosine[i], finished[found[i]]) for i in order)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.sentences.batches import AnyBatch, LabelledBatch, padded
+from zoo.layers.precision import product
 from zoo.simbert.approximate import Backend
 from zoo.simbert.base import SentenceModel
 from zoo.simbert.encoder import Encoder
@@ -127,7 +128,7 @@ class Encoding(SentenceModel):
     def similarity(self, a: Sequence[str], b: Sequence[str], *, batch_size: int = 64) -> Tensor:
         """Cosine of each sentence of `a` with each of `b`, float32 (len(a), len(b))."""
         u = self.encode(a, batch_size=batch_size)
-        return u @ self.encode(b, batch_size=batch_size).T
+        return product(u, self.encode(b, batch_size=batch_size).T)
 
     def index(
         self,
