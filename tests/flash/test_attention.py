@@ -10,7 +10,7 @@ from zoo.flash import attention
 from zoo.flash.attention import mixed_chunk_attention
 from zoo.flash.chunk_state import ChunkState, advance, step
 from zoo.flash.quadratic import quadratic_attention
-from zoo.flash.scores import Score
+from zoo.flash.scores import Score, attend
 
 SCORES = ["relu2_paper", "relu2", "relu2_row", "softmax", "softmax_plus", "laplace"]
 B, S, E, C = 2, 4, 6, 8
@@ -265,6 +265,23 @@ def test_gradients():
                 x,
                 fast_mode=True,
             )
+
+
+@pytest.mark.parametrize("mask", [None, (C, C), (5, 1, C), (5, C, C)])
+@pytest.mark.parametrize("bias", [None, (C, C), (5, C, C)])
+def test_some_chunks_at_a_time_have_the_values_and_gradients_of_all(mask, bias, monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    shapes = [(5, C, S), (5, C, S), (5, C, E), *([bias] if bias else [])]
+    x = [torch.randn(shape, generator=g, dtype=torch.float64).requires_grad_() for shape in shapes]
+    hidden = None if mask is None else torch.rand(mask, generator=g) < 0.7
+    found = []
+    for pairs in (2**20, 2 * C * C, 1):  # all, two, and one at a time
+        monkeypatch.setattr("zoo.flash.scores._PAIRS", pairs)
+        y = attend(*x[:3], score=Score("relu2", C), bias=(*x, None)[3], mask=hidden)
+        found.append([y, *torch.autograd.grad(y.sin().sum(), x)])
+    for other in found[1:]:
+        for one, all_at_once in zip(other, found[0], strict=True):
+            torch.testing.assert_close(one, all_at_once, rtol=0, atol=1e-13)
 
 
 def test_state_is_as_large_for_any_prefix():

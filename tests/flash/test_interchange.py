@@ -200,7 +200,7 @@ def test_command_line(tmp_path, zoo_cli, mistake):
     assert "no weights of FLASH-pytorch" in mistake(
         "import", "a.bin", "x", "--format", "flash-pytorch"
     )
-    assert "group_size='abc': the model's" in mistake(
+    assert "group_size='abc': must be a number" in mistake(
         "import", "a.bin", "x", "--format", "flash-pytorch", "--options.group_size", "abc"
     )
 

@@ -115,6 +115,17 @@ def test_curves_that_lie_upon_each_other_are_one(tmp_path):
     assert sorted(line.label for line in charts(runs)["g"]) == sorted(both)
 
 
+def test_the_mean_of_one_set_and_the_set_are_one_chart(tmp_path):
+    one = "step,val/spearman,val/spearman_stsb\n1,0.5,0.5\n2,0.75,0.75\n"
+    two = "step,val/spearman,val/spearman_stsb,val/spearman_bq\n1,0.375,0.5,0.25\n"
+    titles = []
+    for name, rows in (("one", one), ("two", two)):
+        runs = read_runs([str(make_run(tmp_path / name, metrics=rows))])
+        titles.append(list(charts(runs)))
+    assert titles[0] == ["spearman = spearman stsb"]
+    assert titles[1] == ["spearman", "spearman stsb", "spearman bq"]
+
+
 def test_a_resumed_run_has_one_curve(tmp_path):
     """Killed at 30, gone on from 10, and a last line that was cut off."""
     rows = ["step,train/loss,val/loss", "10,3.0,", "10,,9.0", "20,2.0,", "30,1.0,5.0", "20,2.5,"]

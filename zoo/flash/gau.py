@@ -1,8 +1,11 @@
 """The gated attention unit, with either attention, and with another sequence's keys and values."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from zoo.flash import chunk_state, quadratic
 from zoo.flash.attention import mixed_chunk_attention
@@ -15,6 +18,37 @@ from zoo.layers.rotary import rotate
 
 Rotary = tuple[Tensor, Tensor]
 """Cosines and sines of the positions, (n, r / 2) each, or (B, 1, r / 2) of one token a row."""
+
+
+class _SiLUParts(torch.autograd.Function):
+    """SiLU of the parts of x (..., n); what they give back goes into one gradient, not copied."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x)
+        ctx.sizes = sizes
+        return tuple(F.silu(part) for part in torch.split(x, sizes, -1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        out = torch.empty_like(x)
+        parts = (torch.split(each, ctx.sizes, -1) for each in (x, out))
+        for part, whole, grad in zip(*parts, grads, strict=True):
+            torch.ops.aten.silu_backward.grad_input(grad, part, grad_input=whole)
+        return out, None
+
+
+def _silu_parts(x: Tensor, sizes: list[int], cheap: Recompute) -> list[Tensor]:
+    """SiLU of the parts of x, made again one by one, so that none is held for the others' sake."""
+    parts = torch.split(x, sizes, -1)
+    if torch.compiler.is_compiling():  # which does better by itself
+        return [F.silu(part) for part in parts]
+    made = list(_SiLUParts.apply(x, sizes))
+    for out, part in zip(made, parts, strict=True):
+        cheap.note(out, F.silu, part)
+    return made
 
 
 class GatedAttentionUnit(nn.Module):
@@ -54,8 +88,7 @@ class GatedAttentionUnit(nn.Module):
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """U, V (B, n, e), and the queries and keys (B, n, s)."""
         width, head = self.config.width, self.config.head_size
-        hidden = cheap.of(F.silu, self.to_hidden(x))
-        u, v, z = torch.split(hidden, [width, width, head], -1)
+        u, v, z = _silu_parts(self.to_hidden(x), [width, width, head], cheap)
         gamma = self.gamma[:, None, None]  # (copies, 1, 1, s): a copy is one block of memory
         if self.beta is None:
             copies = z * gamma

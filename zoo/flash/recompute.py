@@ -81,10 +81,14 @@ class Recompute:
             out = checkpoint(make, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:
             out = make(*inputs)
+        self.note(out, make, *inputs)
+        return out
+
+    def note(self, out: Tensor, make: Callable[..., Tensor], *inputs: Tensor) -> None:
+        """Says that make(*inputs) is `out`, in memory of its own, however it was made."""
         if self.wanted:
             made = _Made(make, tuple(map(self._packed, inputs)), out.device.type)
             self._made[_memory(out)] = made, out
-        return out
 
     def _packed(self, tensor: Tensor) -> Tensor | _View:
         """A tensor, or where it is in what can be made again."""

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 ScoreName = Literal["relu2_paper", "relu2", "relu2_row", "softmax", "softmax_plus", "laplace"]
 
+_PAIRS = 2**20  # of a query and a key, whose weights are made at a time
 _LAPLACE_MEAN, _LAPLACE_STD = math.sqrt(0.5), math.sqrt(0.25 / math.pi)
 
 
@@ -112,7 +113,10 @@ def _rectified(
 
 
 class _SquaredReLUAttention(torch.autograd.Function):
-    """relu(factor q k + b)^2 v, keeping no number a pair for the gradient: they are made again."""
+    """relu(factor q k + b)^2 v, keeping no number a pair for the gradient: they are made again.
+
+    Of long texts those of some chunks at a time, so that they take little beside what is kept.
+    """
 
     @staticmethod
     def forward(
@@ -124,25 +128,79 @@ class _SquaredReLUAttention(torch.autograd.Function):
         hidden: Tensor | None,
         factor: float,
     ) -> Tensor:
-        x = _rectified(q, k, bias, hidden, factor)
-        ctx.save_for_backward(q.to(x.dtype), k.to(x.dtype), v.to(x.dtype), bias, hidden)
+        out = None
+        for part in _parts(q, k):
+            x = _rectified(q[part], k[part], _rows(bias, part), _rows(hidden, part), factor)
+            out = _placed(torch.bmm(x * x, v[part]), part, out, len(q))
+        assert out is not None
+        ctx.save_for_backward(*(each.to(out.dtype) for each in (q, k, v)), bias, hidden)
         ctx.factor = factor
-        return torch.bmm(x * x, v)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, hidden = ctx.saved_tensors
-        x = _rectified(q, k, bias, hidden, ctx.factor)
-        needs = ctx.needs_input_grad
-        grad_v = torch.bmm((x * x).mT, grad) if needs[2] else None
-        half = torch.bmm(grad, v.mT).mul_(x)  # half of the gradient of the sum
-        grad_bias = None
-        if bias is not None and needs[3]:
-            grad_bias = 2 * (half.sum(0) if bias.ndim == 2 else half)
-        grad_q = torch.baddbmm(q, half, k, beta=0, alpha=2 * ctx.factor)
-        grad_k = torch.baddbmm(k, half.mT, q, beta=0, alpha=2 * ctx.factor)
-        return grad_q, grad_k, grad_v, grad_bias, None, None
+        grads: list[Tensor | None] = [None] * 4
+        for part in _parts(q, k):
+            found = _gradients(
+                *(q[part], k[part], v[part], grad[part], _rows(bias, part), _rows(hidden, part)),
+                ctx.factor,
+                ctx.needs_input_grad,
+            )
+            for i, rows in enumerate(found):
+                before = grads[i]
+                if rows is None:
+                    continue
+                if i == 3 and rows.ndim == 2:  # of a bias that all chunks have
+                    grads[i] = rows if before is None else before + rows
+                else:
+                    grads[i] = _placed(rows, part, before, len(q))
+        return *grads, None, None
+
+
+def _gradients(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grad: Tensor,
+    bias: Tensor | None,
+    hidden: Tensor | None,
+    factor: float,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Of queries, keys, values and bias, from the gradient of what `_SquaredReLUAttention` gave."""
+    x = _rectified(q, k, bias, hidden, factor)
+    grad_v = torch.bmm((x * x).mT, grad) if needs[2] else None
+    half = torch.bmm(grad, v.mT).mul_(x)  # half of the gradient of the sum
+    grad_bias = None
+    if bias is not None and needs[3]:
+        grad_bias = 2 * (half.sum(0) if bias.ndim == 2 else half)
+    grad_q = torch.baddbmm(q, half, k, beta=0, alpha=2 * factor)
+    grad_k = torch.baddbmm(k, half.mT, q, beta=0, alpha=2 * factor)
+    return grad_q, grad_k, grad_v, grad_bias
+
+
+def _parts(q: Tensor, k: Tensor) -> list[slice]:
+    """Rows (chunks) to do at a time; a GPU needs many to be busy."""
+    pairs = _PAIRS if q.device.type == "cpu" else 64 * _PAIRS
+    size = max(pairs // (q.shape[1] * k.shape[1]), 1)
+    return [slice(start, start + size) for start in range(0, max(len(q), 1), size)]
+
+
+def _rows(x: Tensor | None, part: slice) -> Tensor | None:
+    """The rows of what each row has its own of, (B, ., j); all have one of (i, j)."""
+    return x if x is None or x.ndim == 2 else x[part]
+
+
+def _placed(rows: Tensor, part: slice, whole: Tensor | None, size: int) -> Tensor:
+    """The rows at their places in a whole of `size` rows; if they are the whole, themselves."""
+    if len(rows) == size:
+        return rows
+    if whole is None:
+        whole = rows.new_empty(size, *rows.shape[1:])
+    whole[part] = rows
+    return whole
 
 
 def attend(

@@ -39,7 +39,8 @@ def charts(runs: list[Run], pattern: str = "*") -> dict[str, list[Line]]:
     """The curves of all runs by chart: a metric of training beside that of validation.
 
     What is logged in a group of its own (wasserstein/critic, wasserstein/exact) is one chart, and
-    those of a run that are the same, number for number, are one line.
+    those of a run that are the same, number for number, are one line, as a number of all and of its
+    only part are one chart.
 
     Args:
         runs: The runs, a colour each if there are several.
@@ -69,7 +70,20 @@ def charts(runs: list[Run], pattern: str = "*") -> dict[str, list[Line]]:
                     break
             else:
                 lines.append(line)
-    return found
+    return _without_repeats(found)
+
+
+def _without_repeats(found: dict[str, list[Line]]) -> dict[str, list[Line]]:
+    """The charts without that of a single part, such as spearman stsb, which is the whole's."""
+    drawn = {title: [(line.curve, line.kind) for line in lines] for title, lines in found.items()}
+    same = {
+        title: part
+        for title in found
+        for part in found
+        if part.startswith(f"{title} ") and drawn[part] == drawn[title]
+    }
+    left = {title: lines for title, lines in found.items() if title not in same.values()}
+    return {" = ".join([t, *filter(None, [same.get(t)])]): lines for t, lines in left.items()}
 
 
 def _place(name: str) -> tuple[str, str, str]:
