@@ -275,7 +275,7 @@ def _reader(folder: Path, parts: dict[str, list[Any]], wanted: dict[str, Any]) -
             try:
                 with zipfile.ZipFile(part) as archive:
                     wrong = archive.testzip()
-            except zipfile.BadZipFile:
+            except Exception:  # a damaged zip can raise nearly anything
                 wrong = "its directory"
             if wrong:
                 raise ValueError(f"{file.name} is damaged: the checksum of {wrong} is wrong")

@@ -259,7 +259,7 @@ class ImageFiles:
 def _archive(path: Path, *_: int) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise ValueError(f"{path} is a damaged .zip ({error})") from error
 
 

@@ -92,6 +92,18 @@ def test_a_damaged_archive_is_read_or_refused(
         assert not isinstance(error, MemoryError | RecursionError)
 
 
+def test_an_archive_of_another_version_is_refused(tmp_path: Path) -> None:
+    """Python's zipfile says so by NotImplementedError."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a/0.png", FILES["PNG"])
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 6] = 64
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.zip is a damaged \.zip \(zip file version 6\.4\)"):
+        ImageFiles(path).names()
+
+
 VALUES = bytes(range(24))
 IDX = struct.pack(">HBB3I", 0, 8, 3, 2, 3, 4) + VALUES
 
