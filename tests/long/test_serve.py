@@ -281,7 +281,7 @@ def test_sentences_are_found_compared_and_written(open_, size, tmp_path):
 
     panel = opened.tab("Similar sentences")
     panel.locator("input[type=file]").first.set_input_files(tmp_path / "sentences.txt")
-    panel.get_by_text("sentences.txt").wait_for()
+    panel.get_by_label("sentences.txt").wait_for()  # its text is in two parts once it is there
     panel.get_by_label("Sentence", exact=True).fill("abd")
     opened.press("Search")
     for _, cosine in model.similar(["abd"], lines)[0]:
