@@ -82,8 +82,11 @@ def _without_repeats(found: dict[str, list[Line]]) -> dict[str, list[Line]]:
         for part in found
         if part.startswith(f"{title} ") and drawn[part] == drawn[title]
     }
-    left = {title: lines for title, lines in found.items() if title not in same.values()}
-    return {" = ".join([t, *filter(None, [same.get(t)])]): lines for t, lines in left.items()}
+    return {
+        f"{title} = {same[title]}" if title in same else title: lines
+        for title, lines in found.items()
+        if title not in same.values()
+    }
 
 
 def _place(name: str) -> tuple[str, str, str]:
