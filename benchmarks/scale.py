@@ -3,6 +3,7 @@
     python benchmarks/scale.py --sizes 10,100 --before ../zoo-before
     python benchmarks/scale.py --sizes "" --rates "" --pictures 2000,200000
     python benchmarks/scale.py --sizes "" --rates "" --sentences 20000,2000000
+    python benchmarks/scale.py --sizes "" --rates "" --mined 20000,5000000
 
 makes texts of so many MB, fits a small FlashLM to each, twice, as a user does, and prints tables.
 The time to the first step is from the start of the command, without the waits for a processor that
@@ -10,7 +11,9 @@ others have (/proc/PID/schedstat); the memory is what no file backs (RssAnon of 
 at its most, of the process that trains. Of pictures (64x64 PNG),
 10,000 or more, there is also the rate of two workers from the cache and lazily, in turns. Of
 lines and pairs of sentences it is to the first batch, and the memory that ten have added, in memory
-and from the cache; and the time and the memory of the process that reads them.
+and from the cache; and the time and the memory of the process that reads them. Lines are mined for
+pairs by two processes: of their processors, of the clock without waits, and the memory of the
+first and of the larger of the two.
 """
 
 import argparse
@@ -24,7 +27,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from scale_made import make_pictures, make_sentences, make_text, watch
+from scale_made import make_corpus, make_pictures, make_sentences, make_text, watch
 
 HERE = Path(__file__).resolve().parents[1]
 PROBE = """\
@@ -159,6 +162,17 @@ def sentences(folder: Path, root: Path, limit: str) -> tuple[float, ...]:
     return (*own, found.ran_by_others, found.most_of_others)
 
 
+def mined(folder: Path, root: Path, threshold: float) -> str:
+    """A row of `zoo mine-pairs lines` with two processes."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "zoo.cli", "mine-pairs", "lines", str(root), "--processes"]
+    command += ["2", "-o", "mined.jsonl", "--threshold", str(threshold)]
+    found = watch(command, folder, environment)
+    pairs, candidates = re.findall(r"([\d,]+) pairs in .*: ([\d,]+) of", found.text)[0]
+    row = f"{candidates} | {pairs} | {found.ran + found.ran_by_others:.0f} s | {found.clock:.0f} s"
+    return f"{row} | {found.most:,.0f} and {found.most_of_others:,.0f} MB"
+
+
 def rate(folder: Path, root: Path, tokenizer: str) -> tuple[float, float]:
     """MB a second of one core, and the library's own time as a share of ours."""
     out = tempfile.mkdtemp(dir=folder)
@@ -178,6 +192,8 @@ def main() -> None:
     parser.add_argument("--rate_size", type=int, default=20, help="of the text for it, in MB")
     parser.add_argument("--pictures", default="", help="how many, such as 2000,200000")
     parser.add_argument("--sentences", default="", help="lines and pairs, such as 20000,2000000")
+    parser.add_argument("--mined", default="", help="lines mined for pairs, such as 20000,5000000")
+    parser.add_argument("--thresholds", default="0.8", help="of their similarity")
     parser.add_argument("--rows", default="lines,pairs", help="of sentences")
     parser.add_argument("--memory_most", type=int, default=10**6, help="of them, read into memory")
     parser.add_argument("--turns", type=int, default=5, help="of their rates")
@@ -239,6 +255,14 @@ def main() -> None:
                     print(f"| {count:,} {what} | here | {which} | {row} |", flush=True)
                 root.unlink()
                 shutil.rmtree(folder / "cache", ignore_errors=True)
+        if options.mined:
+            print("| lines | threshold | compared | pairs | of processors | clock | memory |")
+            print("|---|---|---|---|---|---|---|")
+        for count in map(int, filter(None, options.mined.split(","))):
+            make_corpus(folder / "corpus.txt", count)
+            for threshold in map(float, options.thresholds.split(",")):
+                row = mined(folder, folder / "corpus.txt", threshold)
+                print(f"| {count:,} | {threshold} | {row} |", flush=True)
         if options.rates:
             make_text(folder / "rate.txt", options.rate_size)
         print("\n| tokenizer | MB a second of a core | the library's share of the time |")

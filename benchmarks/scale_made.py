@@ -164,3 +164,30 @@ def make_index(folder: Path, count: int, width: int, noise: float) -> None:
             texts.write(_numbered(stem, numbers).tobytes())
             ends.write(((numbers + 1) * len(stem)).astype("<i8").tobytes())
     (folder / "model.json").write_text("{}")
+
+
+def make_corpus(path: Path, count: int) -> None:
+    """Lines of 8 to 32 characters, of words of two that are as frequent as Zipf has it.
+
+    A tenth of them are the line before with one or two of its words replaced.
+    """
+    draw = np.random.default_rng(0)
+    often = 1 / (np.arange(3000) + 6) ** 1.1
+    characters = 0x4E00 + draw.permutation(20_000)[:3000].astype(np.uint32)
+    words = characters[draw.choice(3000, (30_000, 2), p=often / often.sum())]
+    bounds = np.cumsum(1 / (np.arange(len(words)) + 1.0) ** 1.1)
+    with path.open("wb") as file:
+        for start in range(0, count, _BLOCK):
+            rows = min(_BLOCK, count - start)
+            drawn = np.searchsorted(bounds, draw.random((rows, 16)) * bounds[-1])
+            lengths = draw.integers(4, 17, rows)
+            again = np.arange(1, rows)[draw.random(rows - 1) < 0.1]
+            drawn[again], lengths[again] = drawn[again - 1], lengths[again - 1]
+            for _ in range(2):
+                place = draw.integers(0, lengths[again])
+                drawn[again, place] = draw.integers(0, len(words), len(again))
+            texts = words[np.minimum(drawn, len(words) - 1)].reshape(rows, 32)
+            lines = np.concatenate([texts, np.full((rows, 1), 10, np.uint32)], 1)
+            kept = np.arange(33) < 2 * lengths[:, None]
+            kept[:, 32] = True
+            file.write(lines[kept].astype("<u4").tobytes().decode("utf-32-le").encode())

@@ -207,7 +207,7 @@ COMMANDS = {
     ),
     "mine-pairs": Command(
         "zoo.simbert.commands:mine_pairs",
-        "find similar sentences in answers, documents or message catalogues",
+        "find similar sentences in answers, documents, lines or message catalogues",
         {"-o": "--output"},
     ),
     "export": Command("zoo.cli.commands:export", "write a checkpoint as safetensors or diffusers"),

@@ -1,6 +1,6 @@
 """Texts in two files that are mapped: their bytes, and where each ends."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, overload
@@ -96,14 +96,22 @@ class TextsWriter:
         self._ends.write(self._length.to_bytes(8, "little"))
 
 
-def write_distinct(stem: Path, texts: Iterable[str]) -> MappedTexts:
-    """Writes texts, each once, where it comes first."""
+def write_distinct(
+    stem: Path, texts: Iterable[str], key: Callable[[str], str] | None = None
+) -> MappedTexts:
+    """Writes texts, each once, where it comes first.
+
+    Args:
+        stem: Path of the files without their suffixes.
+        texts: The texts.
+        key: Of texts for which it gives the same, only the first is written.
+    """
     all_of_them = stem.with_name(f"{stem.name}.all")
     numbered = Numbered(stem.parent)
     with TextsWriter(all_of_them) as every:
         for text in texts:
             every.add(text)
-            numbered.add(text)
+            numbered.add(key(text) if key else text)
     written = MappedTexts(all_of_them)
     with TextsWriter(stem) as distinct:
         for i, first in enumerate(numbered.firsts()):

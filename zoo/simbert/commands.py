@@ -9,15 +9,16 @@ import numpy as np
 from torch import Tensor
 
 from zoo.data.cache import remembered
+from zoo.data.text.tasks import Executor
 from zoo.files import keep_read, replacing
 from zoo.loading import device_of, find_checkpoint, load
 from zoo.memory import check_memory
-from zoo.ranges import Count, PositiveShare, Range, Seed, Share, Temperature, Whole
+from zoo.ranges import Count, PositiveShare, Range, Seed, Temperature, Whole
 from zoo.reading import numbered_lines
 from zoo.simbert.approximate import Backend
 from zoo.simbert.encoder import Encoder
 from zoo.simbert.index import SentenceIndex, fingerprint
-from zoo.simbert.mining import mine
+from zoo.simbert.mining import mine, mine_lines
 from zoo.training.distributed import place
 from zoo.training.parts import in_parts
 from zoo.tuning.inference import Work, in_precision
@@ -270,42 +271,73 @@ def paraphrase(
 
 
 def mine_pairs(
-    kind: Literal["answers", "documents", "catalogues"],
+    kind: Literal["answers", "documents", "lines", "catalogues"],
     source: str | list[str],
     *,
     output: str = "pairs.jsonl",
-    threshold: Share = 0.5,
+    threshold: PositiveShare | None = None,
+    recall: PositiveShare | None = None,
     shortest: Count = 6,
     longest: Count = 64,
     processes: Annotated[int, Range(1, 1024)] = 1,
+    executor: Executor | None = None,
+    tasks: Count = 1,
 ) -> None:
     """Groups of similar sentences out of texts that were not written as such.
 
     answers: sentences of answers to one question (JSONL of {"question": ..., "answers": [...]});
     documents: sentences of one document (JSONL of {"text": ...}, or text files in which an empty
     line ends a document), for which a higher threshold is due (kexue.fm/archives/8454);
+    lines: all alike lines of a corpus (text files, or JSONL of {"text": ...}), of millions by
+    MinHash, of up to 10,000 by comparing all;
     catalogues: translations of one message in installed zh_CN and zh_TW message catalogues (.mo
     files, or folders of them such as /usr/share/locale).
 
     Args:
-        kind: answers, documents or catalogues.
+        kind: answers, documents, lines or catalogues.
         source: A file or folder, or a list of them.
         output: The JSONL to write, for SimilarGroups.
-        threshold: Least similarity of a pair (multiset Jaccard of characters); not for catalogues.
+        threshold: Least similarity of a pair (multiset Jaccard of characters); 0.5, and 0.8 of
+            lines, if not given; not for catalogues.
+        recall: Of lines, the least share of the pairs at the threshold that is expected to be
+            found, more alike ones more often: 0.95 if not given; 1 compares all with all.
         shortest: Least characters of a sentence.
         longest: Most characters of a sentence.
         processes: Processes that work in parallel.
+        executor: Of lines, shares the work out to tasks of datatrove (an extra): local, slurm or
+            ray; all machines must see the folder of the output.
+        tasks: How many tasks.
     """
     paths = [source] if isinstance(source, str) else source
     missing = [path for path in paths if not Path(path).exists()]
     if missing:
         raise FileNotFoundError(f"no such file or folder: {missing[0]}")
     keep_read("--output", output, *paths)
+    sources = [Path(path) for path in paths]
+    others = {"recall": recall, "executor": executor, "tasks": tasks != 1}
+    if kind == "catalogues":
+        others["threshold"] = threshold
+    if kind == "lines":
+        mined = mine_lines(
+            sources,
+            Path(output),
+            threshold=threshold or 0.8,
+            recall=recall or 0.95,
+            shortest=shortest,
+            longest=longest,
+            processes=processes,
+            executor=executor,
+            tasks=tasks,
+        )
+        print(f"{len(mined.pairs):,} pairs in {output}: {mined.words()}")
+        return
+    if strange := [name for name, given in others.items() if given]:
+        raise ValueError(f"--{strange[0]} means nothing to zoo mine-pairs {kind}: leave it out")
     count = mine(
         kind,
-        [Path(path) for path in paths],
+        sources,
         Path(output),
-        threshold=threshold,
+        threshold=threshold or 0.5,
         shortest=shortest,
         longest=longest,
         processes=processes,
