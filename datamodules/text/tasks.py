@@ -1,4 +1,4 @@
-"""Pieces of a text as tasks of datatrove: on this machine, on SLURM or on Ray."""
+"""Pieces of text work as tasks of datatrove: on this machine, on SLURM or on Ray."""
 
 import json
 import os
@@ -31,11 +31,17 @@ class Task(NamedTuple):
     folder: Path
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
-        """What task `rank` of `world_size` does."""
+        """What task `rank` of `world_size` does.
+
+        A piece that is refused stays unmade: it is made again where its error is told in a line.
+        """
         for piece in self.pieces[rank::world_size]:
             path = self.file(piece)
             if not path.is_file():
-                found = self.function(piece, self.how)
+                try:
+                    found = self.function(piece, self.how)
+                except ValueError:
+                    continue
                 with replacing(path) as temporary, temporary.open("wb") as file:
                     np.savez(file, *map(_array, found))
 

@@ -12,6 +12,17 @@ from zoo.data.text import prepare as preparing
 from zoo.data.text import tasks
 
 
+@pytest.fixture(autouse=True)
+def loguru_writes_to_the_stderr_of_now():
+    """It keeps the one that it was imported under, which is closed in the next test."""
+    try:
+        from loguru import logger
+    except ImportError:
+        return
+    logger.remove()
+    logger.add(lambda message: sys.stderr.write(message))
+
+
 def files(folder):
     """The bytes of a prepared text."""
     return {
@@ -104,3 +115,17 @@ def test_what_was_made_before_a_stop_is_not_made_again(corpus, monkeypatch):
     task.file("c").unlink()
     assert [task.result(piece) for piece in "abc"] == [("a", "how"), ["b", "how"], ["c", "how"]]
     assert made == ["b", "a", "c", "b", "c"]
+
+
+def test_what_a_task_refuses_is_told_where_its_result_is_asked_for():
+    def refuse(piece, how):
+        if piece == "b":
+            raise ValueError("b is damaged")
+        return [piece, how]
+
+    task = tasks.Task(refuse, ["a", "b", "c"], "how", Path.cwd())
+    task(None, 0, 1)
+    assert [task.file(piece).is_file() for piece in "abc"] == [True, False, True]
+    assert task.result("c") == ("c", "how")
+    with pytest.raises(ValueError, match="b is damaged"):
+        task.result("b")
