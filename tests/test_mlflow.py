@@ -48,12 +48,3 @@ def test_mlflow_has_what_the_run_directory_has(tiny, zoo_cli):
     assert {path.split("+")[2] for path in kept if path.endswith(".png")} >= {"9"}
     kept = [path.path for path in client.list_artifacts(run.info.run_id, "checkpoints")]
     assert kept == ["checkpoints/last.ckpt"]
-
-
-def test_it_comes_beside_other_loggers(zoo_cli):
-    pytest.importorskip("mlflow")
-    code, out, err = zoo_cli(
-        "fit", "-c", "ddpm/digits", "-c", "wandb", "-c", "mlflow", "--print_config"
-    )
-    assert code == 0, err
-    assert out.index("WandbLogger") < out.index("zoo.training.loggers.MLflow")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import wandb
+import yaml
 from wandb.proto import wandb_internal_pb2 as pb
 
 from tests.wandb_server import serving
@@ -164,7 +165,9 @@ def test_a_second_run_of_a_process_is_written_where_it_is(tiny, zoo_cli, monkeyp
     wandb.teardown()
     found = [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.wandb")]
     assert sorted(found) == ["first", "second"]
-    assert "save_dir: run\n" in Path("run/config.yaml").read_text()  # not of this machine
+    [logger] = yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["logger"]
+    own = logger["init_args"]
+    assert (own["save_dir"], own["name"]) == (".", None)  # nothing of this machine, or this run
 
 
 @pytest.mark.slow

@@ -62,6 +62,12 @@ def _laid_over() -> dict[str, Recipe]:
             "torch.compile of the network, in place (the keys of the checkpoint stay as they are)",
         ),
         (
+            "wandb",
+            f'{logger}{{"class_path": "lightning.pytorch.loggers.WandbLogger", '
+            '"init_args": {"project": "zoo"}}',
+            "log to Weights & Biases (offline when there is no key)",
+        ),
+        (
             "tensorboard",  # one folder, also of a resumed run
             f'{logger}{{"class_path": "lightning.pytorch.loggers.TensorBoardLogger", '
             '"init_args": {"name": "tensorboard", "version": ""}}',

@@ -42,7 +42,7 @@ def place_outputs(trainer: Any, run_dir: Path, arguments: list[str]) -> None:
                 if value is None or str(value) in own or (own and not isinstance(value, str)):
                     continue
                 if key in _SERVERS:
-                    raise ValueError(f"{_called(spec)}: {key} may only be given by a flag")
+                    raise ValueError(f"{called(spec)}: {key} may only be given by a flag")
                 if not isinstance(value, str | os.PathLike):
                     continue
                 path = Path(value)
@@ -50,12 +50,25 @@ def place_outputs(trainer: Any, run_dir: Path, arguments: list[str]) -> None:
                     path = run_dir / path
                 if (path.is_absolute() or ".." in path.parts) and not _below(path, run_dir):
                     raise ValueError(
-                        f"{_called(spec)}: {key} {str(value)!r} is outside of the run directory "
+                        f"{called(spec)}: {key} {str(value)!r} is outside of the run directory "
                         f"{run_dir}: only a flag may name another place "
                         f"(--trainer.{name}.{key} {value})"
                     )
                 if key in _FOLDERS:
                     values[key] = str(path)
+
+
+def unplace_outputs(trainer: Any, run_dir: Path) -> None:
+    """Names folders below `run_dir` from there, so that the config may begin a run elsewhere."""
+    for _, spec in _specs(trainer):
+        for part in ("init_args", "dict_kwargs"):
+            values = spec.get(part) or {}
+            for key in _FOLDERS:
+                value = values.get(key)
+                if isinstance(value, str | os.PathLike) and _below(Path(value), run_dir):
+                    values[key] = os.path.relpath(
+                        os.path.realpath(value), os.path.realpath(run_dir)
+                    )
 
 
 def _specs(trainer: Any) -> Iterator[tuple[str, Any]]:
@@ -66,7 +79,8 @@ def _specs(trainer: Any) -> Iterator[tuple[str, Any]]:
                 yield name, spec
 
 
-def _called(spec: Any) -> str:
+def called(spec: Any) -> str:
+    """The name of a class of the config."""
     return str(spec.get("class_path")).rsplit(".", 1)[-1]
 
 

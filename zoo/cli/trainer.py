@@ -21,7 +21,7 @@ from zoo.cli.auto import apply, choose, keep, without_auto
 from zoo.cli.choices import check_words
 from zoo.cli.config_files import guard_parser
 from zoo.cli.numbers import THREADS, check_numbers
-from zoo.cli.outputs import default_folders, place_outputs
+from zoo.cli.outputs import called, default_folders, place_outputs, unplace_outputs
 from zoo.cli.parser import ZooParser
 from zoo.cli.sizes import settle_sizes
 from zoo.cli.symbols import settle_symbols
@@ -43,6 +43,9 @@ from zoo.training.changes import (
 from zoo.training.failure import told_in_one_line
 from zoo.training.pictures import verbs
 from zoo.training.state import restoring
+
+# What loggers call a run: its folder's name, unless one was given.
+_NAMES = {"WandbLogger": "name", "MLflow": "run_name", "MLFlowLogger": "run_name"}
 
 
 def run_trainer_verb(verb: str, arguments: list[str]) -> None:
@@ -169,11 +172,12 @@ class ZooCLI(LightningCLI):
         file = self.prepared.checkpoint
         config.ckpt_path = str(file) if file is not None and file.is_file() else None
         for logger in _listed(trainer.logger):
-            name = str(logger.get("class_path", "")).rpartition(".")[2]
-            if name == "WandbLogger":
+            if called(logger) == "WandbLogger":
                 self._place_wandb(logger.init_args)
-            elif name in ("MLflow", "MLFlowLogger"):
+            elif called(logger) in _NAMES:
                 self._place_mlflow(logger.init_args)
+        if isinstance(trainer.logger, list):
+            trainer.logger = _each_once(trainer.logger)
 
     def _check_end(self, trainer: Any) -> None:
         """Refuses to train up to a step or an epoch that is behind."""
@@ -224,8 +228,13 @@ class ZooCLI(LightningCLI):
             # W&B writes in a process of its own, which stays where the first run of this one began.
             if isinstance(logger, WandbLogger):
                 logger._wandb_init["dir"] = str(place)
-        for spec in _listed(self.config[self.subcommand].trainer.logger):
+        trainer = self.config[self.subcommand].trainer
+        unplace_outputs(trainer, self.prepared.run_dir)
+        for spec in _listed(trainer.logger):
             own = spec.get("init_args") or {}
+            named = _NAMES.get(called(spec))
+            if named and own.get(named) == self.prepared.run_dir.name:
+                own[named] = None
             if own.get("tracking_uri") == _mlflow_uri(place):
                 own["tracking_uri"] = own["artifact_location"] = None
             for key in ("id", "run_id"):
@@ -340,6 +349,20 @@ def _pin(spec: Any) -> None:
 
 def _mlflow_uri(run_dir: Path) -> str:
     return f"sqlite:///{run_dir / 'mlflow.db'}"
+
+
+def _each_once(loggers: list[Any]) -> list[Any]:
+    """The loggers without those that a later one repeats, such as a run's config and `-c wandb`.
+
+    W&B has one run a process, of which the last settings count.
+    """
+    kept: dict[str, Any] = {}
+    for logger in loggers:
+        name = called(logger)
+        key = name if name == "WandbLogger" else f"{name} {logger.get('init_args')}"
+        kept.pop(key, None)
+        kept[key] = logger
+    return list(kept.values())
 
 
 def _listed(given: Any) -> list[Any]:
