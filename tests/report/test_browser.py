@@ -35,7 +35,11 @@ def opened(zoo_cli, tmp_path):
     sync = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or pytest.skip("there is no chromium")
     make_pictures(make_run(tmp_path / "runs/one"))
-    make_run(tmp_path / "runs/two", metrics=METRICS.replace("0.375", "0.3"))
+    two = make_run(tmp_path / "runs/two", metrics=METRICS.replace("0.375", "0.3"))
+    (two / "samples").mkdir()
+    for step, row in ((10, "<i>ten\t0.125"), (20, "<i>twenty\t0.25")):
+        file = two / "samples" / f"step-{step:07d}.tsv"
+        file.write_text(f"text\tsimilarity\n{row}\n", "utf-8")
     assert zoo_cli("report", "runs/one", "runs/two", "-o", "page.html")[0] == 0
     with sync.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -54,6 +58,17 @@ def opened(zoo_cli, tmp_path):
 
         yield open_
         browser.close()
+
+
+def test_texts_follow_their_slider(opened):
+    page, _, thrown = opened("narrow", "light")
+    written = card(page, "Samples · two")
+    cells = lambda: written.locator("td").all_inner_texts()  # noqa: E731
+    assert cells() == ["<i>twenty", "0.2500"]
+    written.get_by_role("slider").press("ArrowLeft")
+    assert cells() == ["<i>ten", "0.1250"]
+    assert written.locator("th").all_inner_texts() == ["text", "similarity"]
+    assert thrown == []
 
 
 def card(page, title):

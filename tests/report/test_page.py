@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from tests.report.pages import METRICS, Page, make_run
 from zoo.figures import Figure, read_figure, write_figure
 from zoo.report.curves import charts
+from zoo.report.drawing import draw
 from zoo.report.run import read_curves, read_runs
 
 TRACES = {
@@ -151,6 +153,27 @@ def test_sample_grids_have_a_slider(zoo_cli):
     assert len(slider["data-steps"].split(",")) == len(images)
 
 
+def test_what_a_model_wrote_has_a_slider(zoo_cli):
+    folder = make_run("runs/one") / "samples"
+    folder.mkdir()
+    for step in (5, 10):
+        text = f"sentence\tsimilarity\n<b>打不开\t0.{step:02d}1234567\n\t-1.5e-07\n"
+        (folder / f"step-{step:07d}.tsv").write_text(text, "utf-8")
+    assert zoo_cli("report", "runs/one")[0] == 0
+    page = Page("runs/one/report.html")
+    first, last = (step["table"] for step in page.charts["Samples"])
+    assert first == [["sentence", "similarity"], ["<b>打不开", "0.0512"], ["", "0.0000"]]
+    assert last[1] == ["<b>打不开", "0.1012"]
+    [slider] = [attributes for _, attributes in page.tags if attributes.get("type") == "range"]
+    assert slider["data-steps"] == "5,10"
+
+
+def test_lengths_stand_whole_below_their_axis():
+    lengths = Figure("lines", "by length", {"x": np.array([256.0, 16384]), "loss": np.ones(2)})
+    axis = draw(replace(lengths, words={"log": ["x"]}))["layout"]["xaxis"]
+    assert (axis["tickvals"], axis["ticktext"]) == ([256, 16384], ["256", "16,384"])
+
+
 def test_figures_are_files_without_pickles(tmp_path):
     made = Figure("bars", "KL", {"values": np.arange(3.0)}, "a note", {"names": ["a", "b", "c"]})
     write_figure(made, tmp_path / "kl.npz")
@@ -211,6 +234,11 @@ DAMAGED = {
         ),
     ],
     "samples/step-0000010.png": [("no picture", "step-0000010.png is no PNG: remove it")],
+    "samples/step-0000010.tsv": [
+        ("a\tb\n1\n", "step-0000010.tsv is no table of rows of one length: remove it"),
+        ("", "step-0000010.tsv is no table of rows of one length: remove it"),
+        ("a\n" * 2**20, "step-0000010.tsv is too large for a page: remove it"),
+    ],
     "report/kl.step-0000010.npz": [("x", "kl.step-0000010.npz is no figure of a run")],
 }
 
@@ -225,7 +253,9 @@ def test_a_damaged_file_is_one_line(mistake, name, text, said):
     assert said in mistake("report", "runs/one")
 
 
-@pytest.mark.parametrize("name", ["samples/step-0000020.png", "report/kl.test.npz"])
+@pytest.mark.parametrize(
+    "name", ["samples/step-0000020.png", "samples/step-0000020.tsv", "report/kl.test.npz"]
+)
 def test_a_pipe_is_not_waited_for(mistake, name):
     file = make_run("runs/one") / name
     file.parent.mkdir(exist_ok=True)

@@ -241,7 +241,8 @@ def _lines(arrays: dict[str, NDArray[Any]], words: Chart) -> Chart:
     ]
     layout = _axes(words, hovermode="x unified", showlegend=len(names) > 1)
     if "x" in words.get("log", ()):
-        ticks = {"tickvals": x.tolist()} if len(x) <= 8 else {"dtick": 1}
+        few = {"tickvals": x.tolist(), "ticktext": [f"{value:,.12g}" for value in x.tolist()]}
+        ticks = few if len(x) <= 8 else {"dtick": 1}
         layout["xaxis"] |= ticks | {"minor": {"showgrid": False}}
     return {"data": data, "layout": layout}
 

@@ -47,11 +47,23 @@
 
   for (const card of document.querySelectorAll("[data-card]")) {
     const steps = cards[card.dataset.card];
-    const [chart, image, slider] = [".chart", "img", "input[type=range]"].map((what) => card.querySelector(what));
+    const [chart, image, table, slider] = [".chart", "img", ".texts table", "input[type=range]"].map((what) => card.querySelector(what));
     let at = steps.length - 1;
     const show = () => {
       if (image) {
         image.src = steps[at].image;
+        return;
+      }
+      if (table) {
+        table.replaceChildren(...steps[at].table.map((cells, i) => {
+          const row = document.createElement("tr");
+          row.append(...cells.map((text) => {
+            const cell = document.createElement(i ? "td" : "th");
+            cell.textContent = text;
+            return cell;
+          }));
+          return row;
+        }));
         return;
       }
       const shown = layout(inked(steps[at].layout));

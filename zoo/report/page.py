@@ -15,7 +15,7 @@ from zoo.files import replacing
 from zoo.registry import MODELS
 from zoo.report.curves import charts
 from zoo.report.drawing import Chart, curve_chart, draw, png_source
-from zoo.report.run import Run
+from zoo.report.run import Run, read_table
 from zoo.version import zoo_version
 
 PAGE = "report.html"
@@ -111,7 +111,7 @@ def page(runs: list[Run]) -> str:
     return html
 
 
-_DRAWN = ("data", "layout", "image")
+_DRAWN = ("data", "layout", "image", "table")
 
 
 def _json(value: Any) -> str:
@@ -132,6 +132,14 @@ def _pictures(run: Run, several: bool) -> Iterator[Card]:
             [str(step) for step in grids],
             "the same seed at every step",
         )
+    texts = _thinned(run.texts())
+    if texts:
+        yield Card(
+            f"Samples{of}",
+            [{"table": read_table(file)} for file in texts.values()],
+            [str(step) for step in texts],
+            "the same seed at every step",
+        )
     for name, figures in run.figures().items():
         last = list(figures.values())[-1]
         try:
@@ -144,7 +152,7 @@ def _pictures(run: Run, several: bool) -> Iterator[Card]:
 
 
 def _thinned(grids: dict[int, Path]) -> dict[int, Path]:
-    """Grids that a page can hold, the last one among them."""
+    """Grids, or texts, that a page can hold, the last one among them."""
     size = sum(file.stat().st_size for file in grids.values())
     most = min(_GRIDS, max(1, int(len(grids) * _GRID_BYTES / max(size, 1))))
     every = -(-len(grids) // most) if grids else 1

@@ -17,9 +17,10 @@ from zoo.files import check_run
 from zoo.reading import numbered_lines
 from zoo.untrusted import check_plain, check_regular, read_json_object
 
-_BYTES, _OPTIONS = 2**20, 5000  # of a config
+_BYTES = 2**20  # of a config, or of a table of texts
+_OPTIONS = 5000  # of a config
 _FILES = ("metrics.csv", "config.yaml", "results.json", "report", "samples")
-_STEP = re.compile(r"step-(\d+)")
+_STEP, _DECIMAL = re.compile(r"step-(\d+)"), re.compile(r"-?\d+\.\d+(e-?\d+)?")
 Curve = tuple[list[int], list[float]]
 
 
@@ -81,17 +82,24 @@ class Run:
         Raises:
             ValueError: One is no PNG.
         """
-        grids = {
-            int(found[1]): file
-            for file in sorted((self.folder / "samples").glob("step-*.png"))
-            if (found := _STEP.fullmatch(file.stem))
-        }
+        grids = self._by_step(".png")
         for file in grids.values():
             check_regular(file)
             with file.open("rb") as opened:
                 if opened.read(8) != b"\x89PNG\r\n\x1a\n":
                     raise ValueError(f"{file} is no PNG: remove it")
         return grids
+
+    def texts(self) -> dict[int, Path]:
+        """The tables of what the model wrote by step."""
+        return self._by_step(".tsv")
+
+    def _by_step(self, suffix: str) -> dict[int, Path]:
+        return {
+            int(found[1]): file
+            for file in sorted((self.folder / "samples").glob(f"step-*{suffix}"))
+            if (found := _STEP.fullmatch(file.stem))
+        }
 
     def figures(self) -> dict[str, dict[str, Figure]]:
         """By name, the figures of each step; of a test at "test"."""
@@ -172,6 +180,25 @@ def read_curves(path: Path) -> dict[str, Curve]:
         raise ValueError(f"{path}, line {max(rows.line_num, 1)}: {error}") from error
     points.pop("epoch", None)
     return {name: (list(own), list(own.values())) for name, own in points.items() if own}
+
+
+def read_table(path: Path) -> list[list[str]]:
+    """The rows of a file of tab-separated cells, the first of them names; numbers are shortened.
+
+    Raises:
+        ValueError: They are of different lengths, or too much for a page.
+    """
+    check_regular(path)
+    if path.stat().st_size > _BYTES:
+        raise ValueError(f"{path} is too large for a page: remove it")
+    head, *rows = [line.split("\t") for _, line in numbered_lines(path)] or [[]]
+    if not head or any(len(row) != len(head) for row in rows):
+        raise ValueError(f"{path} is no table of rows of one length: remove it")
+    for i in range(len(head)):
+        if all(_DECIMAL.fullmatch(row[i]) for row in rows):
+            for row in rows:
+                row[i] = f"{float(row[i]):z.4f}"
+    return [head, *rows]
 
 
 def read_options(path: Path) -> dict[str, Any]:
