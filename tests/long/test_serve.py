@@ -1,6 +1,7 @@
 """Pages in a browser: each control does what it says. Needs gradio, playwright and chromium."""
 
 import gc
+import html
 import io
 import shutil
 import time
@@ -297,20 +298,40 @@ def test_sentences_are_found_compared_and_written(open_, size, tmp_path):
     opened.until(lambda: panel.get_by_label("Similarity").input_value() == said)
 
 
-def test_what_does_not_come_from_the_page_is_checked_all_the_same(open_):
+def test_what_does_not_come_from_the_page_is_checked_all_the_same(open_, capfd):
     opened = open_(ddpm())
-    here = opened.page.url.rstrip("/")
     for given, said in {
-        (10**6, 0, "0", "ddim", 5, 1): "1000000",
-        (1, 0, "9", "ddim", 5, 1): "9",
-        (1, 0, "0", "ddim", 5.5, 1): "whole",
+        (10**6, 0, "0", "ddim", 5, 1): "Number 1000000: must be from 1 to 64",
+        (1, 0, "9", "ddim", 5, 1): "Class '9': choose one of",
+        (1, 0, "0", "ddim", 5.5, 1): "Steps 5.5: must be a whole number",
         (1, -5, "0", "ddim", 5, 1): "Seed -5: must be from 0",
-        ("x", 0, "0", "ddim", 5, 1): "",
+        (1, 0.5, "0", "ddim", 5, 1): "Seed 0.5: must be a whole number",
+        ("x", 0, "0", "ddim", 5, 1): "Number: needs a number, got 'x'",
+        (None, 0, "0", "ddim", 5, 1): "Number: needs a number, got None",
+        (1, 0, ("0",), "ddim", 5, 1): "Class ['0']: choose one of",
+        (1, 0): "this is not what the page sends (ValueError:",
     }.items():
-        sent = {"data": list(given)}
-        begun = opened.page.request.post(f"{here}/gradio_api/call/samples", data=sent).json()
-        told = opened.page.request.get(f"{here}/gradio_api/call/samples/{begun['event_id']}").text()
-        assert "event: error" in told, given
-        assert "event: complete" not in told
-        assert said in told
-        assert "Traceback" not in told
+        assert said in html.unescape(told(opened, "samples", given)), given
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "file", ["/etc/passwd", 5, {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]
+)
+def test_no_file_of_the_machine_is_read_and_forged_ones_are_told(open_, file, capfd):
+    model = zoo.SimBERT(vocab_size=12, hidden=8, layers=1, heads=2)
+    model.tokenizer.adopt([*SPECIAL, *"abcdefg"])
+    opened = open_(model)
+    assert "this is not what the page sends" in told(opened, "similar_sentences", (file, "a", 3))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def told(opened, name, given):
+    """What a request of a script is answered with, which is a mistake."""
+    here = opened.page.url.rstrip("/")
+    begun = opened.page.request.post(f"{here}/gradio_api/call/{name}", data={"data": list(given)})
+    event = begun.json()["event_id"]
+    answer = opened.page.request.get(f"{here}/gradio_api/call/{name}/{event}").text()
+    assert "event: error" in answer
+    assert "event: complete" not in answer
+    return answer

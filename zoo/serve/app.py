@@ -108,13 +108,31 @@ def app(model: LightningModule, name: str) -> Any:
     """
     gr, tabs, kind = library(), tabs_of(model), zoo_name(model)
     about = f": {MODELS[kind].line}" if kind in MODELS else ""
-    with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(_KEPT, _KEPT)) as page:
+    blocks = _checked_blocks(gr)
+    with blocks(title=name, analytics_enabled=False, delete_cache=(_KEPT, _KEPT)) as page:
         gr.Markdown(f"# {name}\n{kind}{about}")
         for tab in tabs:
             with gr.Tab(tab.title):
                 _lay_out(gr, page, tab)
     page.queue(max_size=_WAITING)
     return page
+
+
+def _checked_blocks(gr: Any) -> Any:
+    """Gradio's page, to which what no page sends is a mistake of the sender, told in a line."""
+
+    class Checked(gr.Blocks):
+        async def preprocess_data(self, *given: Any, **options: Any) -> Any:
+            try:
+                return await super().preprocess_data(*given, **options)
+            except gr.Error:
+                raise
+            except Exception as error:
+                said = escape(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+                said = f"this is not what the page sends ({said})"
+                raise gr.Error(said, print_exception=False) from None
+
+    return Checked
 
 
 def launch(page: Any, host: str | None = None, port: int | None = None) -> str:
@@ -165,6 +183,8 @@ def _lay_out(gr: Any, page: Any, tab: Tab) -> None:
     name = tab.title.lower().replace(" ", "_")
     one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_name": name}
     one |= {"fn": _handler(gr, tab), "inputs": inputs, "outputs": outputs}
+    # What Gradio need not make files or arrays of comes as it was sent, and is checked here alone.
+    one["preprocess"] = any(isinstance(each, Upload | Sketch) for each in tab.controls.values())
     if buttons:
         running = buttons[0].click(**one)
         buttons[1].click(None, cancels=running, api_visibility="private")
