@@ -112,6 +112,23 @@ def test_a_vae_shows_its_manifold_kl_and_densities(fitted):
     assert {"Manifold", "Traversals", "KL by dimension"} <= set(page.charts)
 
 
+@pytest.mark.slow
+def test_of_more_dimensions_the_two_that_say_most_are_a_plane(fitted):
+    run, page = fitted(f"{VAE} --model.latent_dim 4")
+    figures, model = run.figures(), zoo.load("run")
+    assert list(figures["manifold"]) == ["2", "4"]
+    kl = figures["kl"]["4"].arrays["values"]
+    i, j = sorted(np.argsort(kl)[-2:])
+    z = torch.zeros(12, 12, 4)
+    quantiles = torch.special.ndtri((torch.arange(12) + 0.5) / 12)
+    for row in range(12):
+        for column in range(12):
+            z[row, column, i], z[row, column, j] = quantiles[column], quantiles[11 - row]
+    images = figures["manifold"]["4"].arrays["images"]
+    assert np.abs(images.astype(int) - pixels_of(model.images_of(z))).max() <= 1
+    assert "Manifold" in page.charts
+
+
 def _bytes(packed):
     import base64
 

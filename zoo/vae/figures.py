@@ -22,15 +22,25 @@ class Figures(Evaluation, Generation):
         figures: dict[str, Figure] = {}
         sphere = self.head.space == "sphere"
         if moment != "end" and moment in self.report.found:
+            per_dimension = self.report.found[moment].kl_per_dimension
             figures["kl"] = Figure(
                 "bars",
                 "KL by sphere" if sphere else "KL by dimension",
-                {"values": self.report.found[moment].kl_per_dimension.cpu().numpy()},
+                {"values": per_dimension.cpu().numpy()},
                 "near 0: the code says nothing there",
                 {"x": "sphere" if sphere else "dimension", "y": "nats"},
             )
             if moment == "val":
                 del self.report.found["val"]  # another step's at the end of a run
+                if not sphere and self.latent_dim > 2:
+                    i, j = per_dimension.topk(2).indices.sort().values.tolist()
+                    figures["manifold"] = Figure(
+                        "images",
+                        "Manifold",
+                        {"images": pixels_of(self.plane(i, j, _SIDE, _SIDE))},
+                        "images over the two coordinates of the highest KL at their quantiles; the "
+                        "others are 0",
+                    )
         if moment == "val" and (list(self.head.blocks), sphere) in (([2], False), ([3], True)):
             what = "the sphere, on an equal-area map" if sphere else "the plane at its quantiles"
             figures["manifold"] = Figure(

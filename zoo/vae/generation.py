@@ -153,9 +153,8 @@ class Generation(ImageVAE):
         across = (torch.arange(columns, device=device) + 0.5) / columns
         down = (torch.arange(rows, device=device) + 0.5) / rows
         if space == "euclidean" and blocks == [2]:
-            x, y = torch.special.ndtri(across), -torch.special.ndtri(down)
-            z = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns)], dim=-1)
-        elif space == "sphere" and blocks == [3]:
+            return self.plane(0, 1, rows, columns)
+        if space == "sphere" and blocks == [3]:
             up, turn = 1 - 2 * down[:, None], 2 * math.pi * across
             flat = (1 - up.square()).sqrt()
             z = torch.stack([flat * turn.cos(), flat * turn.sin(), up.expand(-1, columns)], dim=-1)
@@ -167,6 +166,21 @@ class Generation(ImageVAE):
                 f"a manifold is drawn of 2 Gaussian dimensions or of one sphere in R^2 or R^3, and "
                 f"this model has {space} codes of {'+'.join(map(str, blocks))}"
             )
+        return self.images_of(z)
+
+    def plane(self, i: int, j: int, rows: int = 16, columns: int = 16) -> Tensor:
+        """Images over coordinates i and j of a Gaussian code, at quantiles; the others are 0.
+
+        Coordinate i grows from left to right, and j upwards.
+
+        Returns:
+            (rows, columns, C, H, W).
+        """
+        z = torch.zeros(rows, columns, self.latent_dim, device=self.device)
+        across = (torch.arange(columns, device=self.device) + 0.5) / columns
+        down = (torch.arange(rows, device=self.device) + 0.5) / rows
+        z[..., i] = torch.special.ndtri(across)
+        z[..., j] = -torch.special.ndtri(down)[:, None]
         return self.images_of(z)
 
     def pictures(
