@@ -134,7 +134,8 @@ def unmeasured(what: str, usual: str = "") -> Iterator[None]:
 def duration(seconds: float) -> str:
     """Such as 40 seconds, 12 minutes, 3.2 hours or 12 days."""
     if seconds < 100:
-        return f"{seconds:.0f} seconds"
+        whole = round(seconds)
+        return f"{whole} second{'s' * (whole != 1)}"
     if seconds < 6000:
         return f"{seconds / 60:.0f} minutes"
     hours = seconds / 3600

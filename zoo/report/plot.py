@@ -78,8 +78,12 @@ def plot_curves(runs: list[Run], path: Path, *, metrics: str, log: bool) -> list
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
             if len(lines) > 1:
-                labels = [_plain(line.label) for line in lines]
-                axes.legend(axes.get_lines(), labels, frameon=False, fontsize=8)
+                drawn = axes.get_lines()
+                names = [str(i) for i in range(len(drawn))]
+                legend = axes.legend(drawn, names, frameon=False, fontsize=8)
+                # Matplotlib before 3.10 would leave out lines whose label begins with "_".
+                for text, line in zip(legend.get_texts(), lines, strict=True):
+                    text.set_text(_plain(line.label))
         with replacing(path) as file:
             figure.savefig(file, format=path.suffix[1:].lower(), metadata=_no_date(path))
     return notes
