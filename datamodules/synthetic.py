@@ -165,6 +165,12 @@ class Synthetic(SplitLoaders):
         if symbols < 3 or (task == "recall" and (symbols + 1) // 2 - 1 < pairs):
             raise ValueError(f"--data.symbols={symbols}: too few for {pairs} keys and values")
 
+    @property
+    def answers(self) -> int:
+        """How many symbols an answer can be; a guess among them is right once in so many."""
+        marks = (self.symbols + 1) // 2 if self.task == "recall" else 1
+        return self.symbols - marks
+
     def describe(self) -> list[str]:
         """What the items are, and how many."""
         return [

@@ -59,6 +59,14 @@ def test_splits_differ_and_items_do_not_depend_on_the_batch():
     assert not torch.equal(one, test)
 
 
+@pytest.mark.parametrize("symbols", [8, 9])
+@pytest.mark.parametrize("task", ["copy", "induction", "recall"])
+def test_a_guess_is_among_as_many_symbols_as_are_ever_asked_for(task, symbols):
+    asked = {"task": task, "sequence_length": 24, "symbols": symbols, "pairs": 2}
+    targets = {t for _, row in items(**asked) for t in row if t != NO_TARGET}
+    assert len(targets) == Synthetic(**asked).answers
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -373,3 +373,4 @@ def test_recall_across_chunks_is_the_global_parts(global_part):
         assert numbers["test/accuracy"] > 0.9
     else:  # one of 16 values
         assert numbers["test/accuracy"] == pytest.approx(1 / 16, abs=0.05)
+    assert numbers["baseline/accuracy"] == pytest.approx(1 / 16)

@@ -147,6 +147,17 @@ def test_a_vae_on_the_sphere_shows_it(fitted):
 
 
 @pytest.mark.slow
+def test_of_a_larger_sphere_that_of_three_axes_is_a_globe(fitted):
+    run, page = fitted(
+        "-c vae/vmf-digits --model.hidden [8] --quality.extractor null --model.spheres [4,2]"
+    )
+    manifold = run.figures()["manifold"]["4"]
+    difference = manifold.arrays["images"].astype(int) - pixels_of(zoo.load("run").globe(12, 12))
+    assert np.abs(difference).max() <= 1
+    assert "on the other spheres the code stays" in str(page.html)
+
+
+@pytest.mark.slow
 def test_a_language_model_shows_its_loss_by_position_and_length(fitted):
     run, page = fitted(f"{FLASH} {TEXT} {FEW}", test="--trainer.limit_test_batches 2")
     positions = run.figures()["positions"]
@@ -172,9 +183,12 @@ def test_recall_is_shown_by_question(fitted):
     right = run.figures()["positions"]["4"].arrays["values"]
     assert right.mean() == pytest.approx(last(run, "val/accuracy"), abs=1e-6)
     assert len(page.charts["Recall by question"]) == 3
-    # No symbols are counted beside what is asked for.
-    said = "test split, what is asked for (250 predictions)"
-    assert run.results()["protocol"] == {"test/bits_per_symbol": said}
+    # No symbols are counted beside what is asked for; chance is the baseline.
+    assert run.results()["protocol"] == {
+        "test/bits_per_symbol": "test split, what is asked for (250 predictions)",
+        "baseline/accuracy": "a guess among 16 symbols",
+    }
+    assert results("baseline/accuracy") == pytest.approx(1 / 16)
     assert run.record()["verbs"] == []  # its numbers stand for no text
 
 

@@ -139,6 +139,25 @@ def test_manifolds_weigh_the_prior_evenly(monkeypatch):
         spherical(spheres=[3, 3]).manifold()
 
 
+def test_a_globe_is_the_sphere_of_three_axes(monkeypatch):
+    three, many = spherical(), spherical(spheres=[5, 2, 3])
+    codes = {}
+    for model in (three, many):
+        seen = codes[model] = []
+        decoder = model.decoder
+        monkeypatch.setattr(
+            model, "decode", lambda z, seen=seen, decoder=decoder: (seen.append(z), decoder(z))[1]
+        )
+    assert many.globe(10, 12).shape == (10, 12, 1, 4, 5)
+    three.manifold(10, 12)
+    found = torch.cat(codes[many])
+    assert torch.equal(found[:, :3], torch.cat(codes[three]))
+    assert torch.equal(found[:, 3:], torch.tensor([0.0, 0, 1, 0, 1, 0, 0]).expand(120, 7))
+    for model in (spherical(spheres=[2, 3]), gaussian(latent_dim=4)):
+        with pytest.raises(ValueError, match="a globe is drawn of a sphere in R\\^3 or more"):
+            model.globe()
+
+
 def test_reconstructions_are_below_their_images():
     model = gaussian(binarization="dynamic")
     x = images(20)

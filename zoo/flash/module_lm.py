@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.data.protocols import Split
+from zoo.data.synthetic import Synthetic
 from zoo.data.text.language import NO_TARGET, StreamBatch, Text
 from zoo.data.text.vocabulary import Vocabulary
 from zoo.flash.averages import PredictionAverages
@@ -103,12 +104,17 @@ class FlashLM(WritingPages):
             if (per_byte := self._validation.per_byte) is not None and self._unit != "byte":
                 baseline["bits_per_byte"] = nats / math.log(2) * per_byte
             self.log_dict({f"baseline/{k}": v for k, v in baseline.items()}, sync_dist=True)
+        elif isinstance(self.data, Synthetic):
+            self.log("baseline/accuracy", 1 / self.data.answers, sync_dist=True)
 
     def protocol(self) -> dict[str, str]:
         """How the numbers of a test were made."""
         asked = f"test/bits_per_{self._unit}"
         if not isinstance(self.data, Text):
-            return {asked: f"test split, what is asked for ({self._tested} predictions)"}
+            protocol = {asked: f"test split, what is asked for ({self._tested} predictions)"}
+            if isinstance(self.data, Synthetic):
+                protocol["baseline/accuracy"] = f"a guess among {self.data.answers} symbols"
+            return protocol
         windows = f"windows of {self.data.test_lengths[0]}"
         per_byte: dict[str, str] = {}
         if self._validation.per_byte is not None and self._unit != "byte":

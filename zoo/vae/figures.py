@@ -41,7 +41,16 @@ class Figures(Evaluation, Generation):
                         "images over the two coordinates of the highest KL at their quantiles; the "
                         "others are 0",
                     )
-        if moment == "val" and (list(self.head.blocks), sphere) in (([2], False), ([3], True)):
+        blocks = list(self.head.blocks)
+        if moment == "val" and sphere and blocks[0] >= 3 and blocks != [3]:
+            figures["manifold"] = Figure(
+                "images",
+                "Manifold",
+                {"images": pixels_of(self.globe(_SIDE, _SIDE))},
+                "images over the sphere of the code's first three axes, on an equal-area map"
+                + "; on the other spheres the code stays" * (len(blocks) > 1),
+            )
+        if moment == "val" and (blocks, sphere) in (([2], False), ([3], True)):
             what = "the sphere, on an equal-area map" if sphere else "the plane at its quantiles"
             figures["manifold"] = Figure(
                 "images",

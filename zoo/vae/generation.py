@@ -149,23 +149,46 @@ class Generation(ImageVAE):
             ValueError: The latent space is none of these.
         """
         blocks, space = list(self.head.blocks), self.head.space
-        device = self.device
-        across = (torch.arange(columns, device=device) + 0.5) / columns
-        down = (torch.arange(rows, device=device) + 0.5) / rows
         if space == "euclidean" and blocks == [2]:
             return self.plane(0, 1, rows, columns)
         if space == "sphere" and blocks == [3]:
-            up, turn = 1 - 2 * down[:, None], 2 * math.pi * across
-            flat = (1 - up.square()).sqrt()
-            z = torch.stack([flat * turn.cos(), flat * turn.sin(), up.expand(-1, columns)], dim=-1)
-        elif space == "sphere" and blocks == [2]:
-            turn = 2 * math.pi * across
+            return self.globe(rows, columns)
+        if space == "sphere" and blocks == [2]:
+            turn = 2 * math.pi * (torch.arange(columns, device=self.device) + 0.5) / columns
             z = torch.stack([turn.cos(), turn.sin()], dim=-1)[None]
-        else:
+            return self.images_of(z)
+        raise ValueError(
+            f"a manifold is drawn of 2 Gaussian dimensions or of one sphere in R^2 or R^3, and "
+            f"this model has {space} codes of {'+'.join(map(str, blocks))}"
+        )
+
+    def globe(self, rows: int = 16, columns: int = 16) -> Tensor:
+        """Images over the sphere of the first three axes of a code on spheres.
+
+        By latitude, the third axis above, and longitude, on an equal-area map. On the other
+        spheres of a product the code is their first axis.
+
+        Returns:
+            (rows, columns, C, H, W).
+
+        Raises:
+            ValueError: The first sphere is none in three or more dimensions.
+        """
+        blocks = list(self.head.blocks)
+        if self.head.space != "sphere" or blocks[0] < 3:
             raise ValueError(
-                f"a manifold is drawn of 2 Gaussian dimensions or of one sphere in R^2 or R^3, and "
-                f"this model has {space} codes of {'+'.join(map(str, blocks))}"
+                f"a globe is drawn of a sphere in R^3 or more, and this model has "
+                f"{self.head.space} codes of {'+'.join(map(str, blocks))}"
             )
+        up = 1 - 2 * (torch.arange(rows, device=self.device)[:, None] + 0.5) / rows
+        turn = 2 * math.pi * (torch.arange(columns, device=self.device) + 0.5) / columns
+        flat = (1 - up.square()).sqrt()
+        z = torch.zeros(rows, columns, sum(blocks), device=self.device)
+        start = blocks[0]
+        for block in blocks[1:]:
+            z[..., start] = 1
+            start += block
+        z[..., 0], z[..., 1], z[..., 2] = flat * turn.cos(), flat * turn.sin(), up
         return self.images_of(z)
 
     def plane(self, i: int, j: int, rows: int = 16, columns: int = 16) -> Tensor:
