@@ -33,6 +33,7 @@ from zoo.training import (
     ToldData,
 )
 from zoo.training.claim import Claim, HoldsRunError, holds_run, why_afresh
+from zoo.training.distributed import launched
 from zoo.training.finish import FoundRate, never_seen, why_stopped
 from zoo.training.options import check_trainer
 from zoo.training.pace import Pace
@@ -67,7 +68,7 @@ def around(
     resumed: bool = False,
     logs: bool = True,
 ) -> dict[str, Any]:
-    """The Trainer's callbacks, loggers, plugins and profiler of a run.
+    """The Trainer's callbacks, loggers, plugins, profiler and processes of a run.
 
     Args:
         run_dir: The run directory.
@@ -97,6 +98,7 @@ def around(
         "logger": logs and logger is not False and [MetricsCSV(run_dir, resumed), *record.loggers],
         "plugins": [*_listed(options.get("plugins")), *whole],
         "profiler": options.get("profiler") or NoProfiler(),
+        **launched(options),
     }
 
 

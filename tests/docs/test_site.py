@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from zoo.recipes import list_configs
 from zoo.registry import MODELS
@@ -136,6 +137,7 @@ def test_torchrun_of_the_page_on_scaling(tiny, tmp_path):
     launched = ["--standalone", "--nproc_per_node", "2", "--no-python"]
     launched += [sys.executable, "-m", "zoo.cli"]
     flags = ["fit", "-c", tiny, "-c", "ddp", "--trainer.accelerator", "cpu", "--run_dir", "two"]
-    flags += ["--trainer.devices", "2", "--trainer.max_steps", "5"]
+    flags += ["--trainer.max_steps", "5"]  # and no --trainer.devices: torchrun has said how many
     run([sys.executable, "-c", command, *map(str, [*launched, *flags])], tmp_path)
-    assert (tmp_path / "two" / "checkpoints" / "last.ckpt").is_file()
+    last = torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["surroundings"]["number of processes"] == 2

@@ -1,7 +1,7 @@
 """Tensors of all processes, with the gradient that one process would have; and who they are."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -37,6 +37,19 @@ def place() -> tuple[int, int]:
         if all(name in here for name in names):
             return int(here[names[0]]), int(here[names[1]])
     return 0, 1
+
+
+def launched(options: Mapping[str, Any]) -> dict[str, int]:
+    """The processes that torchrun has started, as a Trainer's options that say of none.
+
+    Lightning would take one of a CPU, or all GPUs of the machine, and refuse torchrun's number.
+    """
+    here = os.environ
+    if options.get("devices") not in (None, "auto") or "TORCHELASTIC_RUN_ID" not in here:
+        return {}
+    own, world = int(here["LOCAL_WORLD_SIZE"]), int(here["WORLD_SIZE"])
+    nodes = options.get("num_nodes") or 1
+    return {"devices": own, "num_nodes": max(world // own, 1) if nodes == 1 else nodes}
 
 
 def wait_for_all() -> None:
