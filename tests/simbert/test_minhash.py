@@ -152,6 +152,11 @@ def test_lines_of_files_and_of_jsonl(tmp_path, zoo_cli, mistake):
     )
     assert "is no file" in mistake(*command[:-1], "folder")
     assert "longest=5000" in mistake(*command, "--longest", 5000)
+    assert "--tasks=2: give --executor" in mistake(*command, "--tasks", 2)
+    Path("empty.txt").touch()
+    for few in ("empty.txt", "folder/lines.txt"):
+        line = mistake("mine-pairs", "lines", few, "--shortest", 60, "--longest", 61)
+        assert f"{few} has no line of 60 to 61 characters" in line
     assert "--recall means nothing to zoo mine-pairs answers" in mistake(
         "mine-pairs", "answers", "rows.jsonl", "--recall", 0.9
     )
@@ -167,6 +172,11 @@ def test_too_many_pairs_are_told_and_nothing_is_left(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"more than 1,000 alike pairs: raise --threshold"):
         mine_lines([path], out)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_sentence_has_no_pair(tmp_path):
+    pairs, mined = found(tmp_path, ["今天天气很好"], 0.5)
+    assert (pairs, mined.candidates, mined.cut) == ([], 0, 0)
 
 
 def test_what_is_not_compared_is_told(tmp_path, monkeypatch):

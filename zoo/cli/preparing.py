@@ -77,6 +77,8 @@ def prepare(
     }
     if strange := [name for name, given in others[kind].items() if given]:
         raise ValueError(f"--{strange[0]} means nothing to zoo prepare {kind}: leave it out")
+    if tasks != 1 and executor is None:
+        raise ValueError(f"--tasks={tasks}: give --executor local, slurm or ray")
     if kind == "pictures":
         data = ImageFolder(root=root, size=size, channels=channels, folders=folders, broken=broken)
         data.prepare(Path(out), processes)

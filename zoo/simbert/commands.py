@@ -313,6 +313,8 @@ def mine_pairs(
     if missing:
         raise FileNotFoundError(f"no such file or folder: {missing[0]}")
     keep_read("--output", output, *paths)
+    if tasks != 1 and executor is None:
+        raise ValueError(f"--tasks={tasks}: give --executor local, slurm or ray")
     sources = [Path(path) for path in paths]
     others = {"recall": recall, "executor": executor, "tasks": tasks != 1}
     if kind == "catalogues":

@@ -260,6 +260,7 @@ def alike(band: int, plan: Plan) -> tuple[Numbers, Numbers]:
     candidates = pairs = 0
     here = np.flatnonzero(key[1:] == key[:-1])
     run = count if every is None else _RUN
+    distance = 0
     for distance in range(1, run + 1):
         here = here[here + distance < count]
         here = here[key[here] == key[here + distance]]

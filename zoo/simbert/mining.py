@@ -207,6 +207,8 @@ def mine_lines(
         try:
             lines = (line for file in files for line in _lines(file, shortest, longest))
             sentences = minhash.write(folder, lines, partial(_LEFT_OUT.sub, ""))
+            if not len(sentences):
+                raise ValueError(f"{sources[0]} has no line of {shortest} to {longest} characters")
             mined = minhash.pairs(sentences, folder, threshold, recall, pool)
             with replacing(output) as temporary, temporary.open("w", encoding="utf-8") as file:
                 found = minhash.texts_of(mined)
