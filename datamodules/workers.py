@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, forkserver, get_context, parent_process
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -38,6 +39,19 @@ def _begin_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What starts here leaves Ctrl-C to this process, and shows no traceback while it imports."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Pool:
@@ -87,6 +101,8 @@ class Pool:
             # Not forked from this process, whose threads may hold locks.
             context = get_context("forkserver")
             context.set_forkserver_preload([function.__module__])
+            with _deaf_to_interrupts():
+                forkserver.ensure_running()
             self._pool = ProcessPoolExecutor(self.processes, context, initializer=_begin_worker)
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")  # else each process runs a script anew

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 import zoo
+from zoo.cli import main
 from zoo.pretrained import list_models
 from zoo.recipes import list_configs
 from zoo.registry import COMMANDS, MODELS, TRAINER_VERBS
@@ -70,3 +72,17 @@ def test_public_names_are_lazy_and_complete():
     assert set(MODELS) <= set(dir(zoo))
     with pytest.raises(AttributeError, match="no attribute 'DDPN'"):
         zoo.DDPN  # noqa: B018
+
+
+@pytest.mark.parametrize("arguments", [["fit", "-c", "ddpm/digits"], ["list"]])
+def test_ctrl_c_while_it_imports_is_a_line(arguments, monkeypatch, capsys):
+    """Imports take seconds, in which people think better of it."""
+
+    class Interrupted(ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    for name in ("zoo.cli.run", "zoo.cli.listing"):
+        monkeypatch.setitem(sys.modules, name, Interrupted(name))
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == "zoo: stopped\n"

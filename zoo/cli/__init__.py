@@ -37,7 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 2 for a mistake of the user's, told in one line; 130 or 143 for Ctrl-C
         or SIGTERM. `ZOO_DEBUG=1` shows the traceback of a mistake.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while it still imports, which takes seconds
+        sys.stderr.write("zoo: stopped\n")
+        return 130
+
+
+def _run(argv: list[str]) -> int:
     verb = argv[0] if argv else "--help"
     if verb == "help" and len(argv) > 1:
         verb, argv = argv[1], [argv[1], "--help"]
