@@ -1,11 +1,14 @@
 """The verbs, from the command line."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 import zoo
 from tests.simbert.models import texts, tiny
+from zoo.simbert import commands
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,28 @@ def test_embed_writes_encodes_vectors(folder, lines, zoo_cli):
     assert "12 vectors of 8 features in v.npy" in out
     expected = zoo.load(folder).encode(lines, dim=8)
     assert torch.equal(torch.from_numpy(np.load("v.npy")), expected)
+
+
+def test_embed_holds_no_lines(folder, tmp_path, zoo_cli, monkeypatch):
+    """100,000 lines of 200 characters are 25 MB as texts; less than a quarter of that is held."""
+    model = zoo.load(folder)
+    (tmp_path / "many.txt").write_text("ab" * 100 + "\n" + ("甲" * 199 + "\n") * 10)
+    with open(tmp_path / "many.txt", "a") as file:
+        file.writelines(f"{i:0200}\n" for i in range(100_000))
+    monkeypatch.setattr(commands, "_LINES", 1000)
+    monkeypatch.setattr(commands, "load", lambda ckpt: model)
+    monkeypatch.setattr(model.tokenizer, "share_cut", lambda *_: 0.0)
+    monkeypatch.setattr(model, "encode", lambda texts, **_: torch.zeros(len(texts), 2))
+    tracemalloc.start()
+    try:
+        code, out, err = zoo_cli("embed", folder, "-i", "many.txt", "-o", "v.npy")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert code == 0, err
+    assert "100011 vectors of 2 features" in out
+    assert most < 6e6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many.txt", "v.npy"]
 
 
 def test_similar_prints_the_nearest_from_text_and_from_an_index(folder, lines, zoo_cli):

@@ -1,16 +1,19 @@
 """The verbs of this room: embed, similar, paraphrase, mine-pairs; the docstrings are their help."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from torch import Tensor
 
 from zoo.data.cache import remembered
+from zoo.data.sentences.mapped import MappedTexts, TextsWriter
 from zoo.data.text.tasks import Executor
-from zoo.files import keep_read, replacing
+from zoo.files import keep_read, naming, replacing
 from zoo.loading import device_of, find_checkpoint, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, PositiveShare, Range, Seed, Temperature, Whole
@@ -23,6 +26,7 @@ from zoo.training.distributed import place
 from zoo.training.parts import in_parts
 from zoo.tuning.inference import Work, in_precision
 from zoo.tuning.settings import Precision
+from zoo.untrusted import sha256
 
 Device = Literal["auto", "cpu", "cuda"]
 _BATCHES = 16  # of a part of the vectors
@@ -38,11 +42,22 @@ def _model(ckpt: str, device: Device, method: str) -> Any:
     return model
 
 
-def _lines(path: str) -> list[str]:
-    lines = [line for _, line in numbered_lines(path)]
-    if not any(line.strip() for line in lines):
-        raise _no_sentence(path)
-    return lines
+def _lines(path: str, output: str) -> tuple[MappedTexts, str]:
+    """All lines, mapped from files without a name on the disk of the output; their digest."""
+    beside = Path(os.path.realpath(output)).parent
+    found = False
+    # A device's folder is no disk, and one that is not there yet is made when all is done.
+    usual = os.path.lexists(output) and not os.path.isfile(output)
+    with TemporaryDirectory(dir=None if usual or not beside.is_dir() else beside) as folder:
+        stem = Path(folder, "lines")
+        with TextsWriter(stem) as writer:
+            for _, line in numbered_lines(path):
+                writer.add(line)
+                found = found or bool(line.strip())
+        if not found:
+            raise _no_sentence(path)
+        digest = " ".join(sha256(Path(f"{stem}{end}")) for end in (".bin", ".ends"))
+        return MappedTexts(stem), digest
 
 
 def _corpus(path: str) -> Iterator[str]:
@@ -119,7 +134,8 @@ def embed(
     rank, processes = place()
     if processes > 1 and input == "-":
         raise ValueError(f"{processes} processes cannot share standard input: give --input FILE")
-    lines = _lines(input)
+    with naming(Path(output)):
+        lines, digest = _lines(input, output)
     model = _model(ckpt, device, "encode")
     if rank == 0:
         _tell_cut(model, lines, max_length)
@@ -144,7 +160,7 @@ def embed(
             options
             | {
                 "ckpt": find_checkpoint(ckpt),
-                "lines": lines,
+                "lines": digest,
                 "precision": setting.precision,
             },
         ) as parts,
