@@ -128,6 +128,23 @@ class OfItsOwnMachine(Digits):
         super().setup(stage)
 
 
+class OfOtherOptions(Digits):
+    """The second process was started with another batch."""
+
+    def setup(self, stage=None):
+        self.hparams["batch_size"] = 16 * (1 + self.trainer.global_rank)
+        super().setup(stage)
+
+
+def test_processes_with_other_options_are_refused_by_all_of_them():
+    with pytest.raises(
+        Exception, match=r"process 1 was given --data.batch_size=32 and the first 16: give all"
+    ):
+        trainer(2, ToldData(), max_steps=1).fit(
+            DDPM(**SMALL), datamodule=OfOtherOptions(batch_size=16)
+        )
+
+
 def test_processes_with_other_data_are_refused_by_all_of_them():
     with pytest.raises(
         Exception, match=r"process 1 reads other data .*train: 150 .*not train: 200"
