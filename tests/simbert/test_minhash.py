@@ -34,7 +34,7 @@ def corpus(count, seed=0, alike=100):
 
 def found(folder, lines, threshold, recall=0.95):
     sentences = minhash.write(folder, lines)
-    mined = minhash.pairs(sentences, folder, threshold, recall, Pool(1))
+    mined = minhash.pairs(sentences, threshold, recall, Pool(1))
     return list(map(tuple, mined.pairs.tolist())), mined
 
 

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:  # while it still imports, which takes seconds
+    except KeyboardInterrupt:  # also while it still imports, which takes seconds
         sys.stderr.write("zoo: stopped\n")
         return 130
 

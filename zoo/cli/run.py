@@ -88,9 +88,6 @@ def _guarded(verb: str, arguments: list[str]) -> int:
         again = again_from(verb, arguments, bool(stopped.saved), start)
         sys.stderr.write(f"zoo: {what}\nzoo: go on with: {again}\n")
         return stopped.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("zoo: stopped\n")
-        return 130
     except RunFailedError as error:
         if os.environ.get("ZOO_DEBUG"):
             raise

@@ -69,6 +69,7 @@ class Sentences:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
         self.texts = MappedTexts(Path(folder, "texts"))
         self.ends = mapped(Path(folder, "elements.ends"), "<i8")
         self.elements = mapped(Path(folder, "elements"), "<u4")
@@ -172,14 +173,14 @@ def _mixed(numbers: Numbers) -> Numbers:
     return mixed ^ mixed >> np.uint64(31)
 
 
-def plan(sentences: Sentences, folder: Path, threshold: float, recall: float) -> Plan:
+def plan(sentences: Sentences, threshold: float, recall: float) -> Plan:
     """The bands that take the least time and find a pair at the threshold as often as is asked.
 
     How many candidates they give is reckoned from the similarities of 131,072 random pairs. Of up
     to 10,000 sentences all pairs are looked at.
     """
-    count = len(sentences)
-    everything = Plan(str(folder), threshold, 0, 1)
+    count, folder = len(sentences), str(sentences.folder)
+    everything = Plan(folder, threshold, 0, 1)
     if count <= _ALL or recall == 1:
         return everything
     draw = np.random.default_rng(0)
@@ -191,7 +192,7 @@ def plan(sentences: Sentences, folder: Path, threshold: float, recall: float) ->
     for rows in range(1, 33):
         # The least number of bands that finds a pair at the threshold with this probability.
         wanted = math.log1p(-recall) / math.log1p(-min(threshold**rows, 1 - 1e-12))
-        tried = Plan(str(folder), threshold, rows, math.ceil(wanted - 1e-9))
+        tried = Plan(folder, threshold, rows, math.ceil(wanted - 1e-9))
         share = float(np.mean(tried.finds(np.minimum(similarities, 1 - 1e-12))))
         cost = count * tried.bands * (_HASH * rows * length + _SORT)
         cost += _CANDIDATE * share * count**2 / 2
@@ -250,7 +251,8 @@ def alike(band: int, plan: Plan) -> tuple[Numbers, Numbers]:
     Raises:
         ValueError: There are too many.
     """
-    sentences, count = Sentences(plan.folder), len(Sentences(plan.folder))
+    sentences = Sentences(plan.folder)
+    count = len(sentences)
     every = _all_keys(plan, count)
     key = np.zeros(count, np.uint64) if every is None else every[band].astype(np.uint64)
     ordered = np.sort(key << np.uint64(32) | np.arange(count, dtype=np.uint64))
@@ -348,22 +350,21 @@ class Mined(NamedTuple):
         return text
 
 
-def pairs(sentences: Sentences, folder: Path, threshold: float, recall: float, pool: Pool) -> Mined:
+def pairs(sentences: Sentences, threshold: float, recall: float, pool: Pool) -> Mined:
     """The pairs of sentences whose similarity is at least the threshold.
 
     Args:
-        sentences: What `write` wrote to `folder`.
-        folder: Where they lie, and room for 4 bytes a sentence and band.
+        sentences: What `write` wrote; their folder has room for 4 bytes a sentence and band.
         threshold: The least similarity, in (0, 1].
         recall: Least share of the pairs at the threshold that is expected to be found; more alike
             ones are found more often. With 1 all pairs are compared.
         pool: What works on the pieces.
     """
-    how, count = plan(sentences, folder, threshold, recall), len(sentences)
+    how, count = plan(sentences, threshold, recall), len(sentences)
     if how.rows:
         starts = range(0, count, _BLOCK)
         pieces = [(start, min(start + _BLOCK, count)) for start in starts]
-        file = np.memmap(folder / "keys", "<u4", "w+", shape=(how.bands, count))
+        file = np.memmap(sentences.folder / "keys", "<u4", "w+", shape=(how.bands, count))
         with Bar("hash", count, "sentences") as bar:
             for piece, (found,) in zip(pieces, pool.map(keys, pieces, how), strict=True):
                 file[:, slice(*piece)] = found

@@ -199,7 +199,8 @@ def mine_lines(
             f"shortest={shortest}, longest={longest}: need 0 < shortest <= longest <= "
             f"{minhash.LONGEST}"
         )
-    files, output = _files(sources), _output(output, _files(sources))
+    files = _files(sources)
+    output = _output(output, files)
     made = [[str(file.resolve()), *stamp(file)] for file in files]
     folder = Path(f"{output}.{key_of([made, threshold, recall, shortest, longest])}.parts")
     pool = TaskPool(executor, tasks, folder / "tasks", processes) if executor else Pool(processes)
@@ -209,7 +210,7 @@ def mine_lines(
             sentences = minhash.write(folder, lines, partial(_LEFT_OUT.sub, ""))
             if not len(sentences):
                 raise ValueError(f"{sources[0]} has no line of {shortest} to {longest} characters")
-            mined = minhash.pairs(sentences, folder, threshold, recall, pool)
+            mined = minhash.pairs(sentences, threshold, recall, pool)
             with replacing(output) as temporary, temporary.open("w", encoding="utf-8") as file:
                 found = minhash.texts_of(mined)
                 for pair in waiting(found, "write", len(mined.pairs), "pairs"):

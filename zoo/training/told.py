@@ -55,9 +55,15 @@ def _options(trainer: Trainer, model: LightningModule, data: object) -> dict[str
     return plain
 
 
-def _check_options(own: dict[str, str]) -> None:
+def _of_all(own: Any) -> list[Any]:
+    """What each process has, by its rank."""
     found: list[Any] = [None] * processes()
     dist.all_gather_object(found, own)
+    return found
+
+
+def _check_options(own: dict[str, str]) -> None:
+    found = _of_all(own)
     for rank, theirs in enumerate(found):
         for name in sorted(theirs.keys() & found[0].keys()):
             if theirs[name] != found[0][name]:
@@ -69,9 +75,7 @@ def _check_options(own: dict[str, str]) -> None:
 
 def _check_same(data: object) -> None:
     lines = account(data) if isinstance(data, Described) else []
-    own = [line for line in lines if _COUNTS.fullmatch(line)]
-    found: list[Any] = [None] * processes()
-    dist.all_gather_object(found, own)
+    found = _of_all([line for line in lines if _COUNTS.fullmatch(line)])
     for rank, theirs in enumerate(found):
         if theirs != found[0]:
             here = next((line for line in theirs if line not in found[0]), "less")

@@ -1,6 +1,7 @@
 """What a VAE of images shows: its manifold, traversals, KL by dimension and densities."""
 
 import torch
+from torch import Tensor
 
 from zoo.data.images.pixels import pixels_of
 from zoo.data.protocols import Moment
@@ -21,42 +22,22 @@ class Figures(Evaluation, Generation):
         """KL and manifold of a validation, traversals at the end, densities of a test."""
         figures: dict[str, Figure] = {}
         sphere = self.head.space == "sphere"
+        kl = None
         if moment != "end" and moment in self.report.found:
-            per_dimension = self.report.found[moment].kl_per_dimension
+            kl = self.report.found[moment].kl_per_dimension
             figures["kl"] = Figure(
                 "bars",
                 "KL by sphere" if sphere else "KL by dimension",
-                {"values": per_dimension.cpu().numpy()},
+                {"values": kl.cpu().numpy()},
                 "near 0: the code says nothing there",
                 {"x": "sphere" if sphere else "dimension", "y": "nats"},
             )
             if moment == "val":
                 del self.report.found["val"]  # another step's at the end of a run
-                if not sphere and self.latent_dim > 2:
-                    i, j = per_dimension.topk(2).indices.sort().values.tolist()
-                    figures["manifold"] = Figure(
-                        "images",
-                        "Manifold",
-                        {"images": pixels_of(self.plane(i, j, _SIDE, _SIDE))},
-                        "images over the two coordinates of the highest KL at their quantiles; the "
-                        "others are 0",
-                    )
-        blocks = list(self.head.blocks)
-        if moment == "val" and sphere and blocks[0] >= 3 and blocks != [3]:
+        if moment == "val" and (drawn := self._manifold(kl)) is not None:
+            images, where = drawn
             figures["manifold"] = Figure(
-                "images",
-                "Manifold",
-                {"images": pixels_of(self.globe(_SIDE, _SIDE))},
-                "images over the sphere of the code's first three axes, on an equal-area map"
-                + "; on the other spheres the code stays" * (len(blocks) > 1),
-            )
-        if moment == "val" and (blocks, sphere) in (([2], False), ([3], True)):
-            what = "the sphere, on an equal-area map" if sphere else "the plane at its quantiles"
-            figures["manifold"] = Figure(
-                "images",
-                "Manifold",
-                {"images": pixels_of(self.manifold(_SIDE, _SIDE))},
-                f"images over the whole latent space: {what}",
+                "images", "Manifold", {"images": pixels_of(images)}, f"images over {where}"
             )
         if moment == "end":
             figures["traversals"] = self._traversals(sphere)
@@ -72,6 +53,26 @@ class Figures(Evaluation, Generation):
                 {"x": "log p(x), nats", "y": "standard error", "limit": UNRELIABLE},
             )
         return figures
+
+    def _manifold(self, kl: Tensor | None) -> tuple[Tensor, str] | None:
+        """Images over the latent space, or a part of it, and which; none where none is drawn.
+
+        Args:
+            kl: Of each dimension, without which nothing says which two of many to draw.
+        """
+        blocks, sphere = list(self.head.blocks), self.head.space == "sphere"
+        if blocks == [3 if sphere else 2]:
+            what = "the sphere, on an equal-area map" if sphere else "the plane at its quantiles"
+            return self.manifold(_SIDE, _SIDE), f"the whole latent space: {what}"
+        if sphere and blocks[0] >= 3:
+            others = "; on the other spheres the code stays" * (len(blocks) > 1)
+            where = f"the sphere of the code's first three axes, on an equal-area map{others}"
+            return self.globe(_SIDE, _SIDE), where
+        if not sphere and kl is not None and self.latent_dim > 2:
+            i, j = kl.topk(2).indices.sort().values.tolist()
+            where = "the two coordinates of the highest KL at their quantiles; the others are 0"
+            return self.plane(i, j, _SIDE, _SIDE), where
+        return None
 
     def _traversals(self, sphere: bool) -> Figure:
         first = torch.zeros(1, dtype=torch.long, device=self.device)
