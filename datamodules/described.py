@@ -4,6 +4,7 @@ from typing import Protocol, runtime_checkable
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from zoo.data.remote import is_remote
 from zoo.files import printable
 
 
@@ -21,7 +22,10 @@ class Described(Protocol):
 
 def account(data: Described) -> list[str]:
     """What a DataModule has read, in lines that any file and terminal holds."""
-    return [printable(line) for line in data.describe()]
+    first, *more = data.describe()
+    root = getattr(data, "hparams", {}).get("root")
+    copied = [f"copied from {root}"] if is_remote(root) else []
+    return [printable(line) for line in (first, *copied, *more)]
 
 
 def block(lines: list[str]) -> str:

@@ -14,6 +14,7 @@ from zoo.data.images.base import ResidentImages
 from zoo.data.images.pixels import to_float
 from zoo.data.loader import epoch_loader
 from zoo.data.protocols import HasImages, Split
+from zoo.data.remote import check_copied
 from zoo.data_of import make_data, named_data, recorded_data
 from zoo.loading import find_checkpoint
 
@@ -72,6 +73,8 @@ def open_source(model: Any, ckpt: str, data: str | None, root: str | None, split
         arguments = {"channels": shape[0], "size": list(shape[1:]), **arguments}
     if root is not None:
         arguments["root"] = root
+    elif data is None:
+        check_copied(arguments.get("root"), ckpt, "--root")
     module = make_data({**spec, "init_args": arguments})
     if shape is not None and isinstance(module, HasImages):
         theirs = (module.channels, *module.size)

@@ -10,6 +10,7 @@ from torch import Tensor
 from zoo.data.images.pixels import coin_flips, to_float, to_uint8
 from zoo.data.loader import EpochLoader, SplitLoaders, epoch_loader, ranks, worker_options
 from zoo.data.protocols import Split as Split
+from zoo.data.remote import at_hand
 from zoo.ranges import Count, Seed, Workers, check_ranges
 
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
@@ -84,7 +85,8 @@ class ImageData(SplitLoaders):
 
     Args:
         root: Folder that holds the data: as torchvision lays it out for published sets, any folder
-            or .zip of images for ImageFolder. Digits comes with scikit-learn and needs none.
+            or .zip of images for ImageFolder; or its address (s3://, gs://, hf://, https://, ...),
+            which is copied into the cache once. Digits comes with scikit-learn and needs none.
         batch_size: Training images a step and process.
         val_batch_size: Images a step and process in evaluation; `batch_size` if not given.
         flip: Mirror each training image left to right with probability 1/2, anew every epoch.
@@ -120,7 +122,7 @@ class ImageData(SplitLoaders):
         # would make Lightning refuse to log either.
         self.save_hyperparameters(logger=False)
         check_ranges(type(self), self.hparams, "--data.")
-        self.root = root
+        self._root = root
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size or batch_size
         self.flip = flip
@@ -129,6 +131,11 @@ class ImageData(SplitLoaders):
         self.limit = limit
         self._splits: dict[Split, ImageSet] = {}
         self._coins: tuple[int, Tensor] | None = None
+
+    @property
+    def root(self) -> str:
+        """The folder on this machine, which is copied first if it lies elsewhere."""
+        return at_hand(self._root)
 
     @abstractmethod
     def load_split(self, split: Split) -> ImageSet:

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.data.braces import expanded
 from zoo.data.images.base import ImageBatch
-from zoo.data.images.shards import SUFFIXES, Place, check_numbers, expanded, members, read, unread
+from zoo.data.images.shards import SUFFIXES, Place, check_numbers, members, read, unread
 from zoo.data.images.suffixes import (
     FORMAT_OF_SUFFIX,
     OTHER_PICTURES,

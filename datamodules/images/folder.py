@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,13 +84,16 @@ class ImageFolder(ImageData):
         self.refuse = broken == "refuse"
         self.memory_limit, self.cache = memory_limit_gb * 1e9, cache
         self._workers_given = num_workers is not None
-        self._files = ImageFiles(Path(self.root))
         self._shape = self.channels, *self.size
         self._names: dict[Split, list[str]] = {}
         self._listing: Listing | None = None
         self._known: Known | None = None
         self._store: Store | None = None
         self._broken: dict[Split, int] = {}
+
+    @cached_property
+    def _files(self) -> ImageFiles:
+        return ImageFiles(Path(self.root))
 
     def setup(self, stage: str | None = None) -> None:
         """Lists the files, then loads the splits of a stage, or all."""

@@ -19,10 +19,8 @@ from zoo.data.splits import split_named
 from zoo.reading import needed
 
 SUFFIXES = (".tar", ".parquet", ".arrow")
-_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _NUMBERED = re.compile(r"(.*?)(\d+)(-of-(\d+))?(\.[a-z]+)")
 _PICTURES = re.compile(r"(?:struct<.*\bbytes: )?(?:large_)?binary\b.*")  # types of Arrow
-_MOST_SHARDS = 1_000_000
 _BLOCK = 512  # bytes of a tar's header
 
 
@@ -32,29 +30,6 @@ class Place(NamedTuple):
     shard: str
     first: int
     second: int
-
-
-def expanded(pattern: str) -> list[str]:
-    """The names that braces stand for, as WebDataset writes them: {000..146} or {a,b}.
-
-    Raises:
-        ValueError: They stand for none, or for more shards than are read.
-    """
-    match = _BRACES.search(pattern)
-    if match is None:
-        return [pattern]
-    low, high, listed = match.groups()
-    numbers = range(int(low), int(high) + 1) if low else ()
-    if low and not 0 < int(high) - int(low) + 1 <= _MOST_SHARDS:
-        raise ValueError(
-            f"{pattern}: {match[0]} must count upwards, to at most {_MOST_SHARDS:,} shards"
-        )
-    parts = [f"{n:0{len(low)}}" for n in numbers] if low else listed.split(",")
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    behind = expanded(after)
-    if len(parts) * len(behind) > _MOST_SHARDS:
-        raise ValueError(f"{pattern} stands for more than {_MOST_SHARDS:,} shards")
-    return [f"{before}{part}{end}" for part in parts for end in behind]
 
 
 def check_numbers(shards: Iterable[Path]) -> None:

@@ -24,6 +24,7 @@ from zoo.data.loader import (
     ranks,
     worker_options,
 )
+from zoo.data.remote import at_hand
 from zoo.data.sentences import files as files_of_sentences
 from zoo.data.sentences import labels as labels_of_sentences
 from zoo.data.sentences import numbered, store, tables
@@ -83,7 +84,8 @@ class SentenceData(LightningDataModule, ABC):
         labels: What the labels 0 and 1, or 0, 1 and 2, mean: [no, yes], or NLI's names in order.
         scale: Lowest and highest grade of graded pairs, which are turned to 0 to 5; pairs from four
             fifths on are similar.
-        root: Folder of the files, or a file.
+        root: Folder of the files, or a file, or the address of one (s3://, https://, ...), which
+            is copied into the cache once.
         evaluate: Files of labelled pairs to judge the cosine by, under short names: 30 % of
             their pairs, by a fixed hash of the first sentence, are val and the others test.
         batch_size: Pairs, or single sentences, a step and process; a pair of a group gives two
@@ -142,7 +144,7 @@ class SentenceData(LightningDataModule, ABC):
         check_labels(labels, scale)
         self.save_hyperparameters(logger=False)
         check_ranges(type(self), self.hparams, "--data.")
-        self.root, self.evaluate = root, evaluate or {}
+        self._root, self.evaluate = root, evaluate or {}
         self.reading = Reading(columns, labels, scale)
         self.files = [files] if isinstance(files, str) else files
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
@@ -156,6 +158,11 @@ class SentenceData(LightningDataModule, ABC):
         self._given: set[str | None] = set()
         self._labelled: dict[str, dict[str, Sequence[Labelled]]] | None = None
         self._home: Path | None = None
+
+    @property
+    def root(self) -> str | None:
+        """The files on this machine, which are copied first if they lie elsewhere."""
+        return self._root and at_hand(self._root)
 
     def path(self, name: str) -> Path:
         """The file of this name in `root`; `pawsx-zh-dev` is embedded."""

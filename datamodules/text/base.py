@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 
 from zoo.data.images.base import Split
 from zoo.data.loader import Batches, EpochLoader, epoch_loader
+from zoo.data.remote import at_hand
 from zoo.data.text.files import documents_of, left_out, text_files
 from zoo.data.text.vocabulary import Level, Vocabulary, as_level
 from zoo.ranges import Count, Seed, check_ranges
@@ -31,8 +32,8 @@ class TextData(LightningDataModule, ABC):
         level: What a symbol is: word (text with spaces between words and punctuation), wordpunct
             (other text), char or byte.
         root: Folder with a file of each split (such as the Penn Treebank's), any folder of .txt
-            files (a document each), or a file; tiny Shakespeare, which the zoo embeds, if not
-            given.
+            files (a document each), a file, or the address of one (s3://, https://, ...), which is
+            copied into the cache once; tiny Shakespeare, which the zoo embeds, if not given.
         vocabulary_size: Most symbols of the vocabulary; the most frequent are kept. All if not
             given.
         min_count: Least count of a symbol of the vocabulary in the training split.
@@ -68,7 +69,7 @@ class TextData(LightningDataModule, ABC):
         self.save_hyperparameters(logger=False)
         as_level(level)
         check_ranges(type(self), self.hparams, "--data.")
-        self.root, self.limit = root, limit
+        self._root, self.limit = root, limit
         self.level: str = level
         self._limited = False  # whether --data.limit has left training items out
         self.vocabulary_size, self.min_count, self.seed = vocabulary_size, min_count, seed
@@ -76,6 +77,11 @@ class TextData(LightningDataModule, ABC):
         self._splits: dict[Split, Any] = {}
         self._vocabulary: Vocabulary | None = None
         self._notes: list[str] = []
+
+    @property
+    def root(self) -> str | None:
+        """The text on this machine, which is copied first if it lies elsewhere."""
+        return self._root and at_hand(self._root)
 
     @abstractmethod
     def load_split(self, split: Split) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.cache import INDEX, cache_folder, check_ours, key_of, locked
+from zoo.data.remote import at_hand
 from zoo.data.text.corpus import Corpus, saved_dataset
 from zoo.data.text.files import kind_of, text_files
 from zoo.data.text.pieces import Documents, Reading, encode
@@ -60,6 +61,7 @@ def prepare(
         ValueError: The text cannot be read, or `out` holds something else.
         OSError: The disk is full; what is written stays, and the same call goes on.
     """
+    root = at_hand(root)
     made = {
         "source": fingerprint(root),
         "tokenizer": vocabulary.digest if vocabulary is not None else _named(tokenizer),

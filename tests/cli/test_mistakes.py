@@ -257,3 +257,22 @@ def test_what_all_processes_meet_is_said_by_the_first(zoo_cli, monkeypatch, firs
 def test_the_timer_callback_is_told_by_its_flag(fit):
     line = fit("--trainer.callbacks+", "Timer", "--trainer.callbacks.duration", "00:00:00:05")
     assert "the Timer callback cannot be named here: give --trainer.max_time DD:HH:MM:SS" in line
+
+
+def test_data_that_a_checkpoint_alone_names_are_not_fetched(mistake, run_dir, tmp_path):
+    def trained_on(root):
+        checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+        spec = {"class_path": "zoo.data.ImageFolder", "init_args": {"root": root, "size": 8}}
+        checkpoint["zoo_config"]["data"] = spec
+        torch.save(checkpoint, "theirs.ckpt")
+
+    root = "http://127.0.0.1:9/shards.tar"
+    trained_on(root)
+    told = f"theirs.ckpt was trained on {root}, which no command has copied here yet: give --"
+    for verb in ("test", "fit"):
+        line = mistake(verb, "--ckpt_path", "theirs.ckpt", "--run_dir", tmp_path / verb)
+        assert told + f"data.root {root}" in line
+    asked = mistake("test", "--ckpt_path", "theirs.ckpt", "--data.root", root, "--run_dir", "asked")
+    assert f"{root} cannot be read" in asked
+    trained_on("ftp://host/shards.tar")
+    assert "ftp:// is not read" in mistake("test", "--ckpt_path", "theirs.ckpt", "--run_dir", "ftp")

@@ -41,7 +41,7 @@ def prepare(
         kind: text or pictures.
         root: As `--data.root`: of a text a file or folder, plain, .gz or .zst, JSONL, Parquet, what
             `datasets` saved; or hf:NAME or hf:NAME:CONFIG of what it streams. Of pictures a folder,
-            a .zip, or shards: .tar, .parquet, .arrow.
+            a .zip, or shards: .tar, .parquet, .arrow. Or the address of one (s3://, ...).
         out: Folder to write.
         tokenizer: byte, char, word or wordpunct; bpe or unigram, made of the training split; a
             tokenizer.json of the library tokenizers; or a run or checkpoint whose model has one.

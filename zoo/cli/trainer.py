@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from zoo.cli.arguments import Prepared, prepare
+from zoo.cli.arguments import Prepared, prepare, take
 from zoo.cli.auto import apply, choose, keep, without_auto
 from zoo.cli.choices import check_words
 from zoo.cli.config_files import guard_parser
@@ -27,6 +27,7 @@ from zoo.cli.sizes import settle_sizes
 from zoo.cli.symbols import settle_symbols
 from zoo.cli.trusted import check_values, restrict_imports
 from zoo.cli.words import meant
+from zoo.data.remote import check_copied
 from zoo.files import replacing
 from zoo.pretrained import pinned
 from zoo.registry import MODELS
@@ -149,6 +150,7 @@ class ZooCLI(LightningCLI):
             )
         if not config.get("data"):
             raise ValueError("which data? give -c CONFIG or --data NAME (such as Digits)")
+        self._check_root(config.data)
         trainer, fit = config.trainer, self.subcommand == "fit"
         if config.threads is not None:
             torch.set_num_threads(config.threads)
@@ -178,6 +180,13 @@ class ZooCLI(LightningCLI):
                 self._place_mlflow(logger.init_args)
         if isinstance(trainer.logger, list):
             trainer.logger = _each_once(trainer.logger)
+
+    def _check_root(self, data: Any) -> None:
+        """Refuses to copy data from an address that a checkpoint alone names."""
+        root = (data.get("init_args") or {}).get("root")
+        theirs = (self.prepared.made_with.get("data") or {}).get("init_args") or {}
+        if root == theirs.get("root") and take(self.prepared.arguments, "--data.root")[1] is None:
+            check_copied(root, str(self.prepared.source or self.prepared.checkpoint))
 
     def _check_end(self, trainer: Any) -> None:
         """Refuses to train up to a step or an epoch that is behind."""

@@ -1,0 +1,384 @@
+"""Data that lie elsewhere: files of a bucket, a web server or a hub, copied once, through fsspec.
+
+What is read is the copy, by any number of processes in any order, so that a resume is as exact as
+from the disk of this machine.
+"""
+
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from zoo.data.braces import expanded
+from zoo.data.cache import INDEX, cache_folder, key_of, locked
+from zoo.files import naming, replacing
+from zoo.reading import decoded, parsed, read_bytes
+from zoo.waiting import Bar
+
+PROTOCOLS = (
+    "abfs", "abfss", "az", "gcs", "gs", "hdfs", "hf", "http", "https", "memory", "s3", "s3a",
+    "webhdfs",
+)  # fmt: skip
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_CHANGING = (
+    "ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "updated",
+    "generation", "blob_id", "lfs", "modificationTime", "created",
+)  # fmt: skip
+_CHUNK = 8 * 2**20  # bytes of a request
+_FILES, _ASKED = 8, 16  # that are copied, or asked for, at a time
+_TRIES, _PAUSE = 3, 1.0  # and seconds between them
+_MOST_FILES = 10_000_000
+
+
+class Remote(NamedTuple):
+    """A file that lies elsewhere."""
+
+    path: str
+    """What the file system calls it."""
+    size: int | None
+    """Its bytes, if the server says."""
+    key: str
+    """What changes when it does, as far as the server says."""
+
+
+def is_remote(root: str | None) -> bool:
+    """Whether a path is the address of something that lies elsewhere.
+
+    >>> is_remote("s3://bucket/shards"), is_remote("shards"), is_remote("hf:name")
+    (True, False, False)
+    """
+    return root is not None and _ADDRESS.match(root) is not None
+
+
+@lru_cache
+def at_hand(root: str) -> str:
+    """A path on this machine with what lies at an address; other paths are given back.
+
+    The files are copied into the cache ($ZOO_CACHE, else ~/.cache/zoo), once: what has come stays
+    when a copy is stopped, and what changes there is copied anew. Where the server cannot be
+    reached, a whole copy is used, and that is said. The processes of a machine wait for each other.
+
+    Args:
+        root: A path, or an address of a file or folder, or of files by braces. Credentials are
+            found where the file system's own library looks for them, never here.
+
+    Raises:
+        FileNotFoundError: There is nothing at the address.
+        ValueError: It is no address that is read.
+        ModuleNotFoundError: The library of such an address is not here.
+        OSError: The server cannot be reached and there is no copy, or the disk is full.
+    """
+    if not is_remote(root):
+        return root
+    if root.startswith("file://"):
+        return unquote(urlsplit(root).path)
+    check_address(root)
+    home = home_of(root)
+    with naming(home), locked(home, "a copy"):
+        try:
+            found = listing(root)
+        except (FileNotFoundError, ModuleNotFoundError, ValueError):
+            raise
+        except Exception as error:  # whatever a library of the network raises
+            if not is_copied(root):
+                raise OSError(f"{root} cannot be read ({_short(error)})") from error
+            rank_zero_info(
+                f"{root} cannot be reached ({_short(error)}): the copy in {home} is read"
+            )
+            return str(_target(root))
+        copy(root, found)
+    return str(_target(root))
+
+
+def check_copied(root: str | None, source: str, flag: str = "--data.root") -> None:
+    """Raises ValueError if an address, which a file of anybody names, was never copied here.
+
+    Args:
+        root: The address, or a path.
+        source: The file, for the message.
+        flag: What names another root.
+    """
+    if root is None or not is_remote(root) or root.startswith("file://"):
+        return
+    check_address(root)
+    if not is_copied(root):
+        raise ValueError(
+            f"{source} was trained on {root}, which no command has copied here yet: give "
+            f"{flag} {root} if it is to be"
+        )
+
+
+def check_address(root: str) -> None:
+    """Raises ValueError unless it is an address of a kind that is read."""
+    match = _ADDRESS.match(root)
+    protocol = match[1].lower() if match else ""
+    if protocol not in PROTOCOLS:
+        known = ", ".join(f"{name}://" for name in PROTOCOLS if name != "memory")
+        raise ValueError(f"{root}: {protocol}:// is not read, only {known}: copy it here")
+    if "::" in root:
+        raise ValueError(f"{root}: addresses are not chained (::): name the files themselves")
+    try:
+        password = urlsplit(root).password
+    except ValueError as error:
+        raise ValueError(f"{root} is no address: {error}") from error
+    if password is not None:
+        where = root.replace(password, "...")
+        raise ValueError(
+            f"{where} holds a password, which the run's config would keep: put it where the "
+            "library of such addresses looks for it"
+        )
+
+
+def home_of(root: str) -> Path:
+    """The folder of the cache for the copy of what lies at an address."""
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", root.partition("?")[0])[-60:].strip("-")
+    return cache_folder() / "remote" / f"{plain}-{key_of(root)[:8]}"
+
+
+def is_copied(root: str) -> bool:
+    """Whether a whole copy of what lies at an address is here."""
+    files = _copied(root)
+    return bool(files) and all(_is_there(_file(root, n), size) for n, (size, _) in files.items())
+
+
+def _copied(root: str) -> dict[str, tuple[int | None, str]]:
+    """The files of the last whole copy, with their sizes and keys."""
+    index = home_of(root) / INDEX
+    if not index.is_file():
+        return {}
+    try:
+        files = parsed(decoded(read_bytes(index), index))["files"]
+        return {str(name): (size, str(key)) for name, (size, key) in files.items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}  # which is damaged: all is looked at anew
+
+
+def listing(root: str) -> dict[str, Remote]:
+    """The files at an address, by their names below it; one that is a file itself by "".
+
+    Raises:
+        FileNotFoundError: There is none.
+        ModuleNotFoundError: The library of such an address is not here.
+        ValueError: A name leads out of the folder.
+    """
+    found: dict[str, Remote] = {}
+    addresses = expanded(root)
+    with ThreadPoolExecutor(_ASKED) as pool:
+        for address, infos in zip(addresses, pool.map(_infos, addresses), strict=True):
+            for name, info in infos.items():
+                name = name or (_name(address) if len(addresses) > 1 else "")
+                _check_name(root, name)
+                size, facts = info.get("size"), {k: str(info.get(k)) for k in _CHANGING}
+                found[name] = Remote(str(info["name"]), size, key_of([size, facts]))
+                if len(found) > _MOST_FILES:
+                    raise ValueError(f"{root} has more than {_MOST_FILES:,} files: name fewer")
+    if not found:
+        raise FileNotFoundError(f"no files at {root}")
+    return found
+
+
+def _check_name(root: str, name: str) -> None:
+    """Raises ValueError if a server's name of a file leads out of its folder."""
+    if ".." in name.split("/") or name.startswith("/") or "\0" in name:
+        raise ValueError(f"{root}: the server names a file {name!r}, which lies outside of it")
+
+
+def _infos(address: str) -> dict[str, dict[str, Any]]:
+    """What the server knows of the files below an address by their names, or of "" itself.
+
+    Files and folders whose names begin with a dot are nobody's data.
+    """
+    system, path = _opened(address)
+    web = _is_web(address)
+    try:
+        if web and path.endswith("/"):  # a page that lists files
+            files = [{**system.info(name), "name": name} for name in system.find(path)]
+        elif (info := system.info(path))["type"] != "directory":
+            return {"": {**info, "name": path}}
+        else:
+            files = list(system.find(path, detail=True).values())
+    except FileNotFoundError as error:
+        if not _is_gone(error):
+            raise OSError(_short(error.__cause__ or error)) from error
+        raise FileNotFoundError(f"no such file or folder: {address}") from error
+    named = {str(f["name"]).removeprefix(path).lstrip("/"): f for f in files}
+    if web:
+        named = {unquote(name): file for name, file in named.items()}
+    shown = (name for name in named if not any(_is_hidden(part) for part in name.split("/")))
+    return {name: named[name] for name in shown if name}
+
+
+def _opened(address: str) -> tuple[Any, str]:
+    """The file system of an address, and what it calls it."""
+    from fsspec.core import url_to_fs
+
+    try:
+        system, path = url_to_fs(address, use_listings_cache=False)
+    except ImportError as error:
+        raise ModuleNotFoundError(f"{address} needs a library: {_short(error)}") from error
+    return system, str(path)
+
+
+def copy(root: str, found: dict[str, Remote]) -> None:
+    """Copies what is not here yet or has changed, and removes what is no longer there.
+
+    Args:
+        root: The address.
+        found: What is there now, of `listing`.
+    """
+    before, index = _copied(root), home_of(root) / INDEX
+    now = {name: (remote.size, remote.key) for name, remote in found.items()}
+    missing = {
+        name: remote
+        for name, remote in found.items()
+        if before.get(name) != now[name] or not _is_there(_file(root, name), remote.size)
+    }
+    if before == now and not missing:
+        return
+    index.unlink(missing_ok=True)  # until the copy is whole again
+    for name in before.keys() - now.keys():
+        _file(root, name).unlink(missing_ok=True)
+    _copy_all(root, missing)
+    for part in home_of(root).glob("*.part"):  # of what has changed since
+        part.unlink()
+    with replacing(index) as path:
+        path.write_text(json.dumps({"address": root, "files": now}), "utf-8")
+
+
+def _copy_all(root: str, missing: dict[str, Remote]) -> None:
+    """Copies files, several at a time, with a bar."""
+    home = home_of(root)
+    parts = {name: home / f"{key_of([name, remote.key])}.part" for name, remote in missing.items()}
+    come = {name: part.stat().st_size for name, part in parts.items() if part.is_file()}
+    total = sum(remote.size or 0 for remote in missing.values())
+    left, free = total - sum(come.values()), shutil.disk_usage(home).free
+    if left > free:
+        raise OSError(
+            f"{root} takes {left / 1e9:,.1f} GB and {home} has room for {free / 1e9:,.1f}: set "
+            "ZOO_CACHE to a folder of a larger disk"
+        )
+    files = f"{len(missing):,} files of " if len(missing) > 1 else ""
+    rank_zero_info(f"copying {files}{root} ({total / 1e6:,.1f} MB) to {home}")
+    stopped, lock = threading.Event(), threading.Lock()
+    with Bar("copy", total or None, "B", done=sum(come.values())) as bar:
+
+        def has_come(name: str, count: int) -> None:
+            if stopped.is_set():
+                raise InterruptedError("stopped")
+            with lock:
+                bar.update(count - come.get(name, 0))
+                come[name] = count
+
+        with ThreadPoolExecutor(_FILES) as pool:
+            copies = [
+                pool.submit(_copy_one, root, name, remote, parts[name], partial(has_come, name))
+                for name, remote in missing.items()
+            ]
+            try:
+                for done in copies:
+                    done.result()
+            except BaseException:
+                stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _copy_one(
+    root: str, name: str, remote: Remote, part: Path, has_come: Callable[[int], None]
+) -> None:
+    """Copies a file, from where a copy that was stopped has come."""
+    where = f"{root}: {name}" if name else root
+    for attempt in range(1, _TRIES + 1):
+        try:
+            _fetch(remote, part, _opened(expanded(root)[0])[0], _is_web(root), has_come)
+            break
+        except InterruptedError:
+            raise
+        except Exception as error:  # whatever a library of the network raises
+            if isinstance(error, FileNotFoundError) and _is_gone(error):
+                raise FileNotFoundError(f"{where} is no longer there") from error
+            if isinstance(error, OSError) and error.filename == str(part):  # this disk's
+                raise
+            if isinstance(error, ValueError | NotImplementedError):  # it gives no ranges
+                part.unlink(missing_ok=True)
+            if attempt == _TRIES:
+                raise OSError(
+                    f"{where} cannot be read ({_short(error)}): what has come is kept, and the "
+                    "same command goes on"
+                ) from error
+            time.sleep(_PAUSE * attempt)
+    if remote.size is not None and (size := part.stat().st_size) != remote.size:
+        part.unlink()
+        raise OSError(f"{where}: {size:,} bytes have come, and the server says {remote.size:,}")
+    target = _file(root, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(part, target)
+
+
+def _fetch(
+    remote: Remote, part: Path, system: Any, web: bool, has_come: Callable[[int], None]
+) -> None:
+    """Appends to a part what it lacks."""
+    start = part.stat().st_size if part.is_file() else 0
+    has_come(start)
+    if start and start == remote.size:
+        return
+    # From the beginning in one stream, as not every web server gives ranges.
+    how = {"block_size": 0} if web and not start else {"block_size": _CHUNK, "cache_type": "none"}
+    with system.open(remote.path, "rb", **how) as source:
+        if start:
+            source.seek(start)
+        while chunk := source.read(_CHUNK):
+            with naming(part), part.open("ab") as sink:
+                start += sink.write(chunk)
+            has_come(start)
+
+
+def _is_gone(error: FileNotFoundError) -> bool:
+    """Whether a file is not there; of the web, fsspec says so of any other failure too."""
+    cause = error.__cause__
+    return cause is None or getattr(cause, "status", None) in (404, 410)
+
+
+def _is_there(file: Path, size: int | None) -> bool:
+    return file.is_file() and size in (None, file.stat().st_size)
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") and part != ".."
+
+
+def _is_web(address: str) -> bool:
+    return address.lower().startswith(("http:", "https:"))
+
+
+def _name(address: str) -> str:
+    """The last part of an address, without what a web server is asked beside it."""
+    path = urlsplit(address).path if _is_web(address) else address
+    name = unquote(path.rstrip("/").rpartition("/")[2])
+    return "data" if name in ("", ".", "..") or "/" in name else name
+
+
+def _target(root: str) -> Path:
+    """Where the copy is: a file or folder called as the address is, or a folder of several."""
+    several = len(expanded(root)) > 1
+    return home_of(root) / "copy" / ("shards" if several else _name(root))
+
+
+def _file(root: str, name: str) -> Path:
+    """Where the copy of a file is."""
+    return _target(root) / name if name else _target(root)
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
