@@ -53,6 +53,16 @@ def test_a_goal_has_a_bound_or_is_shown():
     assert Goal("test/log_density").name == "log density"
 
 
+def test_a_goal_may_be_a_mean_of_what_was_tested():
+    goal = Goal(label="mean", mean_of=("test/a", "test/b"), at_least=0.5)
+    assert goal.value_in({"test/a": 0.25, "test/b": 1.0, "test/c": 9.0}) == 0.625
+    assert goal.value_in({"test/a": 0.25}) is None
+    assert Goal("test/a").value_in({"test/a": 2.0}) == 2.0
+    means = [goal for entry in ENTRIES for goal in entry.goals if goal.mean_of]
+    assert means
+    assert all(goal.label and not goal.metric for goal in means)
+
+
 def test_the_report_says_what_is_met_and_what_is_missed(tmp_path, monkeypatch):
     entry = next(e for e in ENTRIES if e.name == "vae/digits")
     record = {

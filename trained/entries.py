@@ -13,8 +13,10 @@ LIST = Path(__file__).with_name("list.toml")
 class Goal:
     """A number of the test, its bound and what others published."""
 
-    metric: str
+    metric: str = ""
     label: str = ""
+    mean_of: tuple[str, ...] = ()
+    """The numbers whose mean it is, where it is none of the test's own."""
     at_most: float | None = None
     at_least: float | None = None
     published: str = ""
@@ -29,6 +31,12 @@ class Goal:
         """The bound in words, if there is one."""
         parts = (("at most", self.at_most), ("at least", self.at_least))
         return " and ".join(f"{word} {number:g}" for word, number in parts if number is not None)
+
+    def value_in(self, metrics: dict[str, float]) -> float | None:
+        """Its value among those of a test, if it is there."""
+        names = self.mean_of or (self.metric,)
+        values = [metrics[name] for name in names if name in metrics]
+        return sum(values) / len(values) if len(values) == len(names) else None
 
     def met_by(self, value: float) -> bool:
         """Whether a value is within the bound."""
@@ -91,4 +99,8 @@ def _entry(row: dict[str, Any], content: dict[str, Any]) -> Entry:
     goals = content["goals"][goals] if isinstance(goals, str) else goals
     flags = {key: tuple(row[key]) for key in ("flags", "test", "part") if key in row}
     data = content["data"][row["data"]]
-    return Entry(**{**row, **flags, "data": data, "goals": tuple(Goal(**g) for g in goals)})
+    return Entry(**{**row, **flags, "data": data, "goals": tuple(map(_goal, goals))})
+
+
+def _goal(row: dict[str, Any]) -> Goal:
+    return Goal(**{**row, "mean_of": tuple(row.get("mean_of", ()))})

@@ -41,13 +41,13 @@ def write_report(entries: list[Entry], path: Path = REPORT) -> None:
 def _rows(entry: Entry, record: dict[str, Any]) -> list[str]:
     rows = []
     for i, goal in enumerate(entry.goals):
-        value = record.get("metrics", {}).get(goal.metric)
+        value = goal.value_in(record.get("metrics", {}))
         verdict = "" if value is None or not goal.bound else "missed"
         if verdict and goal.met_by(value):
             verdict = "met"
         shown = "not yet" if value is None else f"{value:.4g}"
-        if goal.metric in record.get("float32", {}):
-            shown += f" (float32 {record['float32'][goal.metric]:.4g})"
+        if (whole := goal.value_in(record.get("float32", {}))) is not None:
+            shown += f" (float32 {whole:.4g})"
         first = f"`{entry.name}`" if i == 0 else ""
         rows.append(
             f"| {first} | {goal.name} | {shown} | {goal.bound} | {verdict} | {goal.published} |"
@@ -71,7 +71,8 @@ def _section(entry: Entry, record: dict[str, Any]) -> str:
         *(f"* {name}: {how}" for name, how in record["protocol"].items()),
         "",
     ]
-    missed = [g for g in entry.goals if not g.met_by(record["metrics"].get(g.metric, float("nan")))]
+    values = {goal: goal.value_in(record["metrics"]) for goal in entry.goals}
+    missed = [goal for goal, value in values.items() if value is None or not goal.met_by(value)]
     if missed:
         curve = ", ".join(f"{step:,}: {value:.4g}" for step, value in record["curve"])
         lines += [f"Missed: {', '.join(g.name for g in missed)}. {entry.reason}".strip(), ""]

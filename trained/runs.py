@@ -65,9 +65,10 @@ def measure(entry: Entry, data: Path, runs: Path) -> None:
     found = read(record_file)
     if found.get("weights") != weights or found.get("test") != list(entry.test):
         found = _tested(tested, shipped, weights, *test)
-        part = _tested(run / "part", shipped, weights, *test, *entry.part)
-        found["part"] = _part(entry, part["metrics"])
-        if entry.twice:
+        if entry.ships:  # which a test of the repository measures again
+            part = _tested(run / "part", shipped, weights, *test, *entry.part)
+            found["part"] = _part(entry, part["metrics"])
+        if entry.ships and entry.twice:
             found["float32"] = _tested(whole, checkpoint, weights, *test)["metrics"]
     record = {**_record(entry, run), "weights": weights, "test": list(entry.test)}
     kept = ("metrics", "protocol", "part", "float32")
