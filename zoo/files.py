@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
+STDOUT = "/dev/stdout"
 _DESCRIPTOR = re.compile(r"/dev/std(out|err)|/dev/fd/(\d+)|/proc/self/fd/(\d+)")
 _OF_RUN = (
     "config.yaml", "metrics.csv", "results.json", "report.html", ".lock", ".unsaved",
@@ -54,6 +55,12 @@ def keep_read(flag: str, out: str | Path | None, *read: str | Path | None) -> No
             continue
         if os.path.samefile(out, path):
             raise ValueError(f"{flag} {out} is what is read: it would be lost; name another file")
+
+
+def beside(out: str | Path) -> TextIO:
+    """Where a verb says what it wrote: not among it, where that is standard output."""
+    descriptor = _DESCRIPTOR.fullmatch(os.path.abspath(out))
+    return sys.stdout if descriptor is None or _number(descriptor) != 1 else sys.stderr
 
 
 @contextmanager
@@ -163,11 +170,15 @@ def _opened(path: Path, descriptor: re.Match[str] | None) -> BinaryIO:
     """
     if descriptor is None:
         return path.open("wb")
-    name, *numbers = descriptor.groups()
-    number = {"out": 1, "err": 2}[name] if name else int(next(filter(None, numbers)))
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    return os.fdopen(os.dup(number), "wb")
+    return os.fdopen(os.dup(_number(descriptor)), "wb")
+
+
+def _number(descriptor: re.Match[str]) -> int:
+    """The number of a descriptor of this process."""
+    name, *numbers = descriptor.groups()
+    return {"out": 1, "err": 2}[name] if name else int(next(filter(None, numbers)))
 
 
 def _move_files(source: Path, target: Path) -> None:

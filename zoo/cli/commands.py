@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
-from zoo.files import keep_read, replacing, replacing_folder
+from zoo.files import beside, keep_read, replacing, replacing_folder
 from zoo.layers.counter_rng import normal
 from zoo.loading import (
     build,
@@ -74,7 +74,7 @@ def sample(
         ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         n: Number of samples.
         out: The PNG to write, samples.png if not given; of a text model the text file, and if not
-            given the sentences are printed.
+            given, or -, the sentences are printed.
         steps: Sampling steps; the model's own number by default. Of interpolation and traversals:
             images on a path; of a manifold: its side.
         sampler: dpmpp, ancestral or ddim; the model's own by default. What a paper's numbers were
@@ -210,7 +210,7 @@ def _write_lines(batches: Iterable[list[str]], out: str | None) -> None:
         for lines in batches:
             file.writelines(f"{line}\n" for line in lines)
             count += len(lines)
-    print(f"{count} lines in {out}")
+    print(f"{count} lines in {out}", file=beside(out))
 
 
 def export(

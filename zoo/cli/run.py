@@ -22,7 +22,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from zoo.cli.arguments import check_said, take
 from zoo.cli.naming import maker_of, of_the_constructor, of_the_function
 from zoo.cli.parser import ZooParser, innermost
-from zoo.files import printable
+from zoo.files import STDOUT, printable
 from zoo.memory import asked_for, is_out_of_memory
 from zoo.processes import rank
 from zoo.ranges import check_ranges, number_hints
@@ -48,6 +48,13 @@ _NO_METRIC = re.compile(r"Early stopping conditioned on metric `([^`]*)`.* follo
 # Lightning's long hints, and the class that jsonargparse was to make.
 _NO_PACKAGE = re.compile(r"(?:Neither `|Requirement '|`pip install -U '?)([\w.\-]+)")
 _TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
+_WRITTEN = {
+    "out",
+    "output",
+    "folder",
+    "index",
+    "run_dir",
+}  # arguments that name a file or folder to write
 _GRACE = 20.0  # seconds in which the first process of several ends, if it does, on a busy machine
 
 
@@ -271,7 +278,19 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     for name in values.keys() - COMMANDS[verb].texts:
         check_said(parser.shown(name), values[name])
     check_ranges(function, values, "--")
+    for name in _WRITTEN & values.keys():
+        if values[name] == "-":
+            values[name] = _standard_output(verb, name, parser)
     return function, values
+
+
+def _standard_output(verb: str, name: str, parser: ZooParser) -> str:
+    """What - stands for where something is written."""
+    if name != COMMANDS[verb].stream:
+        raise ValueError(
+            f"{parser.shown(name)} -: zoo {verb} writes nothing to standard output: give a name"
+        )
+    return STDOUT
 
 
 def _switched(function: Callable[..., Any], arguments: list[str]) -> list[str]:
@@ -310,7 +329,7 @@ def _gathered(arguments: list[str]) -> list[str]:
     alone: list[str] = []
     rest = iter(arguments)
     for argument in rest:
-        if not argument.startswith("-"):
+        if argument == "-" or not argument.startswith("-"):
             alone.append(argument)
         elif "=" in argument or argument in ("-h", "--help"):
             options.append(argument)
