@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.building import check_arguments, check_size, construct
-from zoo.files import check_run, replacing_folder
+from zoo.files import check_no_run, check_run, replacing_folder
 from zoo.pretrained import locate, names
 from zoo.registry import MODELS, nearest
 from zoo.shards import HEAD, check_shards, read_shards, without_shapes
@@ -294,6 +294,7 @@ def write_pretrained(
 ) -> Path:
     """Writes an exported folder from its parts, whole or not at all."""
     folder = Path(folder)
+    check_no_run(folder)
     kept = {key: value for key, value in (config or {}).items() if key in _KEPT and value}
     with replacing_folder(folder) as temporary:
         weights = temporary / WEIGHTS

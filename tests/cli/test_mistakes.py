@@ -1,11 +1,14 @@
 """Every mistake ends in one clear line and exit code 2, and loses nothing."""
 
 import os
+import shutil
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import zoo.data
 from zoo.cli import run
@@ -257,3 +260,68 @@ def test_what_all_processes_meet_is_said_by_the_first(zoo_cli, monkeypatch, firs
 def test_the_timer_callback_is_told_by_its_flag(fit):
     line = fit("--trainer.callbacks+", "Timer", "--trainer.callbacks.duration", "00:00:00:05")
     assert "the Timer callback cannot be named here: give --trainer.max_time DD:HH:MM:SS" in line
+
+
+def test_an_export_never_hides_a_runs_checkpoints(run_dir, mistake, zoo_cli, tmp_path):
+    """Every verb took the exported weights for the run's, also when it had been trained on."""
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    for verb in (["export"], ["export", "--format", "diffusers"]):
+        assert "run holds a run (last.ckpt): name another folder" in mistake(*verb, run, run)
+    assert zoo_cli("export", run, "out")[0] == 0
+    assert zoo_cli("export", run, "theirs", "--format", "diffusers")[0] == 0
+    assert "holds a run" in mistake("import", "theirs", run, "--format", "diffusers")
+    assert not (run / "config.json").exists()
+    assert "out holds an exported model" in mistake(
+        "fit", "-c", run / "config.yaml", "--run_dir", "out"
+    )
+    shutil.copy("out/config.json", run)
+    for verb in (["sample"], ["test", "--ckpt_path"], ["report"]):
+        assert "run holds a run and an exported model: move config.json" in mistake(*verb, run)
+    assert "run holds a run and an exported model" in mistake(
+        "fit", "--ckpt_path", "last", "--run_dir", run
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("pictures", "files", "out", "--size", "[8]"), "--size must be a side or [height, width]"),
+        (
+            ("pictures", "files", "out"),
+            "no images in files, only 1 .txt (no pictures): ROOT must hold",
+        ),
+        (("pictures", "nowhere", "out"), "no folder nowhere: give a folder or .zip of images"),
+        (("pictures", "ready", "out"), "ready is prepared: --data.root takes it"),
+        (("text", "tokens", "out"), "tokens is prepared: --data.root takes it"),
+    ],
+)
+def test_what_cannot_be_prepared_is_told_in_the_words_of_the_verb(
+    mistake, zoo_cli, arguments, said
+):
+    os.mkdir("files")
+    Path("files/a.txt").write_text("some words of a text\n" * 99)
+    os.mkdir("pictures")
+    for i in range(20):
+        Image.new("L", (9, 9), 9 * i).save(f"pictures/{i}.png")
+    assert zoo_cli("prepare", "pictures", "pictures", "ready", "--size", 8)[0] == 0
+    assert zoo_cli("prepare", "text", "files", "tokens")[0] == 0
+    assert said in mistake("prepare", *arguments)
+    assert not os.path.exists("out/index.json")
+
+
+def test_an_output_that_cannot_be_is_told_before_the_work(mistake, monkeypatch):
+    Path("file").touch()
+    os.mkdir("folder")
+    monkeypatch.setattr("zoo.cli.tune._tune_training", lambda *given: pytest.fail("measured"))
+    for out, said in (("file/t.yaml", "file is a file, and no folder"), ("folder", "is a folder")):
+        assert said in mistake("tune", "-c", "ddpm/digits", "--out", out)
+        assert said in mistake("embed", "simbert/zh", "-i", "file", "-o", out)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hf:me/digits", "https://huggingface.co/me/digits", "https://hf.co/me/digits/tree/main"],
+)
+def test_the_address_of_a_repository_is_told_as_its_name(mistake, name):
+    assert mistake("sample", name).endswith("a repository is hf://me/digits")

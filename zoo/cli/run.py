@@ -267,7 +267,7 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     parser = ZooParser(prog=f"zoo {verb}", description=COMMANDS[verb].line)
     parser.add_function_arguments(function, as_positional=True, fail_untyped=True)
     short = COMMANDS[verb].short
-    longhand = _switched(function, [short.get(argument, argument) for argument in arguments])
+    longhand = _switched(function, [_long(argument, short) for argument in arguments])
     if COMMANDS[verb].many:  # with its name or without
         name = f"--{next(iter(signature(function).parameters))}"
         longhand = _gathered([a.removeprefix(f"{name}=") for a in longhand if a != name])
@@ -291,6 +291,14 @@ def _standard_output(verb: str, name: str, parser: ZooParser) -> str:
             f"{parser.shown(name)} -: zoo {verb} writes nothing to standard output: give a name"
         )
     return STDOUT
+
+
+def _long(argument: str, short: dict[str, str]) -> str:
+    """An argument with a short option in full, also where its value is in it: -n4, -n=4."""
+    option, value = argument[:2], argument[2:].removeprefix("=")
+    if argument in short:
+        return short[argument]
+    return f"{short[option]}={value}" if option in short else argument
 
 
 def _switched(function: Callable[..., Any], arguments: list[str]) -> list[str]:

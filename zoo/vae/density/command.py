@@ -98,6 +98,10 @@ def density(
     summary = Summary(repeats, bits_scale(model))
     count = len(source.dataset) if limit is None else min(limit, len(source.dataset))
 
+    at_once = min(chunk or 1, samples) * min(batch_size, count)
+    numbers = getattr(model, "decoded_numbers", model.dimensions)
+    # What is decoded, its distribution and its likelihood, in float32.
+    check_memory(f"--chunk={chunk}, --batch_size={batch_size}", 12.0 * at_once * numbers)
     how: dict[str, Any] = {"samples": samples, "widen": widen, "refine": refine, "chunk": chunk}
 
     def make(start: int, stop: int) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
