@@ -47,6 +47,8 @@ _MISTAKES = (
 _NO_METRIC = re.compile(r"Early stopping conditioned on metric `([^`]*)`.* following: `(.*)`", re.S)
 # Lightning's long hints, and the class that jsonargparse was to make.
 _NO_PACKAGE = re.compile(r"(?:Neither `|Requirement '|`pip install -U '?)([\w.\-]+)")
+_NO_BATCH = re.compile(r"to check (\S+) of the `(\w+?)_dataloader` but \S+ \* (\d+) < 1")
+_NO_DEVICE = re.compile(r"No supported gpu backend found|accelerator is not available")
 _TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
 _WRITTEN = {
     "out",
@@ -214,6 +216,11 @@ def told(error: Exception) -> str | None:
         made = _TO_MAKE.search(said)
         what = made[1] if made else maker_of(error) or "this"
         return f"{what} needs a package that is not here: pip install {package[1]}"
+    if share := _NO_BATCH.search(said):
+        flag = f"--trainer.limit_{share[2]}_batches"
+        return f"{flag}={share[1]}: of {share[3]} batches that is none: {flag} 1 is one batch"
+    if _NO_DEVICE.search(said):
+        return "--trainer.accelerator: there is no such device here: leave it out, or give cpu"
     if "<Interval." in said:  # a default of Lightning's Timer that jsonargparse cannot write
         return "the Timer callback cannot be named here: give --trainer.max_time DD:HH:MM:SS"
     if "loading state_dict" in said and not isinstance(error, _MISTAKES):
