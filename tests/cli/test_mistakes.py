@@ -325,3 +325,34 @@ def test_an_output_that_cannot_be_is_told_before_the_work(mistake, monkeypatch):
 )
 def test_the_address_of_a_repository_is_told_as_its_name(mistake, name):
     assert mistake("sample", name).endswith("a repository is hf://me/digits")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            "model: {class_path: zoo.VAE}\nmodel: {class_path: zoo.DDPM}\n",
+            "the key model stands twice",
+        ),
+        (
+            "ema:\n  decay: 0.9\n  decay: 0.8\n",
+            "the key decay stands twice in one place, again in line 3",
+        ),
+        ("Model: {class_path: zoo.DDPM}\n", "there is no section 'Model': did you mean model?"),
+    ],
+)
+def test_a_key_that_would_be_lost_is_named(mistake, config, said):
+    Path("c.yaml").write_text(config)
+    line = mistake("fit", "-c", "c.yaml")
+    assert "c.yaml" in line
+    assert said in line
+
+
+def test_an_optimiser_without_its_state_is_refused_and_leaves_nothing(run_dir, mistake):
+    """It went on with averages of nothing; metrics.csv stayed behind as if there were a run."""
+    checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
+    checkpoint["optimizer_states"][0]["state"].clear()
+    torch.save(checkpoint, "x.ckpt")
+    said = mistake("fit", "--ckpt_path", "x.ckpt", "--run_dir", "new", "--trainer.max_steps", 4)
+    assert "x.ckpt: optimizer_states: no parameter has a state after 2 steps" in said
+    assert not os.path.exists("new")

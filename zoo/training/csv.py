@@ -76,8 +76,8 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Writes the last row."""
-        if self._row:
+        """Writes the last row; of a run that failed before it logged anything, nothing."""
+        if self._row and (self._begun or status == "success"):
             if not self._begun:
                 self._begin(self._row["step"])
             self._write_row()
