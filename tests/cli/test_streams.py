@@ -71,3 +71,14 @@ def test_vectors_and_densities_go_through_a_pipe(tmp_path):
     assert (len(rows), rows[0].split(",")[0]) == (4, "index")
     assert "log_density " in told
     assert not (tmp_path / "-").exists()
+
+
+def test_pairs_are_written_to_no_device_and_no_pipe(mistake, tmp_path):
+    (tmp_path / "a.txt").write_text("some words of a text\n" * 3)
+    reader, writer = os.pipe()  # whose path is that of no file
+    for kind in ("lines", "documents"):
+        for device in ("/dev/null", f"/dev/fd/{writer}"):
+            said = mistake("mine-pairs", kind, "a.txt", "--output", device)
+            assert f"{device} is no file: choose another output" in said
+    os.close(reader)
+    os.close(writer)
