@@ -1,6 +1,7 @@
 """Runs, configs and exported folders of version 0.1 go on being read (see before/README.md)."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,33 @@ def test_a_run_goes_on_by_its_checkpoint_and_its_config(name, zoo_cli, tmp_path)
     assert (then["global_step"], now["global_step"]) == (3, 4)
     assert now["state_dict"].keys() == then["state_dict"].keys()
     assert all(value.isfinite().all() for value in now["state_dict"].values())
+
+
+@pytest.mark.filterwarnings("ignore:Total length of")  # an empty validation split
+def test_what_did_nothing_then_is_left_out(tmp_path, zoo_cli):
+    """A head count of a kind without heads, which is refused of who gives it today."""
+    file = tmp_path / "runs" / "old" / "checkpoints" / "last.ckpt"
+    shutil.copytree(BEFORE / "flashlm" / "exported", tmp_path / "exported")
+    config = json.loads((tmp_path / "exported" / "config.json").read_text())
+    config["hyper_parameters"] |= {"heads": 4, "norm_length": 64}
+    (tmp_path / "exported" / "config.json").write_text(json.dumps(config))
+    file.parent.mkdir(parents=True)
+    checkpoint = torch.load(BEFORE / "flashlm" / "last.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"] |= {"heads": 4}
+    if "model" in checkpoint.get("zoo_config", {}):
+        checkpoint["zoo_config"]["model"]["init_args"] |= {"heads": 4}
+    torch.save(checkpoint, file)
+    for path in (tmp_path / "exported", file):
+        assert zoo.load(path).hparams["heads"] is None
+    steps = checkpoint["global_step"] + 1
+    goes_on = [
+        "--ckpt_path",
+        "runs/old",
+        "--trainer.accelerator=cpu",
+        f"--trainer.max_steps={steps}",
+    ]
+    code, _, err = zoo_cli("fit", *goes_on)
+    assert code == 0, err
+    code, _, err = zoo_cli("fit", *goes_on, "--model.heads=4")
+    assert code == 2
+    assert "--model.heads=4 means nothing with --model.kind=flash: leave it out" in err

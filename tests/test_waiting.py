@@ -11,7 +11,7 @@ import time
 import pytest
 
 from zoo import waiting as module
-from zoo.waiting import Bar, unmeasured, waiting
+from zoo.waiting import Bar, silent, unmeasured, waiting
 
 
 @pytest.fixture
@@ -67,6 +67,19 @@ def test_other_processes_say_nothing(clock, capsys, monkeypatch):
         clock[0] += 100
         bar.update(2)
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_done_within_another_bar_is_silent(clock, capsys, monkeypatch):
+    monkeypatch.setattr(module, "_LONG", 0.0)
+    with silent(), Bar("read", 2) as bar, unmeasured("compiling"):
+        clock[0] += 100
+        bar.update(2)
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
+    with Bar("read", 2) as bar:
+        clock[0] += 100
+        bar.update(2)
+    assert "read: 2 items" in capsys.readouterr().err
 
 
 def test_what_has_no_end_is_told_and_timed(capsys, monkeypatch):

@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
+STDOUT = "/dev/stdout"
 _DESCRIPTOR = re.compile(r"/dev/std(out|err)|/dev/fd/(\d+)|/proc/self/fd/(\d+)")
 _OF_RUN = (
     "config.yaml", "metrics.csv", "results.json", "report.html", ".lock", ".unsaved",
@@ -38,22 +39,63 @@ def temporary_beside(path: Path) -> Path:
 
 
 def check_run(folder: Path) -> None:
-    """Raises ValueError if what a run keeps in a file is none: a FIFO's reader and writer hang."""
+    """Raises ValueError if a folder is no run's alone, whose files are regular ones.
+
+    The reader and the writer of a FIFO hang; an exported model stands for the checkpoints.
+    """
     for name in ("checkpoints", "samples", "report"):
         if (folder / name).exists() and not (folder / name).is_dir():
             raise ValueError(f"{folder / name} is no folder, where a run keeps one: move it away")
     for path in (path for pattern in _OF_RUN for path in sorted(folder.glob(pattern))):
         if path.exists() and not path.is_file():
             raise ValueError(f"{path} is no regular file, where a run keeps one: move it away")
+    if (folder / "config.json").is_file() and _checkpoints(folder):
+        raise ValueError(
+            f"{folder} holds a run and an exported model: move config.json and model.safetensors "
+            "away, or name a .ckpt of it"
+        )
 
 
-def keep_read(flag: str, out: str | Path | None, *read: str | Path | None) -> None:
-    """Raises ValueError if a file that is to be written is one of those that are read."""
+def check_no_run(folder: str | Path) -> None:
+    """Raises ValueError if a run is in a folder for weights, which would hide its checkpoints."""
+    if found := _checkpoints(Path(folder)):
+        raise ValueError(f"{folder} holds a run ({found[0].name}): name another folder")
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted((folder / "checkpoints").glob("*.ckpt"))
+
+
+def keep_read(
+    flag: str, out: str | Path | None, *read: str | Path | None, folder: bool = False
+) -> None:
+    """Refuses an output that would be known to be none only when all is done.
+
+    Args:
+        flag: The option that names it.
+        out: What is to be written.
+        read: What is read.
+        folder: Whether a folder may be written.
+
+    Raises:
+        ValueError: It is one of those that are read, is a folder, or has a file above it.
+    """
+    if out and os.path.isdir(out) and not folder:
+        raise ValueError(f"{flag} {out} is a folder: give a file")
+    above = next((path for path in Path(out or "").parents if path.exists()), None)
+    if above is not None and not above.is_dir():
+        raise ValueError(f"{flag} {out}: {above} is a file, and no folder")
     for path in read:
         if not out or not path or not os.path.exists(out) or not os.path.exists(path):
             continue
         if os.path.samefile(out, path):
             raise ValueError(f"{flag} {out} is what is read: it would be lost; name another file")
+
+
+def beside(out: str | Path) -> TextIO:
+    """Where a verb says what it wrote: not among it, where that is standard output."""
+    descriptor = _DESCRIPTOR.fullmatch(os.path.abspath(out))
+    return sys.stdout if descriptor is None or _number(descriptor) != 1 else sys.stderr
 
 
 @contextmanager
@@ -163,11 +205,15 @@ def _opened(path: Path, descriptor: re.Match[str] | None) -> BinaryIO:
     """
     if descriptor is None:
         return path.open("wb")
-    name, *numbers = descriptor.groups()
-    number = {"out": 1, "err": 2}[name] if name else int(next(filter(None, numbers)))
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    return os.fdopen(os.dup(number), "wb")
+    return os.fdopen(os.dup(_number(descriptor)), "wb")
+
+
+def _number(descriptor: re.Match[str]) -> int:
+    """The number of a descriptor of this process."""
+    name, *numbers = descriptor.groups()
+    return {"out": 1, "err": 2}[name] if name else int(next(filter(None, numbers)))
 
 
 def _move_files(source: Path, target: Path) -> None:

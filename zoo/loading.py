@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.building import check_arguments, check_size, construct
-from zoo.files import check_run, replacing_folder
+from zoo.files import check_no_run, check_run, replacing_folder
 from zoo.pretrained import locate, names
 from zoo.registry import MODELS, nearest
 from zoo.shards import HEAD, check_shards, read_shards, without_shapes
@@ -95,7 +95,20 @@ def read_checkpoint(
         weights = without_shapes(checkpoint, weights)
     if path.is_file():
         check_tensors(weights, f"{path}: state_dict", path.stat().st_size)
-    return read_shards(checkpoint, path, keys)
+    return _of_today(read_shards(checkpoint, path, keys))
+
+
+def _of_today(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint whose model's arguments are those that its class of the zoo takes today."""
+    root, _, name = (checkpoint_class(checkpoint) or "").rpartition(".")
+    if root.split(".")[0] != "zoo" or name not in MODELS:
+        return checkpoint
+    stored = getattr(model_class(f"zoo.{name}"), "stored_arguments", dict)
+    hparams, config = checkpoint.get("hyper_parameters", {}), checkpoint.get("zoo_config", {})
+    spec = config.get("model")
+    if isinstance(spec, dict) and isinstance(arguments := spec.get("init_args"), dict):
+        config = {**config, "model": {**spec, "init_args": stored(arguments)}}
+    return {**checkpoint, "hyper_parameters": stored(hparams), "zoo_config": config}
 
 
 def checkpoint_class(checkpoint: dict[str, Any]) -> str | None:
@@ -281,6 +294,7 @@ def write_pretrained(
 ) -> Path:
     """Writes an exported folder from its parts, whole or not at all."""
     folder = Path(folder)
+    check_no_run(folder)
     kept = {key: value for key, value in (config or {}).items() if key in _KEPT and value}
     with replacing_folder(folder) as temporary:
         weights = temporary / WEIGHTS

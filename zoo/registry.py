@@ -44,6 +44,7 @@ class Command:
         many: Whether what stands without an option is one list.
         texts: Arguments that may be empty.
         rest: An option that is the list of all options which the function does not have.
+        stream: The option that writes to standard output where it is given as -.
         shared: Whether the processes that torchrun or srun started share its work; of another verb
             the first one does it.
     """
@@ -54,6 +55,7 @@ class Command:
     many: bool = False
     texts: tuple[str, ...] = ()
     rest: str | None = None
+    stream: str | None = None
     shared: bool = False
 
 
@@ -181,6 +183,7 @@ COMMANDS = {
         "zoo.cli.commands:sample",
         "draw images from a checkpoint into one PNG grid, or sentences",
         {"-n": "--n", "-o": "--out"},
+        stream="out",
         shared=True,
     ),
     "generate": Command(
@@ -193,6 +196,7 @@ COMMANDS = {
         "zoo.simbert.commands:embed",
         "sentence vectors of the lines of a file",
         {"-i": "--input", "-o": "--output"},
+        stream="output",
         shared=True,
     ),
     "similar": Command(
@@ -219,6 +223,7 @@ COMMANDS = {
         "zoo.vae.density.command:density",
         "log p(x) of each datum, with error bars",
         {"-o": "--out"},
+        stream="out",
         shared=True,
     ),
     "compress": Command(

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from zoo.processes import rank
 T = TypeVar("T")
 _SHORT = 1.0  # seconds that a terminal shows nothing of
 _LONG = 5.0  # and a file
+_silent = ContextVar("silent", default=False)
 
 
 class Bar(tqdm):
@@ -40,7 +42,7 @@ class Bar(tqdm):
     ) -> None:
         self._begun, self._told, self._estimated = time.monotonic(), False, False
         self._first: tuple[float, float] | None = None  # when the first were done, and how many
-        self._what, self._unit, self._speaks = what, unit, shown and rank() == 0
+        self._what, self._unit, self._speaks = what, unit, shown and _speaks()
         super().__init__(
             desc=what,
             total=total,
@@ -121,7 +123,7 @@ def unmeasured(what: str, usual: str = "") -> Iterator[None]:
 
     timer = threading.Timer(_SHORT if sys.stderr.isatty() else _LONG, tell)
     timer.daemon = True
-    if rank() == 0:
+    if _speaks():
         timer.start()
     try:
         yield
@@ -129,6 +131,20 @@ def unmeasured(what: str, usual: str = "") -> Iterator[None]:
         timer.cancel()
     if told.is_set():
         print(f"{what}: {duration(time.monotonic() - begun)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Shows no wait of the block: what is done in it again and again has a bar of its own."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
+
+def _speaks() -> bool:
+    return rank() == 0 and not _silent.get()
 
 
 def duration(seconds: float) -> str:

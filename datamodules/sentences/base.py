@@ -153,6 +153,7 @@ class SentenceData(LightningDataModule, ABC):
         self.memory_limit = memory_limit_gb * 1e9
         self.keep: Keep = IN_MEMORY
         self.tokenizer: Tokenizer | None = None
+        self._vocabularies: dict[str, list[str]] = {}  # by what they are of
         self.told: list[str] = []
         self._limited = False
         self._given: set[str | None] = set()
@@ -372,8 +373,13 @@ class SentenceData(LightningDataModule, ABC):
 
         what = f"vocabulary of {size or 100_000}, {self.lower}"
         files = [] if self._home is None else [self._home / INDEX]
-        all_tokens: list[str] = json.loads(remembered(files, what, found) if files else found())
-        return [t for t in all_tokens if size is not None or not t.startswith("[unused")]
+        if what not in self._vocabularies:  # the next fit with the same data asks again
+            self._vocabularies[what] = json.loads(
+                remembered(files, what, found) if files else found()
+            )
+        return [
+            t for t in self._vocabularies[what] if size is not None or not t.startswith("[unused")
+        ]
 
     def words(self) -> Tokenizer:
         """The tokenizer of the model, or without a model one of all characters."""

@@ -390,6 +390,17 @@ class Text(TextData):
         nats, number = map(sum, zip(*sums, strict=True))
         return float(math.log(counts.sum()) - nats / number)
 
+    def describe(self) -> list[str]:
+        """What was read, and how much of it no training window has."""
+        stride, length = self.stride or 0, self.sequence_length
+        if stride <= length or "train" not in self._splits:
+            return super().describe()
+        return [
+            *super().describe(),
+            f"left out: {100 * (1 - length / stride):.2g} % of the training symbols, as "
+            f"--data.stride={stride} is more than --data.sequence_length={length}",
+        ]
+
     def _test_loader(self, length: int) -> EpochLoader:
         tokens = self.val_batch_size * self.sequence_length
         return self._loader(self.split("test").of_length(length), max(tokens // length, 1))

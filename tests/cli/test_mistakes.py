@@ -1,11 +1,14 @@
 """Every mistake ends in one clear line and exit code 2, and loses nothing."""
 
 import os
+import shutil
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import zoo.data
 from zoo.cli import run
@@ -276,3 +279,99 @@ def test_data_that_a_checkpoint_alone_names_are_not_fetched(mistake, run_dir, tm
     assert f"{root} cannot be read" in asked
     trained_on("ftp://host/shards.tar")
     assert "ftp:// is not read" in mistake("test", "--ckpt_path", "theirs.ckpt", "--run_dir", "ftp")
+
+
+def test_an_export_never_hides_a_runs_checkpoints(run_dir, mistake, zoo_cli, tmp_path):
+    """Every verb took the exported weights for the run's, also when it had been trained on."""
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    for verb in (["export"], ["export", "--format", "diffusers"]):
+        assert "run holds a run (last.ckpt): name another folder" in mistake(*verb, run, run)
+    assert zoo_cli("export", run, "out")[0] == 0
+    assert zoo_cli("export", run, "theirs", "--format", "diffusers")[0] == 0
+    assert "holds a run" in mistake("import", "theirs", run, "--format", "diffusers")
+    assert not (run / "config.json").exists()
+    assert "out holds an exported model" in mistake(
+        "fit", "-c", run / "config.yaml", "--run_dir", "out"
+    )
+    shutil.copy("out/config.json", run)
+    for verb in (["sample"], ["test", "--ckpt_path"], ["report"]):
+        assert "run holds a run and an exported model: move config.json" in mistake(*verb, run)
+    assert "run holds a run and an exported model" in mistake(
+        "fit", "--ckpt_path", "last", "--run_dir", run
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("pictures", "files", "out", "--size", "[8]"), "--size must be a side or [height, width]"),
+        (
+            ("pictures", "files", "out"),
+            "no images in files, only 1 .txt (no pictures): ROOT must hold",
+        ),
+        (("pictures", "nowhere", "out"), "no folder nowhere: give a folder or .zip of images"),
+        (("pictures", "ready", "out"), "ready is prepared: --data.root takes it"),
+        (("text", "tokens", "out"), "tokens is prepared: --data.root takes it"),
+    ],
+)
+def test_what_cannot_be_prepared_is_told_in_the_words_of_the_verb(
+    mistake, zoo_cli, arguments, said
+):
+    os.mkdir("files")
+    Path("files/a.txt").write_text("some words of a text\n" * 99)
+    os.mkdir("pictures")
+    for i in range(20):
+        Image.new("L", (9, 9), 9 * i).save(f"pictures/{i}.png")
+    assert zoo_cli("prepare", "pictures", "pictures", "ready", "--size", 8)[0] == 0
+    assert zoo_cli("prepare", "text", "files", "tokens")[0] == 0
+    assert said in mistake("prepare", *arguments)
+    assert not os.path.exists("out/index.json")
+
+
+def test_an_output_that_cannot_be_is_told_before_the_work(mistake, monkeypatch):
+    Path("file").touch()
+    os.mkdir("folder")
+    monkeypatch.setattr("zoo.cli.tune._tune_training", lambda *given: pytest.fail("measured"))
+    for out, said in (("file/t.yaml", "file is a file, and no folder"), ("folder", "is a folder")):
+        assert said in mistake("tune", "-c", "ddpm/digits", "--out", out)
+        assert said in mistake("embed", "simbert/zh", "-i", "file", "-o", out)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hf:me/digits", "https://huggingface.co/me/digits", "https://hf.co/me/digits/tree/main"],
+)
+def test_the_address_of_a_repository_is_told_as_its_name(mistake, name):
+    assert mistake("sample", name).endswith("a repository is hf://me/digits")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            "model: {class_path: zoo.VAE}\nmodel: {class_path: zoo.DDPM}\n",
+            "the key model stands twice",
+        ),
+        (
+            "ema:\n  decay: 0.9\n  decay: 0.8\n",
+            "the key decay stands twice in one place, again in line 3",
+        ),
+        ("Model: {class_path: zoo.DDPM}\n", "there is no section 'Model': did you mean model?"),
+    ],
+)
+def test_a_key_that_would_be_lost_is_named(mistake, config, said):
+    Path("c.yaml").write_text(config)
+    line = mistake("fit", "-c", "c.yaml")
+    assert "c.yaml" in line
+    assert said in line
+
+
+def test_an_optimiser_without_its_state_is_refused_and_leaves_nothing(run_dir, mistake):
+    """It went on with averages of nothing; metrics.csv stayed behind as if there were a run."""
+    checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
+    checkpoint["optimizer_states"][0]["state"].clear()
+    torch.save(checkpoint, "x.ckpt")
+    said = mistake("fit", "--ckpt_path", "x.ckpt", "--run_dir", "new", "--trainer.max_steps", 4)
+    assert "x.ckpt: optimizer_states: no parameter has a state after 2 steps" in said
+    assert not os.path.exists("new")

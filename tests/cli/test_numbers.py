@@ -4,6 +4,7 @@ import argparse
 import importlib
 import inspect
 import math
+import os
 from typing import Annotated, get_args, get_origin
 
 import pytest
@@ -210,7 +211,10 @@ def test_machines_are_only_waited_for_where_something_started_them(monkeypatch):
         ("trainer.accumulate_grad_batches", 0, "must be 1 or more"),
         ("trainer.val_check_interval", 0, "must be 1 or more"),
         ("trainer.devices", -3, "must be -1, or from 1 to 1024"),
-        ("trainer.limit_train_batches", 1.5, "must be from 0 to 1"),
+        ("trainer.limit_train_batches", 1.5, "must be from 0 (not included) to 1"),
+        ("trainer.limit_train_batches", 0, "must be 1 or more"),
+        ("trainer.min_steps", 100, "is more than --trainer.max_steps=30, which ends the run"),
+        ("trainer.val_check_interval", 0.5, "needs --trainer.check_val_every_n_epoch=1"),
         ("seed_everything", -1, "must be from 0 to 4294967295"),
         ("model.lr", 1e-45, "is no number of float32"),
         ("data.batch_size", 0, "must be 1 or more"),
@@ -219,8 +223,28 @@ def test_machines_are_only_waited_for_where_something_started_them(monkeypatch):
 )
 def test_fit_names_the_flag(mistake, tiny, flag, value, said):
     line = mistake("fit", "-c", tiny, f"--{flag}={value}")
-    assert f"--{flag}={value}: " in line.replace("1.0:", "1:")
+    assert f"--{flag}={value}" in line.replace("1.0:", "1:")
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--trainer.limit_train_batches=0.001", ": of 12 batches that is none"),
+        ("--trainer.enable_checkpointing=false", ": a run keeps its checkpoints and metrics"),
+        ("--trainer.barebones=true", ": a run keeps its checkpoints and metrics"),
+        ("--trainer.default_root_dir=x", " has no effect: give --run_dir"),
+        ("--trainer.accelerator=tpu", "pip install torch_xla"),
+        ("--ema=null", "--ema: null is no YAML file; give its options, as --ema.decay"),
+        ("--trainer=foo", "--trainer: foo is no YAML file; give its options"),
+    ],
+)
+def test_what_a_run_cannot_do_without_is_told_by_its_flag(mistake, tiny, flag, said):
+    """Lightning's own words have other names, and a training of no batch was "done"."""
+    line = mistake("fit", "-c", tiny, "--run_dir", "run", flag)
+    assert said in line
+    assert flag.partition("=")[0] in line or "torch_xla" in line
+    assert not os.path.exists("run/checkpoints")
 
 
 @pytest.mark.parametrize("name", [n for n, m in MODELS.items() if m.precisions == MIXED_PRECISIONS])

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from zoo.cli.run import parse_function
 from zoo.cli.words import meant, names_of, synonym
 
 
@@ -108,3 +109,14 @@ def test_no_warning_about_an_epoch_shorter_than_the_logging_interval(zoo_cli, ti
     assert "logging interval" not in err
     for word in ("litlogger", "LeafSpec", "Tip:"):
         assert not re.search(word, err)
+
+
+def test_a_short_option_may_have_its_value_in_it():
+    for given in (["-n", "4"], ["-n=4"], ["-n4"], ["--n=4"]):
+        assert parse_function("sample", ["ddpm/digits", *given])[1]["n"] == 4
+    assert parse_function("generate", ["flash/shakespeare", "-p=a=b"])[1]["prompt"] == "a=b"
+
+
+def test_an_empty_list_is_told_to_be_empty(mistake):
+    said = mistake("similar", "simbert/zh", "--index", "x", "--query", "[]")
+    assert "--query is empty" in said

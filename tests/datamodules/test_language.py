@@ -245,3 +245,16 @@ def test_what_is_read_is_described(tmp_path):
         "left out: symbols behind --data.limit=50 in train",
     ]
     assert Text().describe()[0].startswith("tiny Shakespeare, which the zoo embeds")
+
+
+def test_symbols_between_windows_are_told(tmp_path):
+    """A shorter window of a recipe with a stride left three quarters of a text out in silence."""
+    (tmp_path / "a.txt").write_text("some words of a text\n" * 200)
+    for length, told in ((8, True), (32, False), (64, False)):
+        data = Text(root=str(tmp_path), sequence_length=length, stride=32, batch_size=2)
+        data.setup("fit")
+        said = f"--data.stride=32 is more than --data.sequence_length={length}"
+        lines = "".join(data.describe())
+        assert (said in lines) is ("left out: 75 % of the training symbols" in lines) is told
+    data.setup("test")
+    assert "stride" not in "".join(Text(root=str(tmp_path), sequence_length=8).describe())

@@ -10,9 +10,10 @@ def small(kind="flash", score="relu2_paper", *, seed=0, chunk=8, causal=True, dt
           expanded=32, segments=0, **options):  # fmt: skip
     """A network whose every parameter matters."""
     torch.manual_seed(seed)
+    own = {"transformer": {"heads": 2}, "flash_quad": {"norm_length": chunk}}.get(kind, {})
     sizes = {
-        "dim": 16, "depth": 4, "head_size": 8, "heads": 2, "chunk": chunk, "norm_length": chunk,
-        "pairing": "interleaved", **options,
+        "dim": 16, "depth": 4, "head_size": 8, "chunk": chunk, "pairing": "interleaved",
+        **own, **options,
     }  # fmt: skip
     width = expanded / max(sizes["dim"], 1)
     score = score if kind != "transformer" else "relu2_paper"

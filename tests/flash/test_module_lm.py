@@ -207,6 +207,10 @@ def test_data_with_other_symbols_names_the_flag(trained, tmp_path):
         ({"kind": "transformer", "norm": "scale"}, "norm=scale means nothing"),
         ({"kind": "transformer", "offsets": False}, "offsets=False means nothing"),
         ({"kind": "flash_quad", "global_part": False}, "global_part=False means nothing with kind"),
+        ({"heads": 4}, "heads=4 means nothing with kind=flash: leave it out"),
+        ({"kind": "flash_quad", "heads": 1}, "heads=1 means nothing with kind=flash_quad"),
+        ({"norm_length": 64}, "norm_length=64 means nothing with kind=flash"),
+        ({"kind": "transformer", "min_length": 3}, "min_length=3 means nothing with kind=trans"),
         ({"lr_schedule": {-1: 1.0}}, "lr_schedule"),
     ],
 )

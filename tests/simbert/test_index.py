@@ -307,3 +307,20 @@ def test_memory_does_not_grow_with_an_index(backend, tmp_path, monkeypatch):
     grown = float(done.stdout.split("grown ")[1])
     # Scores of a block of vectors, and what the allocator keeps of a block that is looked at.
     assert grown < min(0.5 * size, 40) if backend == "exact" else grown < 0.6 * size
+
+
+def test_files_of_others_are_not_lost(tmp_path):
+    """An index took the place of vectors, and removed texts, that were somebody's own."""
+    for name in ("vectors.npy", "texts.json", "model.json"):
+        (tmp_path / name).write_text("{}")
+        for write in (
+            lambda: SentenceIndex.build(tiny(), texts(3), folder=tmp_path),
+            lambda: SentenceIndex(texts(3), unit(3)).save(tmp_path),
+        ):
+            with pytest.raises(ValueError, match=f"holds {name} and no index: it would be lost"):
+                write()
+        assert contents(tmp_path) == {name: b"{}"}
+        (tmp_path / name).unlink()
+    SentenceIndex(texts(3), unit(3)).save(tmp_path)
+    SentenceIndex.build(tiny(), texts(4), folder=tmp_path)  # an index is replaced, as always
+    assert len(SentenceIndex.load(tmp_path).texts) == 4

@@ -296,6 +296,23 @@ def test_the_best_value_is_of_one_metric_and_mode(monitor, mode, best):
     assert then.best == best
 
 
+def test_a_run_without_its_best_checkpoint_keeps_another(tmp_path):
+    """A run that goes on in another folder had no best.ckpt unless it became better."""
+
+    class Score(Small):
+        def validation_step(self, batch, batch_idx):
+            if batch_idx == 0:
+                self.log("val/score", {5: 1.0, 10: 3.0, 15: 2.0}[self.global_step])
+
+    for folder, steps, file in (("a", 5, None), ("b", 15, tmp_path / "a/checkpoints/last.ckpt")):
+        checkpoint = Checkpoint(every_n_train_steps=5, monitor="val/score")
+        run = trainer(tmp_path / folder, checkpoint, max_steps=steps)
+        run.fit(Score(), loader(), loader(train=False, batch=20), ckpt_path=file)
+    assert checkpoint.best == 2.0
+    best = torch.load(tmp_path / "b/checkpoints/best.ckpt", weights_only=True)
+    assert best["global_step"] == 15
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_a_metric_that_is_not_finite_is_never_the_best(tmp_path, bad, mode):

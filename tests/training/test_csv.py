@@ -2,6 +2,8 @@
 
 import csv
 
+import pytest
+
 from zoo.training import MetricsCSV
 
 
@@ -99,3 +101,28 @@ def test_a_finished_run_that_is_resumed_and_logs_nothing_keeps_its_file(tmp_path
     resumed.load_state_dict(state)
     resumed.finalize("success")
     assert (tmp_path / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a,b\n1,2\n", "it has no column step"),
+        (b"\xff\xfe\x00", "can't decode byte 0xff"),
+        (b"step,x\n0," + 200_000 * b"1" + b"\n", "field larger than"),
+    ],
+)
+def test_a_file_that_is_not_its_own_is_named_and_not_lost(tmp_path, content, said):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    resumed = MetricsCSV(tmp_path, resume=True)
+    resumed.load_state_dict({"columns": ["step", "x"], "rows": 1, "row": {}})
+    with pytest.raises(ValueError, match=f"metrics.csv is damaged .*{said}.*: mend it or move"):
+        resumed.log_metrics({"x": 1.0}, 5)
+    assert (tmp_path / "metrics.csv").read_bytes() == content
+
+
+def test_rows_that_are_gone_are_told(tmp_path, caplog):
+    resumed = MetricsCSV(tmp_path, resume=True)
+    resumed.load_state_dict({"columns": ["step", "x"], "rows": 3, "row": {}})
+    with caplog.at_level("INFO"):
+        resumed.log_metrics({"x": 1.0}, 5)
+    assert "has 0 of the 3 rows before this step" in caplog.text

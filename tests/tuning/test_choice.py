@@ -1,7 +1,7 @@
 """What is kept of a measurement, for what, and what an overlay says."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -58,9 +58,22 @@ def test_the_key_is_processor_torch_model_sizes_and_batch(monkeypatch):
     assert key() != same
 
 
+def changed(setting=(), **choice):
+    """The text of a file that somebody has changed."""
+    kept = asdict(CHOICE)
+    return json.dumps(
+        {"choice": {**kept, "setting": {**kept["setting"], **dict(setting)}, **choice}}
+    )
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"choice": 3}', '{"choice": {"setting": {"precision": 1}}}']
-)
+    "text",
+    [
+        "", "{", "[]", "[" * 10**5, '{"choice": 3}', '{"choice": {"setting": {"precision": 1}}}',
+        changed({"precision": "8"}), changed({"channels_last": "no"}), changed({"compile": 1}),
+        changed({"threads": 0}), changed(turns=float("inf")),
+    ],
+)  # fmt: skip
 def test_a_damaged_file_is_measured_again(tmp_path, text):
     measured(key(), lambda: CHOICE)
     (file,) = Path(tmp_path, "cache", "zoo", "tune").glob("*.json")

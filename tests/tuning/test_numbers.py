@@ -46,6 +46,28 @@ def test_a_training_step_is_compared_with_float64_without_dropout():
         assert torch.equal(value, before[name])
 
 
+def test_the_data_are_read_once_and_no_turn_tells_of_them(monkeypatch, capfd, tmp_path):
+    """A vocabulary was built in every turn, and its bar shown in the middle of the search's."""
+    monkeypatch.setattr("zoo.waiting._LONG", -1.0)  # every wait is long
+    letters = "的一是在不了有和人这中大为上个国"
+    rows = [f"{letters[i : i + 6]}\t{letters[i + 1 : i + 7]}\n" for i in range(9)]
+    (tmp_path / "pairs.tsv").write_text("".join(rows))
+    torch.manual_seed(0)
+    sizes = {"hidden": 8, "layers": 1, "heads": 2, "intermediate": 8, "vocab_size": 32}
+    model = zoo.RoFormerSim(objective="mlm", **sizes)
+    data = zoo.data.Sentences(
+        purpose="mlm", root=str(tmp_path), files=["pairs.tsv"], evaluate={}, batch_size=4
+    )
+    visitor = TrainingSteps(model, data, Setting("32-true", 1), 1e4, accelerator="cpu")
+    visitor.refer()
+    assert capfd.readouterr().err.count("build the vocabulary") == 2  # its beginning and its end
+    visitor.visit(visitor.default)
+    visitor.visit(Setting("bf16-mixed", 1))
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(data, "training_texts", lambda: pytest.fail("read again"))
+    assert len(data.vocabulary(32)) == 32
+
+
 def test_a_turn_of_long_steps_is_one_of_them(monkeypatch):
     taken = []
     monkeypatch.setattr("zoo.tuning.training._wait", lambda module: taken.append(module))

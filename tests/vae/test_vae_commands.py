@@ -365,3 +365,24 @@ def test_refined_posteriors_compress_and_decompress(grey, zoo_cli):
     assert "decoded again and found equal" in out
     ran(zoo_cli, "decompress", grey, "a.zbb", "-o", "back.npy")
     assert np.array_equal(np.load("back.npy").squeeze(), array)
+
+
+def test_options_that_samples_or_pictures_have_not_are_refused(grey, mistake):
+    """They were taken and did nothing."""
+    for kind in ("reconstructions", "interpolation", "traversals"):
+        shown = ("sample", grey, "--kind", kind, "--data", "Digits")
+        assert f"--labels means nothing with --kind {kind}" in mistake(*shown, "--labels", 3)
+        assert f"--pixels means nothing with --kind {kind}" in mistake(*shown, "--pixels", "draw")
+        assert "--precision means nothing" in mistake(*shown, "--precision", "bf16")
+    assert "--data Digits: samples start from no images" in mistake(
+        "sample", grey, "--data", "Digits"
+    )
+    assert "--root x: samples start" in mistake("sample", grey, "--kind", "prior", "--root", "x")
+
+
+def test_a_chunk_beyond_the_memory_is_refused(grey, mistake):
+    """The system ended the process, or others."""
+    flags = ("--data", "Digits", "--limit", 1, "--samples", 10**9, "--chunk", 10**10)
+    assert "--chunk=10000000000, --batch_size=100: needs about 768" in mistake(
+        "density", grey, *flags
+    )

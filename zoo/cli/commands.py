@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.protocols import HasPictures, HasSampler, HasSamples, WritesLines
-from zoo.files import keep_read, replacing, replacing_folder
+from zoo.files import beside, check_no_run, keep_read, replacing, replacing_folder
 from zoo.layers.counter_rng import normal
 from zoo.loading import (
     build,
@@ -74,7 +74,7 @@ def sample(
         ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         n: Number of samples.
         out: The PNG to write, samples.png if not given; of a text model the text file, and if not
-            given the sentences are printed.
+            given, or -, the sentences are printed.
         steps: Sampling steps; the model's own number by default. Of interpolation and traversals:
             images on a path; of a manifold: its side.
         sampler: dpmpp, ancestral or ddim; the model's own by default. What a paper's numbers were
@@ -106,7 +106,19 @@ def sample(
     file = Path(out or "samples.png")
     if not writes and file.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file, not {out!r}")
+    asked = {
+        "steps": steps,
+        "sampler": sampler,
+        "spacing": spacing,
+        "eta": eta,
+        "guidance": guidance,
+        "temperature": temperature,
+        "pixels": pixels,
+        "labels": labels or None,
+    }
+    options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     if kind not in (None, "prior"):
+        _check_kind(kind, [*options.keys() - {"steps"}] + ["precision"] * (precision != "32"))
         if place()[0]:
             return  # the first process makes them
         if not isinstance(model, HasPictures):
@@ -120,20 +132,14 @@ def sample(
         path = make_grid_png(_finite(images).float().cpu(), file, columns=columns or width)
         print(f"{kind} in {path}")
         return
+    if (given_data := data or root) is not None:
+        raise ValueError(
+            f"--{'data' if data else 'root'} {given_data}: samples start from no images; leave it "
+            "out, or give --kind reconstructions, interpolation or traversals"
+        )
     if not writes and not isinstance(model, HasSamples):
         raise ValueError(f"{type(model).__name__} does not make images")
     draw: Any = writes or model.sample
-    asked = {
-        "steps": steps,
-        "sampler": sampler,
-        "spacing": spacing,
-        "eta": eta,
-        "guidance": guidance,
-        "temperature": temperature,
-        "pixels": pixels,
-        "labels": labels or None,
-    }
-    options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     for name in options:
         if name not in inspect.signature(draw).parameters:
             raise ValueError(f"{type(model).__name__} has no --{name}")
@@ -176,6 +182,12 @@ def sample(
         print(f"{n} images in {make_grid_png(grid, file, columns=columns)}{how}")
 
 
+def _check_kind(kind: str, given: list[str]) -> None:
+    """Raises ValueError if options of samples are given for what is none."""
+    for name in given:
+        raise ValueError(f"--{name} means nothing with --kind {kind}: leave it out")
+
+
 def sample_work(items: int) -> Work:
     """What `zoo sample` does for so many images: of a sampler with steps, the network once."""
 
@@ -210,7 +222,7 @@ def _write_lines(batches: Iterable[list[str]], out: str | None) -> None:
         for lines in batches:
             file.writelines(f"{line}\n" for line in lines)
             count += len(lines)
-    print(f"{count} lines in {out}")
+    print(f"{count} lines in {out}", file=beside(out))
 
 
 def export(
@@ -232,6 +244,7 @@ def export(
             it is loaded.
         options: What a format can do, such as --options.drop_variance true of diffusers.
     """
+    check_no_run(folder)
     model = load(ckpt)
     notes: list[str] = []
     if format == "zoo":

@@ -32,6 +32,9 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a config: it is empty")
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{path} is not a config: it holds no keys")
+    for key in content.keys() - {*_SECTIONS, *_CLASSES}:
+        if key.lower() in _SECTIONS + _CLASSES:
+            raise ValueError(f"{path}: there is no section {key!r}: did you mean {key.lower()}?")
     for name in _SECTIONS + _CLASSES:
         section = content.get(name, {})
         by_name = name in _CLASSES and (section is None or isinstance(section, str))
@@ -56,7 +59,10 @@ def with_current_paths(value: Any) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Raises ValueError if a YAML is nested deeply, refers to itself, or grows by its aliases."""
+    """Raises ValueError of a YAML that would be read as something else, or as too much.
+
+    It is nested deeply, refers to itself, grows by its aliases, or has a key twice.
+    """
     sizes: dict[str, int] = {}
     open_: list[tuple[str | None, int]] = []  # anchor, and the count where it began
     count = 0
@@ -81,6 +87,30 @@ def check_yaml(text: str) -> None:
                 sizes[anchor] = 1 + count - begun
         if count > _NODES:
             raise ValueError("its aliases make it too large")
+    _check_keys(text)
+
+
+def _check_keys(text: str) -> None:
+    """Raises ValueError if a key stands twice in one place: the first value would be lost."""
+    left, seen = [yaml.compose(text, Loader=_Loader)], set[int]()
+    while left:
+        node = left.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if not isinstance(node, yaml.MappingNode):
+            left += node.value
+            continue
+        known = set[tuple[str, str]]()
+        for key, value in node.value:
+            name = (key.tag, str(key.value))
+            if isinstance(key, yaml.ScalarNode) and name in known:
+                line = key.start_mark.line + 1
+                raise ValueError(
+                    f"the key {key.value} stands twice in one place, again in line {line}"
+                )
+            known.add(name)
+            left.append(value)
 
 
 def guard_parser() -> None:

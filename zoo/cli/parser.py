@@ -78,6 +78,7 @@ _KINDS = {
     "dict": "keys with values, such as '{1: 2}'",
     "NoneType": "null",
 }
+_NO_SECTION = re.compile(r'Parser key "([\w.]+)": Unable to load config "([^"]*)"')
 _HERE = "\ue000"  # stands for where an option is: `--`, or `--model.` once the outer parser tells
 
 
@@ -99,6 +100,10 @@ def _explain(text: str, parser: ZooParser) -> str:
             return f"{path}: {_value(inner, parser)}"
         inner = f"{path.rpartition('.')[2]} {inner}" if inner.startswith("needs") else inner
         return inner.replace(_HERE, f"{_HERE}{key}.")  # already explained by the class's own parser
+    if section := _NO_SECTION.search(text):
+        key, given = section.groups()
+        option = next((o for o in parser.options() if o.startswith(f"{key}.")), f"{key}.NAME")
+        return f"{_HERE}{key}: {given} is no YAML file; give its options, as {_HERE}{option}"
     for pattern in _UNKNOWN:
         if unknown := pattern.search(text):
             known = _suggest(unknown[1], parser.options())

@@ -1,13 +1,17 @@
 """`zoo prepare`; its docstring is its help."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 from zoo.data import ImageFolder
 from zoo.data.described import account, block
 from zoo.data.images.layout import Folders
+from zoo.data.images.store import is_prepared as is_prepared_pictures
 from zoo.data.text.pieces import Documents
 from zoo.data.text.prepare import prepare as prepare_text
+from zoo.data.text.store import is_prepared as is_prepared_text
 from zoo.data.text.tasks import Executor
 from zoo.data.text.vocabularies import KINDS
 from zoo.data.text.vocabulary import Subwords, Vocabulary
@@ -79,10 +83,15 @@ def prepare(
         raise ValueError(f"--{strange[0]} means nothing to zoo prepare {kind}: leave it out")
     if tasks != 1 and executor is None:
         raise ValueError(f"--tasks={tasks}: give --executor local, slurm or ray")
+    if is_prepared_text(root) or is_prepared_pictures(root):
+        raise ValueError(f"{root} is prepared: --data.root takes it")
     if kind == "pictures":
-        data = ImageFolder(root=root, size=size, channels=channels, folders=folders, broken=broken)
-        data.prepare(Path(out), processes)
-        data.setup()
+        with _own_words():
+            data = ImageFolder(
+                root=root, size=size, channels=channels, folders=folders, broken=broken
+            )
+            data.prepare(Path(out), processes)
+            data.setup()
         print(block(account(data)))
         return
     words: Vocabulary | None = None
@@ -113,6 +122,16 @@ def prepare(
             f"{held['documents']:,} documents"
         )
     print(block(lines))
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Makes what a DataModule says of its options a message of this verb's."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        said = str(error).replace("set --data.root to", "give")
+        raise type(error)(said.replace("--data.root", "ROOT").replace("--data.", "--")) from error
 
 
 def _of_model(path: str) -> Vocabulary:

@@ -22,7 +22,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from zoo.cli.arguments import check_said, take
 from zoo.cli.naming import maker_of, of_the_constructor, of_the_function
 from zoo.cli.parser import ZooParser, innermost
-from zoo.files import printable
+from zoo.files import STDOUT, printable
 from zoo.memory import asked_for, is_out_of_memory
 from zoo.processes import rank
 from zoo.ranges import check_ranges, number_hints
@@ -47,7 +47,16 @@ _MISTAKES = (
 _NO_METRIC = re.compile(r"Early stopping conditioned on metric `([^`]*)`.* following: `(.*)`", re.S)
 # Lightning's long hints, and the class that jsonargparse was to make.
 _NO_PACKAGE = re.compile(r"(?:Neither `|Requirement '|`pip install -U '?)([\w.\-]+)")
+_NO_BATCH = re.compile(r"to check (\S+) of the `(\w+?)_dataloader` but \S+ \* (\d+) < 1")
+_NO_DEVICE = re.compile(r"No supported gpu backend found|accelerator is not available")
 _TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
+_WRITTEN = {
+    "out",
+    "output",
+    "folder",
+    "index",
+    "run_dir",
+}  # arguments that name a file or folder to write
 _GRACE = 20.0  # seconds in which the first process of several ends, if it does, on a busy machine
 
 
@@ -207,6 +216,11 @@ def told(error: Exception) -> str | None:
         made = _TO_MAKE.search(said)
         what = made[1] if made else maker_of(error) or "this"
         return f"{what} needs a package that is not here: pip install {package[1]}"
+    if share := _NO_BATCH.search(said):
+        flag = f"--trainer.limit_{share[2]}_batches"
+        return f"{flag}={share[1]}: of {share[3]} batches that is none: {flag} 1 is one batch"
+    if _NO_DEVICE.search(said):
+        return "--trainer.accelerator: there is no such device here: leave it out, or give cpu"
     if "<Interval." in said:  # a default of Lightning's Timer that jsonargparse cannot write
         return "the Timer callback cannot be named here: give --trainer.max_time DD:HH:MM:SS"
     if "loading state_dict" in said and not isinstance(error, _MISTAKES):
@@ -260,7 +274,7 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     parser = ZooParser(prog=f"zoo {verb}", description=COMMANDS[verb].line)
     parser.add_function_arguments(function, as_positional=True, fail_untyped=True)
     short = COMMANDS[verb].short
-    longhand = _switched(function, [short.get(argument, argument) for argument in arguments])
+    longhand = _switched(function, [_long(argument, short) for argument in arguments])
     if COMMANDS[verb].many:  # with its name or without
         name = f"--{next(iter(signature(function).parameters))}"
         longhand = _gathered([a.removeprefix(f"{name}=") for a in longhand if a != name])
@@ -271,7 +285,27 @@ def parse_function(verb: str, arguments: list[str]) -> tuple[Callable[..., Any],
     for name in values.keys() - COMMANDS[verb].texts:
         check_said(parser.shown(name), values[name])
     check_ranges(function, values, "--")
+    for name in _WRITTEN & values.keys():
+        if values[name] == "-":
+            values[name] = _standard_output(verb, name, parser)
     return function, values
+
+
+def _standard_output(verb: str, name: str, parser: ZooParser) -> str:
+    """What - stands for where something is written."""
+    if name != COMMANDS[verb].stream:
+        raise ValueError(
+            f"{parser.shown(name)} -: zoo {verb} writes nothing to standard output: give a name"
+        )
+    return STDOUT
+
+
+def _long(argument: str, short: dict[str, str]) -> str:
+    """An argument with a short option in full, also where its value is in it: -n4, -n=4."""
+    option, value = argument[:2], argument[2:].removeprefix("=")
+    if argument in short:
+        return short[argument]
+    return f"{short[option]}={value}" if option in short else argument
 
 
 def _switched(function: Callable[..., Any], arguments: list[str]) -> list[str]:
@@ -310,7 +344,7 @@ def _gathered(arguments: list[str]) -> list[str]:
     alone: list[str] = []
     rest = iter(arguments)
     for argument in rest:
-        if not argument.startswith("-"):
+        if argument == "-" or not argument.startswith("-"):
             alone.append(argument)
         elif "=" in argument or argument in ("-h", "--help"):
             options.append(argument)

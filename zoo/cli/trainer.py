@@ -20,6 +20,7 @@ from zoo.cli.arguments import Prepared, prepare, take
 from zoo.cli.auto import apply, choose, keep, without_auto
 from zoo.cli.choices import check_words
 from zoo.cli.config_files import guard_parser
+from zoo.cli.flags import typed
 from zoo.cli.numbers import THREADS, check_numbers
 from zoo.cli.outputs import called, default_folders, place_outputs, unplace_outputs
 from zoo.cli.parser import ZooParser
@@ -168,6 +169,8 @@ class ZooCLI(LightningCLI):
             check_options(self.changed)
             tell_options(self.changed)
             self._check_end(trainer)
+        if "trainer.default_root_dir" in typed(self.prepared.arguments):
+            raise ValueError("--trainer.default_root_dir has no effect: give --run_dir")
         trainer.default_root_dir = str(self.prepared.run_dir)
         place_outputs(trainer, self.prepared.run_dir, self.prepared.arguments)
         # Set here, not parsed: the stock verb would look for "last" in places of its own.

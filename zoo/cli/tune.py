@@ -17,7 +17,7 @@ from zoo.cli.trainer import ZooCLI, run_prepared
 from zoo.cli.trusted import restrict_imports
 from zoo.cli.words import meant
 from zoo.data.protocols import HasSamples
-from zoo.files import replacing
+from zoo.files import keep_read, replacing
 from zoo.flash.commands import generate_work
 from zoo.flash.module_lm import FlashLM
 from zoo.loading import device_of, load
@@ -76,6 +76,7 @@ def tune(
         if given:
             what = "a CKPT" if train else "a training (-c CONFIG)"
             raise ValueError(f"--{name} is for {what}: leave it out")
+    keep_read("--out", out)
     if train:
         _tune_training(train, seconds, compile, out or "tuned.yaml")
         return

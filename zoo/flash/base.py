@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo.data.text.language import NO_TARGET
 from zoo.data.text.vocabulary import Vocabulary
 from zoo.flash.averages import PredictionAverages
-from zoo.flash.config import FlashConfig
+from zoo.flash.config import FlashConfig, without_meaningless
 from zoo.flash.network import Network
 from zoo.flash.words import Words
 from zoo.ranges import BelowOne, Count, NonNegative, Positive, check_ranges
@@ -66,6 +66,11 @@ class FlashModule(Module):
         self.rate = None if lr_schedule is None else piecewise_linear(by_step(lr_schedule))
         self.compiles, self.compiled = compile, False
         self._validation = PredictionAverages("val")
+
+    @classmethod
+    def stored_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint's arguments, of which earlier versions took some that did nothing."""
+        return without_meaningless(arguments)
 
     @property
     def vocabulary(self) -> Vocabulary:

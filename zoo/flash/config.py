@@ -20,12 +20,14 @@ from zoo.ranges import (
 
 Kind = Literal["flash", "flash_quad", "transformer"]
 
-# What the units have and a kind has not, with the values at which it says nothing. The recipes'
-# chunk and position bias mean nothing to a transformer, so that `--model.kind` alone changes it.
-_MEANINGLESS: dict[Kind, dict[str, Any]] = {
-    "flash": {},
-    "flash_quad": {"global_norm": "tokens", "global_part": True},
+# What a kind has not, with the values at which it says nothing. The recipes' chunk and position
+# bias mean nothing to a transformer, so that `--model.kind` alone changes it.
+_MEANINGLESS: dict[str, dict[str, Any]] = {
+    "flash": {"heads": None, "norm_length": 512},
+    "flash_quad": {"heads": None, "global_norm": "tokens", "global_part": True},
     "transformer": {
+        "norm_length": 512,
+        "min_length": 16,
         "score": "relu2_paper",
         "norm": "rms",
         "bias": False,
@@ -40,6 +42,7 @@ _UNUSED: dict[Kind, set[str]] = {
     "transformer": {"chunk", "norm_length", "min_length", "position_bias"},
 }
 _TRAINING = {"dropout", "init_std", "checkpointing"}
+_ONCE_TAKEN = ("heads", "norm_length", "min_length")  # by every kind, whatever their values
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,8 @@ class FlashConfig:
         for name, value in _MEANINGLESS[self.kind].items():
             if getattr(self, name) != value:
                 raise ValueError(
-                    f"{name}={getattr(self, name)} means nothing with kind={self.kind}"
+                    f"{name}={getattr(self, name)} means nothing with kind={self.kind}: leave it "
+                    "out"
                 )
         if self.kind == "transformer":
             if self.depth % 2 or self.dim % self.head_count or self.token_shift or self.post_norm:
@@ -169,3 +173,9 @@ class FlashConfig:
             here, there = getattr(self, name), getattr(other, name)
             if name not in _UNUSED[self.kind] | _TRAINING and here != there:
                 raise ValueError(f"the network is another: {name}={there} there, {here} here")
+
+
+def without_meaningless(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a stored model without those that its kind had, and that did nothing."""
+    void = _MEANINGLESS.get(str(arguments.get("kind", FlashConfig.kind)), {})
+    return {k: v for k, v in arguments.items() if k not in _ONCE_TAKEN or k not in void}

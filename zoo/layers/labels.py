@@ -35,5 +35,7 @@ def labels_of(
         raise ValueError(f"{given.numel()} labels for {len(index)} {items}: give one for each")
     if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < classes + null:
         or_none = f", or {classes} for none" if null else ""
-        raise ValueError(f"labels must be in 0 ... {classes - 1}{or_none}: got {labels}")
+        strange = sorted(set(given[(given < 0) | (given >= classes + null)].tolist()))
+        told = ", ".join(map(str, strange[:5]))
+        raise ValueError(f"labels must be in 0 ... {classes - 1}{or_none}: got {told}")
     return given.expand(index.shape)

@@ -13,6 +13,9 @@ from typing import Literal, overload
 from zoo.registry import MODELS, nearest
 
 ROOT = Path(__file__).parent
+_ADDRESS = re.compile(
+    r"(?:hf:|https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)(?P<repo>[\w.-]+/[\w.-]+)"
+)
 _HUB = re.compile(r"hf:/+(?P<repo>[^@]*)(?:@(?P<revision>.*))?")
 
 
@@ -103,5 +106,7 @@ def locate(name: str) -> Path:
         return fetch(hub["repo"], hub["revision"])
     if name in names():
         return ROOT / name
+    if at := _ADDRESS.match(name):
+        raise FileNotFoundError(f"no such checkpoint: {name}: a repository is hf://{at['repo']}")
     near = f", nor a model of that name: {nearest(name, names())}" if names() else ""
     raise FileNotFoundError(f"no such checkpoint: {name}{near}")

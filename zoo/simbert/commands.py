@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.data.cache import remembered
 from zoo.data.sentences.mapped import MappedTexts, TextsWriter
 from zoo.data.text.tasks import Executor
-from zoo.files import keep_read, naming, replacing
+from zoo.files import beside, keep_read, naming, replacing
 from zoo.loading import device_of, find_checkpoint, load
 from zoo.memory import check_memory
 from zoo.ranges import Count, PositiveShare, Range, Seed, Temperature, Whole
@@ -120,7 +120,7 @@ def embed(
     Args:
         ckpt: A .ckpt file, a run directory, an exported folder or a model's name.
         input: Text file of one sentence a line; - for standard input.
-        output: The .npy to write.
+        output: The .npy to write; - for standard output.
         batch_size: Sentences at a time.
         max_length: Tokens after which a sentence is cut; the model's own length if not given.
         dim: The first so many features only, for a model trained with matryoshka.
@@ -173,7 +173,7 @@ def embed(
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(part.numpy().astype("<f4").tobytes())
-    print(f"{shape[0]} vectors of {shape[1]} features in {output}")
+    print(f"{shape[0]} vectors of {shape[1]} features in {output}", file=beside(output))
 
 
 def similar(

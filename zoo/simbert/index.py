@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -96,13 +97,14 @@ class SentenceIndex:
         memory does not grow with them; the folder is whole or as it was.
 
         Raises:
-            ValueError: There is no sentence to write to the folder.
+            ValueError: There is no sentence to write to the folder, or what is there is no index.
         """
         if folder is None:
             texts = list(texts)
             vectors = model.encode(texts, batch_size=batch_size, progress=progress)
             return cls(texts, vectors, fingerprint(model))
         folder = Path(folder)
+        _check_place(folder)
         with replacing_folder(folder) as new:
             found = write_distinct(new / "texts", texts)
             if not len(found):
@@ -191,6 +193,7 @@ class SentenceIndex:
     def save(self, folder: str | Path) -> None:
         """Writes vectors.npy, texts.json and model.json into a folder, made if it is not there."""
         folder = Path(folder)
+        _check_place(folder)
         with replacing(folder / "vectors.npy") as temporary, temporary.open("wb") as file:
             np.save(file, self.vectors.numpy())
         with replacing(folder / "texts.json") as temporary:
@@ -214,6 +217,18 @@ class SentenceIndex:
             raise ValueError(f"{folder / 'model.json'}: the fingerprint {model!r:.80} is no text")
         _digest(folder, len(texts))
         return cls(texts, _mapped(folder, len(texts))[1], model, folder)
+
+
+def _check_place(folder: Path) -> None:
+    """Raises ValueError if files of an index's names are in a folder that holds none."""
+    note = folder / "model.json"
+    if note.is_file() and "fingerprint" in read_json_object(note):
+        return
+    names = ("vectors.npy", "vectors.safetensors", "texts.json", "texts.bin", "model.json")
+    if there := [name for name in names if os.path.lexists(folder / name)]:
+        raise ValueError(
+            f"{folder} holds {there[0]} and no index: it would be lost; name another folder"
+        )
 
 
 def _forget(folder: Path, *names: str) -> None:

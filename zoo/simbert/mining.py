@@ -225,11 +225,11 @@ def mine_lines(
 
 def _output(output: Path, sources: Sequence[Path]) -> Path:
     """The file to write, which is none of the sources."""
+    if output.exists() and not output.is_file():  # a pipe has no path of its own
+        raise ValueError(f"{output} is no file: choose another output")
     output = Path(os.path.realpath(output))
     if output in {file.resolve() for file in sources}:
         raise ValueError(f"{output} is one of the sources: choose another output")
-    if output.exists() and not output.is_file():
-        raise ValueError(f"{output} is no file: choose another output")
     return output
 
 

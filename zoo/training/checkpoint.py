@@ -130,6 +130,9 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         """Listens for Ctrl-C and SIGTERM from here on."""
         self._saved_step = self._seen_step = trainer.global_step
         self._stop.install()
+        if self.best is not None and not trainer.strategy.broadcast(self._has_best(trainer)):
+            rank_zero_info(f"{self.folder(trainer)} has no best.ckpt: the next best is another")
+            self.best = None
         watchers = [c for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping)]
         for watcher in watchers:
             if watcher.strict and not watcher._check_on_train_epoch_end:
@@ -205,6 +208,9 @@ class Checkpoint(lightning_callbacks.Checkpoint):
             remove_unnamed(folder)
         trainer.strategy.barrier()
         self._saved_step = trainer.global_step
+
+    def _has_best(self, trainer: Trainer) -> bool:
+        return (self.folder(trainer) / "best.ckpt").is_file()
 
     def _check_monitors(self, trainer: Trainer) -> None:
         known = sorted(map(str, trainer.callback_metrics))

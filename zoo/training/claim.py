@@ -34,6 +34,11 @@ class Claim:
 
     def __init__(self, folder: Path) -> None:
         check_run(folder)
+        if (folder / "config.json").is_file():
+            raise ValueError(
+                f"{folder} holds an exported model, which would stand for the run: choose another "
+                "--run_dir"
+            )
         self.folder = folder
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         self._process = os.getpid()

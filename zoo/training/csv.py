@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from zoo.files import replacing
 
@@ -76,8 +76,8 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Writes the last row."""
-        if self._row:
+        """Writes the last row; of a run that failed before it logged anything, nothing."""
+        if self._row and (self._begun or status == "success"):
             if not self._begun:
                 self._begin(self._row["step"])
             self._write_row()
@@ -85,6 +85,11 @@ class MetricsCSV(Logger):
     def _begin(self, step: int) -> None:
         rows = self._read() if self.resume else []
         if self._restored:
+            if len(rows) < self._rows:
+                rank_zero_info(
+                    f"{self.path} has {len(rows)} of the {self._rows} rows before this step: it "
+                    "goes on without the others"
+                )
             rows = rows[: self._rows]
         else:
             rows = [row for row in rows if row["step"].isdigit() and int(row["step"]) < step]
@@ -104,10 +109,19 @@ class MetricsCSV(Logger):
         self._row = {}
 
     def _read(self) -> list[dict[str, str]]:
+        """The rows that are whole; ValueError if the file is somebody else's, and would be lost."""
         if not self.path.is_file():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if None not in row and row.get("step")]
+        try:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                table = csv.DictReader(file)
+                if "step" not in (table.fieldnames or ["step"]):
+                    raise ValueError("it has no column step")
+                return [row for row in table if None not in row and row.get("step")]
+        except (ValueError, csv.Error) as error:
+            raise ValueError(
+                f"{self.path} is damaged ({error}): mend it or move it away"
+            ) from error
 
     def _replace(self, rows: list[dict[str, str]]) -> None:
         with (

@@ -18,7 +18,7 @@ TRAINER: dict[str, Any] = {
     "min_epochs": Whole | None,
     "max_steps": _AllOrCount,
     "min_steps": Whole | None,
-    "limit_train_batches": _Part | None,
+    "limit_train_batches": Count | PositiveShare | None,
     "limit_val_batches": _Part | None,
     "limit_test_batches": _Part | None,
     "limit_predict_batches": _Part | None,
@@ -41,7 +41,8 @@ def check_trainer(options: Mapping[str, Any], prefix: str = "") -> None:
         prefix: Before the name in the message, such as `--trainer.`.
 
     Raises:
-        ValueError: A number is out of its range, or the loaders would get an order not their own.
+        ValueError: A number is out of its range or makes another void, a run would keep nothing,
+            or the loaders would get an order not their own.
     """
     for name, hint in TRAINER.items():
         value = given = options.get(name)
@@ -49,6 +50,25 @@ def check_trainer(options: Mapping[str, Any], prefix: str = "") -> None:
             value = int(given)
         if fault := find_fault(hint, value):
             raise ValueError(f"{prefix}{name}={given}: {fault}")
+    for name, value in (("enable_checkpointing", False), ("barebones", True)):
+        if options.get(name) is value:
+            raise ValueError(
+                f"{prefix}{name}={str(value).lower()}: a run keeps its checkpoints and metrics: "
+                "leave it out"
+            )
+    for unit in ("steps", "epochs"):
+        least, most = options.get(f"min_{unit}") or 0, options.get(f"max_{unit}")
+        if most is not None and -1 < int(most) < int(least):
+            raise ValueError(
+                f"{prefix}min_{unit}={least} is more than {prefix}max_{unit}={most}, which ends "
+                "the run: raise that"
+            )
+    every = options.get("val_check_interval")
+    if isinstance(every, float) and options.get("check_val_every_n_epoch", 1) is None:
+        raise ValueError(
+            f"{prefix}val_check_interval={every}: a share is one of an epoch, which needs "
+            f"{prefix}check_val_every_n_epoch=1: give that too, or a number of steps"
+        )
     if options.get("overfit_batches"):
         raise ValueError(
             f"{prefix}overfit_batches={options['overfit_batches']}: Lightning would give the "

@@ -92,6 +92,11 @@ class Resume(Callback):
                 watcher.patience = patience
         file, self._file = self._file, None
         for optimizer in trainer.optimizers:
+            if trainer.global_step and "betas" in optimizer.defaults and not optimizer.state:
+                raise ValueError(
+                    f"{trainer.ckpt_path}: optimizer_states: no parameter has a state after "
+                    f"{trainer.global_step} steps"
+                )
             if why := wrong_state(optimizer):
                 raise ValueError(f"{trainer.ckpt_path}: optimizer_states: {why}")
         before = file["options"] or [options(optimizer) for optimizer in trainer.optimizers]

@@ -21,6 +21,7 @@ _STATE: dict[str, type] = {
     "optimizer_states": list,
     "lr_schedulers": list,
 }
+_FIT_LOOP = ("epoch_progress", "epoch_loop.batch_progress")  # without which it begins anew
 # Functions of Lightning's that take a checkpoint apart.
 _RESTORING = (
     "load_checkpoint",
@@ -49,6 +50,9 @@ def check_state(checkpoint: dict[str, Any], path: Path) -> None:
             raise ValueError(f"{path}: {key} holds something other than states")
     for state in checkpoint["optimizer_states"]:
         _check_optimizer(state, f"{path}: optimizer_states")
+    fit = checkpoint["loops"].get("fit_loop")
+    if not isinstance(fit, dict) or (gone := [name for name in _FIT_LOOP if name not in fit]):
+        raise ValueError(f"{path}: loops has no {gone[0] if isinstance(fit, dict) else 'fit_loop'}")
     _check_progress(checkpoint["loops"], f"{path}: loops")
     _check_notes(checkpoint, path)
     raw = checkpoint.get("current_model_state")

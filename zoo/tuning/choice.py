@@ -20,6 +20,7 @@ from zoo.training.pictures import processor
 from zoo.tuning.halving import Trial, best
 from zoo.tuning.settings import Setting
 
+_PRECISIONS = ("32", "bf16", "int8", "32-true", "bf16-mixed")
 # Arguments of models that are tuned, and those of optimisers, which cost no time.
 _NO_MATTER = ("channels_last", "compile", "weight_decay", "lr")
 
@@ -55,10 +56,12 @@ class Choice:
         try:
             setting = Setting(**kept["setting"])
             least, middle, most = map(float, kept["times"])
-            sound = isinstance(setting.precision, str) and 0 < int(setting.threads) <= 1024
+            sound = setting.precision in _PRECISIONS and 0 < int(setting.threads) <= 1024
+            flags = (setting.channels_last, setting.compile)
+            sound = sound and all(flag is None or isinstance(flag, bool) for flag in flags)
             choice = cls(setting, (least, middle, most), int(kept["turns"]), str(kept["measured"]))
             return choice if sound else None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             return None
 
     def __str__(self) -> str:
@@ -108,7 +111,7 @@ def measured(
     """
     path = user_cache() / "tune" / f"{key_of(known)}.json"
     if not anew:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             kept = json.loads(path.read_text("utf-8"))
             if isinstance(kept, dict) and (found := Choice.read(kept.get("choice"))):
                 return found

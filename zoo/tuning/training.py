@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from statistics import median
 from typing import Any
@@ -19,6 +19,7 @@ from zoo.training.pictures import memory
 from zoo.training.rng import StepRNG
 from zoo.tuning.halving import OffError
 from zoo.tuning.settings import Setting, distance, dress, threads
+from zoo.waiting import silent
 
 # What a gradient may be off by, relative to its norm. A number rounded to bf16 is off by
 # 2^-9 / sqrt(3) = 0.11 % in the root of the mean square; the roundings that a gradient has gone
@@ -64,6 +65,7 @@ class TrainingSteps:
         self.long = False  # whether steps are so long that a turn is one of them
         self.errors: dict[Setting, float] = {}
         self._compiled: dict[tuple[str, bool | None], LightningModule] = {}
+        self._begun = False
 
     def refer(self) -> None:
         """Makes the reference; before any visit."""
@@ -123,7 +125,9 @@ class TrainingSteps:
         if setting.compile:
             self._compiled[key] = model
         watch = _Watch(check, most, self.clock)
-        with threads(setting.threads), isolate_rng(), quiet():
+        first, self._begun = not self._begun, True
+        waits = nullcontext() if first else silent()  # the data are read once
+        with threads(setting.threads), isolate_rng(), quiet(), waits:
             trainer = Trainer(
                 precision=setting.precision,  # type: ignore[arg-type]
                 max_epochs=-1,

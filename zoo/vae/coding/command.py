@@ -91,7 +91,7 @@ def decompress(ckpt: str, file: str, *, out: str = "images") -> None:
         out: An .npy to write, uint8 (N, C, H, W), or a new or empty folder for PNGs, numbered in
             their order.
     """
-    keep_read("--out", out, ckpt, file)
+    keep_read("--out", out, ckpt, file, folder=True)
     path, target = Path(file), Path(out)
     as_array = target.suffix.lower() == ".npy"
     if not as_array and target.suffix and not target.is_dir():

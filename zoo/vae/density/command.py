@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.protocols import Split
-from zoo.files import keep_read, replacing
+from zoo.files import beside, keep_read, replacing
 from zoo.layers.counter_rng import uniform
 from zoo.loading import device_of, find_checkpoint, load
 from zoo.memory import check_memory
@@ -69,7 +69,8 @@ def density(
         ais: Check the method on so many images that the model makes: annealed importance sampling
             brackets their log p(x). Some minutes.
         temperatures: Temperatures of that check: the more, the closer are its bounds.
-        out: The CSV to write, whole or, if the command is stopped, of what is done.
+        out: The CSV to write, whole or, if the command is stopped, of what is done; - for standard
+            output.
         limit: Only the first so many data.
         batch_size: Data at a time.
         chunk: Samples of a datum at a time: memory is in proportion to it.
@@ -97,6 +98,10 @@ def density(
     summary = Summary(repeats, bits_scale(model))
     count = len(source.dataset) if limit is None else min(limit, len(source.dataset))
 
+    at_once = min(chunk or 1, samples) * min(batch_size, count)
+    numbers = getattr(model, "decoded_numbers", model.dimensions)
+    # What is decoded, its distribution and its likelihood, in float32.
+    check_memory(f"--chunk={chunk}, --batch_size={batch_size}", 12.0 * at_once * numbers)
     how: dict[str, Any] = {"samples": samples, "widen": widen, "refine": refine, "chunk": chunk}
 
     def make(start: int, stop: int) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
@@ -131,14 +136,15 @@ def density(
                 if not summary.count:
                     raise
                 stopped = interrupt  # what is done stays
-        print(summary.text(source.title, samples, widen, refine, seed))
-        print(f"written to {out}")
+        told = summary.text(source.title, samples, widen, refine, seed)
+        print(f"{told}\nwritten to {out}", file=beside(out))
         if stopped:
             raise stopped
     if ais:
         from zoo.vae.density.sandwich import check
 
-        print(check(model, ais, temperatures=temperatures, seed=seed, **how))
+        checked = check(model, ais, temperatures=temperatures, seed=seed, **how)
+        print(checked, file=beside(out))
 
 
 def density_work(items: int) -> Work:
