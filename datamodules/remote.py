@@ -34,7 +34,7 @@ _CHANGING = (
     "ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "updated",
     "generation", "blob_id", "lfs", "modificationTime", "created",
 )  # fmt: skip
-_CHUNK = 8 * 2**20  # bytes of a request
+_CHUNK = 4 * 2**20  # bytes of a request
 _FILES, _ASKED = 8, 16  # that are copied, or asked for, at a time
 _TRIES, _PAUSE = 3, 1.0  # and seconds between them
 _MOST_FILES = 10_000_000

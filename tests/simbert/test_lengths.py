@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import warnings
 
 import numpy as np
@@ -277,6 +278,7 @@ def test_indexes_of_strangers_are_refused_in_a_line(tmp_path, mistake):
         ("model.json", js([1]), "model.json"),
         ("model.json", js({"fingerprint": 3}), "the fingerprint 3 is no text"),
     ):
+        shutil.rmtree(folder, ignore_errors=True)
         SentenceIndex(texts(6), torch.from_numpy(good)).save(folder)
         write(folder / name)
         line = mistake("similar", tmp_path / "m", "--index", folder, "--query", "甲")

@@ -150,7 +150,7 @@ def test_lines_of_files_and_of_jsonl(tmp_path, zoo_cli, mistake):
     assert "is one of the sources" in mistake(
         "mine-pairs", "lines", "folder", "-o", "folder/lines.txt"
     )
-    assert "is no file" in mistake(*command[:-1], "folder")
+    assert "folder is a folder: give a file" in mistake(*command[:-1], "folder")
     assert "longest=5000" in mistake(*command, "--longest", 5000)
     assert "--tasks=2: give --executor" in mistake(*command, "--tasks", 2)
     Path("empty.txt").touch()

@@ -107,7 +107,8 @@ def prepare(verb: str, arguments: list[str]) -> Prepared:
 def check_said(flag: str, value: Any) -> None:
     """Raises ValueError if a value is empty, as an empty path is the folder that one is in."""
     if value in ("", []):
-        raise ValueError(f"{flag} is empty (a variable of the shell that is not set?)")
+        what = "" if value == "" else " []"
+        raise ValueError(f"{flag}{what} is empty (a variable of the shell that is not set?)")
 
 
 def _with_configs(arguments: list[str]) -> tuple[list[str], list[Path], str]:

@@ -50,13 +50,8 @@ _NO_PACKAGE = re.compile(r"(?:Neither `|Requirement '|`pip install -U '?)([\w.\-
 _NO_BATCH = re.compile(r"to check (\S+) of the `(\w+?)_dataloader` but \S+ \* (\d+) < 1")
 _NO_DEVICE = re.compile(r"No supported gpu backend found|accelerator is not available")
 _TO_MAKE = re.compile(r"class_path '[\w.]*\b(\w+)'")
-_WRITTEN = {
-    "out",
-    "output",
-    "folder",
-    "index",
-    "run_dir",
-}  # arguments that name a file or folder to write
+# Arguments that name a file or folder to write.
+_WRITTEN = {"out", "output", "folder", "index", "run_dir"}
 _GRACE = 20.0  # seconds in which the first process of several ends, if it does, on a busy machine
 
 
