@@ -65,8 +65,8 @@ def at_hand(root: str) -> str:
     """A path on this machine with what lies at an address; other paths are given back.
 
     The files are copied into the cache ($ZOO_CACHE, else ~/.cache/zoo), once: what has come stays
-    when a copy is stopped, and what changes there is copied anew. Where the server cannot be
-    reached, a whole copy is used, and that is said. The processes of a machine wait for each other.
+    when a copy is stopped, and what changes there is copied anew. Where they cannot be
+    had any more, a whole copy is used, and that is said. The processes of a machine wait for each other.
 
     Args:
         root: A path, or an address of a file or folder, or of files by braces. Credentials are
@@ -87,14 +87,15 @@ def at_hand(root: str) -> str:
     with naming(home), locked(home, "a copy"):
         try:
             found = listing(root)
-        except (FileNotFoundError, ModuleNotFoundError, ValueError):
+        except ValueError:
             raise
         except Exception as error:  # whatever a library of the network raises
+            told = error
+            if not isinstance(error, FileNotFoundError | ModuleNotFoundError):
+                told = OSError(f"{root} cannot be read ({_short(error)})")
             if not is_copied(root):
-                raise OSError(f"{root} cannot be read ({_short(error)})") from error
-            rank_zero_info(
-                f"{root} cannot be reached ({_short(error)}): the copy in {home} is read"
-            )
+                raise told from error.__cause__
+            rank_zero_info(f"{told}: the copy in {home} is read")
             return str(_target(root))
         copy(root, found)
     return str(_target(root))

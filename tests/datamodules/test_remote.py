@@ -267,7 +267,7 @@ def test_only_what_has_changed_is_copied_again():
         assert (folder / "a.txt").read_bytes() == b"a1"
 
 
-def test_without_its_server_a_whole_copy_is_read(capsys, monkeypatch):
+def test_without_its_server_a_whole_copy_is_read(monkeypatch):
     said = []
     monkeypatch.setattr("zoo.data.remote.rank_zero_info", said.append)
     with serving({"/a.txt": b"words"}) as web:
@@ -276,7 +276,14 @@ def test_without_its_server_a_whole_copy_is_read(capsys, monkeypatch):
         web.down = True
         at_hand.cache_clear()
         assert at_hand(root) == first
-    assert re.search(r"a\.txt cannot be reached .*the copy in .* is read", said[-1])
+        web.down, web.files = False, {}
+        at_hand.cache_clear()
+        assert at_hand(root) == first
+        assert said[-1].startswith(f"no such file or folder: {root}: the copy in")
+        web.down = True
+        at_hand.cache_clear()
+        at_hand(root)
+    assert re.search(r"a\.txt cannot be read .*the copy in .* is read", said[-1])
     at_hand.cache_clear()
     assert at_hand(root) == first  # nobody answers
     Path(first).unlink()
