@@ -119,4 +119,4 @@ def test_a_short_option_may_have_its_value_in_it():
 
 def test_an_empty_list_is_told_to_be_empty(mistake):
     said = mistake("similar", "simbert/zh", "--index", "x", "--query", "[]")
-    assert "--query is empty" in said
+    assert "--query [] is empty" in said
