@@ -65,8 +65,8 @@ def at_hand(root: str) -> str:
     """A path on this machine with what lies at an address; other paths are given back.
 
     The files are copied into the cache ($ZOO_CACHE, else ~/.cache/zoo), once: what has come stays
-    when a copy is stopped, and what changes there is copied anew. Where they cannot be
-    had any more, a whole copy is used, and that is said. The processes of a machine wait for each other.
+    when a copy is stopped, and what changes there is copied anew. Where they cannot be had any
+    more, a whole copy is used, and that is said. The processes of a machine wait for each other.
 
     Args:
         root: A path, or an address of a file or folder, or of files by braces. Credentials are
