@@ -30,6 +30,7 @@ test: setup  ## the fast tests
 	$(BIN)/python -m pytest -n auto -m "not slow and not long"
 
 test-slow: setup  ## the tests that start processes or train for a while
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[datatrove]'
 	$(BIN)/python -m pytest -n auto -m "slow and not long"
 
 test-long: setup  ## two machines, browsers, 100 kills over all families; writes docs/results/kills.md (over an hour)
