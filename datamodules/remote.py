@@ -148,8 +148,8 @@ def home_of(root: str) -> Path:
 
 def is_copied(root: str) -> bool:
     """Whether a whole copy of what lies at an address is here."""
-    files = _copied(root)
-    return bool(files) and all(_is_there(_file(root, n), size) for n, (size, _) in files.items())
+    files, target = _copied(root), _target(root)
+    return bool(files) and all(_is_there(_file(target, n), size) for n, (size, _) in files.items())
 
 
 def _copied(root: str) -> dict[str, tuple[int | None, str]]:
@@ -237,18 +237,18 @@ def copy(root: str, found: dict[str, Remote]) -> None:
         root: The address.
         found: What is there now, of `listing`.
     """
-    before, index = _copied(root), home_of(root) / INDEX
+    before, index, target = _copied(root), home_of(root) / INDEX, _target(root)
     now = {name: (remote.size, remote.key) for name, remote in found.items()}
     missing = {
         name: remote
         for name, remote in found.items()
-        if before.get(name) != now[name] or not _is_there(_file(root, name), remote.size)
+        if before.get(name) != now[name] or not _is_there(_file(target, name), remote.size)
     }
     if before == now and not missing:
         return
     index.unlink(missing_ok=True)  # until the copy is whole again
     for name in before.keys() - now.keys():
-        _file(root, name).unlink(missing_ok=True)
+        _file(target, name).unlink(missing_ok=True)
     _copy_all(root, missing)
     for part in home_of(root).glob("*.part"):  # of what has changed since
         part.unlink()
@@ -271,6 +271,7 @@ def _copy_all(root: str, missing: dict[str, Remote]) -> None:
     files = f"{len(missing):,} files of " if len(missing) > 1 else ""
     rank_zero_info(f"copying {files}{root} ({total / 1e6:,.1f} MB) to {home}")
     stopped, lock = threading.Event(), threading.Lock()
+    target, system = _target(root), _opened(expanded(root)[0])[0]
     with Bar("copy", total or None, "B", done=sum(come.values())) as bar:
 
         def has_come(name: str, count: int) -> None:
@@ -282,7 +283,14 @@ def _copy_all(root: str, missing: dict[str, Remote]) -> None:
 
         with ThreadPoolExecutor(_FILES) as pool:
             copies = [
-                pool.submit(_copy_one, root, name, remote, parts[name], partial(has_come, name))
+                pool.submit(
+                    _copy_one,
+                    f"{root}: {name}" if name else root,
+                    _file(target, name),
+                    remote,
+                    parts[name],
+                    partial(_fetch, system, _is_web(root), partial(has_come, name)),
+                )
                 for name, remote in missing.items()
             ]
             try:
@@ -295,13 +303,12 @@ def _copy_all(root: str, missing: dict[str, Remote]) -> None:
 
 
 def _copy_one(
-    root: str, name: str, remote: Remote, part: Path, has_come: Callable[[int], None]
+    where: str, target: Path, remote: Remote, part: Path, fetch: Callable[[Remote, Path], None]
 ) -> None:
     """Copies a file, from where a copy that was stopped has come."""
-    where = f"{root}: {name}" if name else root
     for attempt in range(1, _TRIES + 1):
         try:
-            _fetch(remote, part, _opened(expanded(root)[0])[0], _is_web(root), has_come)
+            fetch(remote, part)
             break
         except InterruptedError:
             raise
@@ -321,13 +328,12 @@ def _copy_one(
     if remote.size is not None and (size := part.stat().st_size) != remote.size:
         part.unlink()
         raise OSError(f"{where}: {size:,} bytes have come, and the server says {remote.size:,}")
-    target = _file(root, name)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(part, target)
 
 
 def _fetch(
-    remote: Remote, part: Path, system: Any, web: bool, has_come: Callable[[int], None]
+    system: Any, web: bool, has_come: Callable[[int], None], remote: Remote, part: Path
 ) -> None:
     """Appends to a part what it lacks."""
     start = part.stat().st_size if part.is_file() else 0
@@ -376,9 +382,9 @@ def _target(root: str) -> Path:
     return home_of(root) / "copy" / ("shards" if several else _name(root))
 
 
-def _file(root: str, name: str) -> Path:
+def _file(target: Path, name: str) -> Path:
     """Where the copy of a file is."""
-    return _target(root) / name if name else _target(root)
+    return target / name if name else target
 
 
 def _short(error: BaseException) -> str:
