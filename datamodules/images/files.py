@@ -108,9 +108,13 @@ class ImageFiles:
         Takes no memory for them, however many there are.
         """
         self._check_there()
+        folder = self.root.is_dir()
+        read = {suffix for suffix in FORMAT_OF_SUFFIX if why_not(suffix) is None}
         total = 0
-        for name, status in self._walk() if self.root.is_dir() else self._given():
-            if name.lower().endswith(SUFFIXES) or not self.root.is_dir() or self._is_image(name):
+        for name, status in self._walk() if folder else self._given():
+            # Nearly all of a million files are told by a look at their names.
+            plain = name[name.rfind(".") :] in read and not _is_hidden(name)
+            if plain or name.lower().endswith(SUFFIXES) or not folder or self._is_image(name):
                 fact = f"{name}\0{status.st_size}\0{status.st_mtime_ns}"
                 fact_bytes = fact.encode(errors="surrogateescape")
                 total += int.from_bytes(blake2b(fact_bytes, digest_size=16).digest(), "big")
@@ -185,8 +189,7 @@ class ImageFiles:
         return list(self._members)
 
     def _is_image(self, name: str, place: Place | None = None) -> bool:
-        hidden = name.startswith((".", "__MACOSX")) or "/." in name or "/__MACOSX" in name
-        if hidden:
+        if _is_hidden(name):
             self.left_out["hidden"] += 1
             return False
         suffix = os.path.splitext(name)[1].lower()
@@ -254,6 +257,10 @@ class ImageFiles:
         # One handle a process: a forked worker would share the parent's position in the file.
         status = self.root.stat()
         return _archive(self.root, os.getpid(), status.st_mtime_ns, status.st_size)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX")) or "/." in name or "/__MACOSX" in name
 
 
 @lru_cache(4)
