@@ -174,6 +174,8 @@ def listing(root: str) -> dict[str, Remote]:
     """
     found: dict[str, Remote] = {}
     addresses = expanded(root)
+    # That of hf:// keeps its listings whatever it is told (huggingface_hub 2.4).
+    _opened(addresses[0])[0].invalidate_cache()
     with ThreadPoolExecutor(_ASKED) as pool:
         for address, infos in zip(addresses, pool.map(_infos, addresses), strict=True):
             for name, info in infos.items():
@@ -354,7 +356,9 @@ def _fetch(
 def _is_gone(error: FileNotFoundError) -> bool:
     """Whether a file is not there; of the web, fsspec says so of any other failure too."""
     cause = error.__cause__
-    return cause is None or getattr(cause, "status", None) in (404, 410)
+    answer = getattr(cause, "response", None)  # which errors of a hub keep
+    status = getattr(cause, "status", None) or getattr(answer, "status_code", None)
+    return cause is None or status in (404, 410)
 
 
 def _is_there(file: Path, size: int | None) -> bool:

@@ -7,6 +7,7 @@ import re
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 
 class Hub:
@@ -31,6 +32,23 @@ class Hub:
             return None, "RepoNotFound"
         commit = self.refs.get((repo, revision), revision)
         return (commit, None) if commit in self.repos[repo] else (None, "RevisionNotFound")
+
+
+_API = r"/api/(models|datasets)/([^/]+/[^/]+)"
+
+
+def _named(match):
+    """A repository of data lies beside those of models, as its address has it."""
+    return match[2] if match[1] == "models" else f"datasets/{match[2]}"
+
+
+def _row(name, files):
+    """What a tree says of a file or folder, if there is one."""
+    if name in files:
+        digest = hashlib.sha1(files[name]).hexdigest()
+        return {"type": "file", "path": name, "size": len(files[name]), "oid": digest}
+    folder = any(other.startswith(f"{name}/") for other in files)
+    return {"type": "directory", "path": name, "oid": "0"} if folder else None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -60,12 +78,13 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if self.hub.down:
             self._send(b"down", 503)
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._file(*match.groups())
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
-            self._listing(*match.groups())
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
-            self._listing(match[1], "revision", "main")
+        elif match := re.fullmatch(rf"{_API}/(revision|tree)/([^/]+)/?(.*)", path):
+            flat = "recursive=false" in self.path.lower()
+            self._listing(_named(match), *match.groups()[2:], flat=flat)
+        elif match := re.fullmatch(_API, path):
+            self._listing(_named(match), "revision", "main")
         else:
             self._missing("EntryNotFound")
 
@@ -91,16 +110,17 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(content[first : self.hub.cut[1]], code, size=len(sent), **headers)
         return self._send(sent, code, **headers)
 
-    def _listing(self, repo, kind, revision):
+    def _listing(self, repo, kind, revision, below="", *, flat=False):
         commit, wrong = self.hub.find(repo, revision)
         if wrong:
             return self._missing(wrong)
         files = self.hub.repos[repo][commit]
         if kind == "tree":
-            rows = [
-                {"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
-                for n, c in files.items()
-            ]
+            start = f"{below}/" if below else ""
+            names = [name for name in files if name.startswith(start)]
+            if flat:  # files and folders of this one
+                names = {start + name.removeprefix(start).partition("/")[0] for name in names}
+            rows = [_row(name, files) for name in names]
             return self._send(rows, X_Repo_Commit=commit)
         siblings = [{"rfilename": name} for name in files]
         return self._send({"id": repo, "modelId": repo, "sha": commit, "siblings": siblings})
@@ -126,7 +146,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         path = self.path.partition("?")[0]
         here = f"http://{self.headers['Host']}"
-        if "authorization" not in map(str.lower, self.headers):
+        if match := re.fullmatch(rf"{_API}/paths-info/([^/]+)", path):
+            commit, wrong = self.hub.find(_named(match), match[3])
+            if wrong:
+                return self._missing(wrong)
+            files = self.hub.repos[_named(match)][commit]
+            rows = (_row(name, files) for name in parse_qs(body.decode())["paths"])
+            self._send([row for row in rows if row])
+        elif "authorization" not in map(str.lower, self.headers):
             self._send({"error": "Invalid username or password."}, 401)
         elif path == "/api/repos/create":
             asked = json.loads(body)

@@ -17,6 +17,7 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
+from tests.hub import running as running_hub
 from zoo.data import ImageFolder, SimilarGroups, Text
 from zoo.data.described import account
 from zoo.data.remote import at_hand, check_copied, home_of, is_copied
@@ -204,6 +205,38 @@ def test_text_and_sentences_are_read_from_an_address(tmp_path, memory):
     groups = SimilarGroups(root="memory://pairs", batch_size=4)
     groups.setup()
     assert len(next(iter(groups.train_dataloader())).tokens) == 8
+
+
+def test_shards_of_a_hub_are_a_folder_and_a_new_commit_is_copied(tmp_path, monkeypatch):
+    hub_library = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
+    here = shards(tmp_path / "here")
+    with running_hub() as (hub, address):
+        for name, value in {
+            "ENDPOINT": address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            monkeypatch.setattr(hub_library.constants, name, value)
+        files = {name.lstrip("/"): content for name, content in of_folder(here, "/train").items()}
+        hub.commit("datasets/someone/shards", {**files, "README.md": b"of no interest"})
+        for root, there in {
+            "hf://datasets/someone/shards/train": here,
+            "hf://datasets/someone/shards@main/train/part-{000..002}.tar": here,
+            "hf://datasets/someone/shards/train/part-001.tar": here / "part-001.tar",
+        }.items():
+            assert same(pictures(root)[1], pictures(there)[1]), root
+
+        hub.commit("datasets/someone/shards", {"train/part-001.tar": files["train/part-000.tar"]})
+        hub.requests.clear()
+        at_hand.cache_clear()
+        root = "hf://datasets/someone/shards/train"
+        assert Path(at_hand(root), "part-001.tar").read_bytes() == files["train/part-000.tar"]
+        assert {r.rpartition("/")[2] for r in hub.requests if "resolve" in r} == {"part-001.tar"}
+
+        for root in ("hf://datasets/someone/none", "hf://datasets/someone/shards/none"):
+            with pytest.raises(FileNotFoundError, match=f"no such file or folder: {root}"):
+                at_hand(root)
 
 
 def test_what_has_come_stays_and_the_rest_is_asked_for(caplog):
