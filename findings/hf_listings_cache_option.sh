@@ -2,7 +2,7 @@
 # A file that was pushed to the Hugging Face hub a moment ago "does not exist", whatever the cache is told
 #
 # One would guess: use_listings_cache=False and listings_expiry_time, the options that every file
-# system of fsspec takes, and that s3fs, gcsfs and the web's honour, make HfFileSystem look each time, so that
+# system of fsspec takes for its listings, make HfFileSystem look each time, so that
 # a job which waits for the next shard of a data set sees it when it comes.
 #
 # True, of huggingface_hub 2.4.0 with fsspec 2026.9.0: both are taken without a word and do nothing,
