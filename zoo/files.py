@@ -14,6 +14,7 @@ from typing import BinaryIO, TextIO
 
 STDOUT = "/dev/stdout"
 _DESCRIPTOR = re.compile(r"/dev/std(out|err)|/dev/fd/(\d+)|/proc/self/fd/(\d+)")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _OF_RUN = (
     "config.yaml", "metrics.csv", "results.json", "report.html", ".lock", ".unsaved",
     "predictions*.pt", "checkpoints/*.ckpt", "samples/*.png", "report/*.json", "report/*.npz",
@@ -27,6 +28,17 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def visible(text: str) -> str:
+    r"""The text with escapes for what a terminal obeys and no table holds.
+
+    Tabs and line ends stay.
+
+    >>> visible("a\x1b[2J\tb\0")
+    'a\\x1b[2J\tb\\x00'
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def temporary_beside(path: Path) -> Path:

@@ -12,6 +12,7 @@ import zoo
 from tests.processes import in_new_process
 from tests.test_resume import compare_metrics, differences
 from zoo.data import StreamBatch, Synthetic, Text
+from zoo.files import visible
 from zoo.flash.averages import PredictionAverages
 from zoo.flash.module_lm import FlashLM
 from zoo.recipes import config_root, list_configs
@@ -275,6 +276,26 @@ def test_command_line_from_training_to_text(tmp_path, zoo_cli, mistake):
     code, out, err = zoo_cli("generate", "run", "-p", "ROMEO:", "--top_p", 2)
     assert (code, out) == (2, "")
     assert "top_p=2.0" in mistake("generate", "run", "--top_p", 2)
+
+
+def test_control_characters_of_a_model_of_bytes(tmp_path, zoo_cli, monkeypatch):
+    """Its first samples hold every byte: they are no end of the report, nor steer a terminal."""
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    code, _, err = zoo_cli("fit", "-c", "c.yaml", "--run_dir", "run", "--data.level", "byte",
+                           "--samples.n", 4, "--trainer.max_steps", 1)  # fmt: skip
+    assert code == 0, err
+    (table,) = (tmp_path / "run" / "samples").iterdir()
+    assert re.search(r"\\x[01]", table.read_text())
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", table.read_text())
+    assert (tmp_path / "run" / "report.html").is_file()
+
+    ask = ("generate", "run", "-p", "\x1b[1mA", "-n", 100)
+    piped = zoo_cli(*ask)[1]
+    assert "\x1b" in piped
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    shown = zoo_cli(*ask)[1]
+    assert shown.startswith(r"\x1b[1mA")
+    assert shown == visible(piped)
 
 
 @pytest.mark.parametrize("level", ["byte", "word", "wordpunct"])

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zoo.files import visible
 from zoo.flash.module_lm import FlashLM
 from zoo.flash.typewriter import Typewriter
 from zoo.loading import device_of, load
@@ -69,11 +70,13 @@ def generate(
     choice = (temperature, top_k, top_p, seed)
     stream = model.stream(prompt, tokens, *choice, stop_at_end=stop_at_end)
     typewriter = Typewriter(model.vocabulary, prompt)
-    sys.stdout.write(prompt)
+    # A file of anybody's is not to steer a terminal; what a pipe gets is what was written.
+    shown = visible if sys.stdout.isatty() else str
+    sys.stdout.write(shown(prompt))
     with in_precision(model, precision, generate_work()):
         count, began = 0, time.perf_counter()
         for token in stream:
-            sys.stdout.write(typewriter.type(int(token)))
+            sys.stdout.write(shown(typewriter.type(int(token))))
             sys.stdout.flush()
             count += 1
     seconds = time.perf_counter() - began

@@ -8,6 +8,8 @@ from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from zoo.files import visible
+
 
 class MLflow(MLFlowLogger):
     """Lightning's logger, whose run goes on with other options; MLflow lets none be said anew."""
@@ -126,9 +128,10 @@ _SENDERS = {
 
 
 def tab_separated(columns: Mapping[str, Sequence[Any]]) -> str:
-    """Columns as lines, in whose cells any white space is one blank."""
+    """Columns as lines, in whose cells any white space is one blank, and no control character."""
     rows = [list(columns), *zip(*columns.values(), strict=True)]
-    return "".join("\t".join(" ".join(str(c).split()) for c in row) + "\n" for row in rows)
+    cells = ((visible(" ".join(str(cell).split())) for cell in row) for row in rows)
+    return "".join("\t".join(row) + "\n" for row in cells)
 
 
 def senders(loggers: Iterable[Any]) -> list[Sender]:
