@@ -83,6 +83,11 @@ class TextData(LightningDataModule, ABC):
         """The text on this machine, which is copied first if it lies elsewhere."""
         return self._root and at_hand(self._root)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the text itself is read, not its numbers in files that were prepared."""
+        return True
+
     @abstractmethod
     def load_split(self, split: Split) -> Any:
         """A split as a data set that is indexed by a batch of numbers."""
@@ -160,6 +165,8 @@ class TextData(LightningDataModule, ABC):
         """Loads the splits of a stage ("fit", "validate", "test", "predict"), or all."""
         for name in _SPLITS_OF_STAGE.get(stage, ("test",)):
             self.split(name)
+        if stage == "fit" and self.in_memory:
+            self.texts("test")  # what cannot be read of it is said before hours of training
         # A batch is a few lookups: workers would only add a copy, so the advice is wrong here.
         warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
 

@@ -311,6 +311,11 @@ class Text(TextData):
             self._vocabulary = tokenizer_file(self.tokenizer)
         return super().vocabulary
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the text itself is read, not its numbers in files that were prepared."""
+        return self.store is None
+
     def texts(self, split: Split) -> list[str]:
         """The documents of a split of a text that is read into memory."""
         return [part for text in super().texts(split) for part in parts_of(text, self.documents)]

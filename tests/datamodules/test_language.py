@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data import Text
+from zoo.data import MaskedSentences, Text, TextLines
 from zoo.data.text.language import NO_TARGET, Windows
 
 PTB = Path(os.environ.get("ZOO_DATA", "data")).absolute() / "ptb"  # here before the tests move
@@ -225,9 +225,11 @@ def test_line_ends_of_windows_and_lines_of_spaces_part_paragraphs(tmp_path):
 def test_text_that_is_not_utf8_is_refused_where_symbols_are_not_bytes(tmp_path):
     lines = "".join(f"line {i}\n" for i in range(97)) + "caf\xe9\n" + "end\n" * 2
     (tmp_path / "a.txt").write_bytes(lines.encode("latin-1"))
-    data = Text(root=str(tmp_path / "a.txt"), sequence_length=8, batch_size=2)
-    with pytest.raises(ValueError, match=r"a\.txt, line 98: not UTF-8 \(byte 0xe9\)"):
-        data.setup("test")
+    for kind, more in ((Text, {"sequence_length": 8}), (TextLines, {}), (MaskedSentences, {})):
+        for stage in ("test", "fit"):  # though training reads the lines before
+            data = kind(root=str(tmp_path / "a.txt"), level="char", batch_size=2, **more)
+            with pytest.raises(ValueError, match=r"a\.txt, line 98: not UTF-8 \(byte 0xe9\)"):
+                data.setup(stage)
     assert Text(root=str(tmp_path / "a.txt"), level="byte", sequence_length=8).split("test")
 
 
