@@ -147,10 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         here = f"http://{self.headers['Host']}"
         if match := re.fullmatch(rf"{_API}/paths-info/([^/]+)", path):
-            commit, wrong = self.hub.find(_named(match), match[3])
-            if wrong:
-                return self._missing(wrong)
-            files = self.hub.repos[_named(match)][commit]
+            commit = self.hub.find(_named(match), match[3])[0]
+            files = self.hub.repos.get(_named(match), {}).get(commit, {})
             rows = (_row(name, files) for name in parse_qs(body.decode())["paths"])
             self._send([row for row in rows if row])
         elif "authorization" not in map(str.lower, self.headers):

@@ -77,6 +77,7 @@ class SentenceFile:
         self.groups, self.pairs, self.lone = (self.keep() for _ in range(3))
         self.problems = Problems(self.path)
         self._kinds: dict[bool, Kind] = {}
+        self._told = False  # of rows whose label is bad too
 
     @cached_property
     def has_labels(self) -> bool:
@@ -102,7 +103,7 @@ class SentenceFile:
             raise ValueError(f"{self.path} has no labels: {ACCEPTED}")
         kind = self.kind(ranked) if self.has_labels else None
         pairs = self.keep(list[Labelled]())
-        bad = Problems(self.path, self.problems.rows)
+        bad = Problems(self.path, self.problems.rows, told=self._told)
         for number, a, b, label in self.pairs if kind is not None else ():
             assert kind is not None
             value = None if label is None else kind.value(label)
@@ -111,6 +112,7 @@ class SentenceFile:
             else:
                 pairs.append(Labelled(a, b, value, TASKS.index(kind.task)))
         bad.tell(len(pairs))
+        self._told = bad.told
         return pairs
 
     def similar(self) -> Kept[list[str]]:

@@ -13,21 +13,23 @@ class Problems:
     Args:
         path: The file.
         rows: Those that are known already.
+        told: Whether they were told before.
     """
 
-    def __init__(self, path: Path, rows: Sequence[str] = ()) -> None:
-        self.path, self.rows = path, list(rows)
+    def __init__(self, path: Path, rows: Sequence[str] = (), *, told: bool = False) -> None:
+        self.path, self.rows, self.told = path, list(rows), told
 
     def add(self, line: int, reason: str) -> None:
         """Remembers a bad row."""
         self.rows.append(f"{self.path}, line {line}: {reason}")
 
     def tell(self, good: int) -> None:
-        """Warns of the bad rows; raises ValueError if there is no good one."""
+        """Warns of the bad rows, once; raises ValueError if there is no good one."""
         if not good:
             first = self.rows[0] if self.rows else f"{self.path} is empty"
             raise ValueError(f"{self.path} has no row that can be read: {first}")
-        if self.rows:
+        if self.rows and not self.told:
+            self.told = True
             more = len(self.rows) - _NAMED
             shown = "; ".join(self.rows[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
             warnings.warn(

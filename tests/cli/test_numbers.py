@@ -237,6 +237,9 @@ def test_fit_names_the_flag(mistake, tiny, flag, value, said):
         ("--trainer.accelerator=tpu", "pip install torch_xla"),
         ("--ema=null", "--ema: null is no YAML file; give its options, as --ema.decay"),
         ("--trainer=foo", "--trainer: foo is no YAML file; give its options"),
+        ("--model.init_args=3", "--model.init_args of DDPM needs keys with values"),
+        ("--data.init_args=null", "--data.init_args of Digits needs keys with values"),
+        ("--trainer.logger={class_path: CSVLogger, init_args: a}", "--trainer.logger.init_args of"),
     ],
 )
 def test_what_a_run_cannot_do_without_is_told_by_its_flag(mistake, tiny, flag, said):

@@ -1,6 +1,7 @@
 """Sentence data: files with mistakes, splits without leaks, order, noise and batches."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -50,6 +51,18 @@ def test_bad_rows_are_named_and_counted(tmp_path):
         assert read_groups(path) == [["甲", "乙"], ["戊", "己"]]
     with pytest.raises(ValueError, match=r"has no row that can be read: .*line 1: no JSON"):
         read_groups(write(tmp_path / "b.jsonl", "x"))
+
+
+def test_bad_rows_are_told_once_however_often_a_file_is_asked(tmp_path):
+    rows = [f"good day {n}\tnice day {n}\t{n % 2}" for n in range(60)]
+    write(tmp_path / "p.tsv", "sentence1\tsentence2\tlabel", *rows, "alone", "a\tb\tperhaps")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        SimilarGroups(root=str(tmp_path), batch_size=4).setup()
+    left_out = [str(one.message) for one in told if "left out" in str(one.message)]
+    assert len(left_out) == 1
+    assert "left out 2 of 62 rows" in left_out[0]
+    assert "line 62: 1 columns" in left_out[0]
 
 
 def test_a_line_in_another_encoding_is_named(tmp_path):

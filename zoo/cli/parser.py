@@ -96,6 +96,9 @@ def _explain(text: str, parser: ZooParser) -> str:
         return f"there is no {group.removesuffix('s')} {name!r}: {nearest(name, _classes(group))}"
     if problem := _CLASS_PROBLEM.search(text):
         key, path, inner = problem.groups()
+        if inner.endswith(" object has no attribute 'keys'"):
+            form = "needs keys with values, such as '{NAME: VALUE}', or is left out"
+            return f"{_HERE}{key}.init_args of {path.rpartition('.')[2]} {form}"
         if _HERE not in inner:
             return f"{path}: {_value(inner, parser)}"
         inner = f"{path.rpartition('.')[2]} {inner}" if inner.startswith("needs") else inner
