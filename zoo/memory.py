@@ -3,8 +3,16 @@
 import math
 import os
 import re
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_FEW = 256
 # What torch and the C++ library under it say of too large a request.
 _TOLD = (
     "allocate memory",
@@ -42,6 +50,53 @@ def check_grid(what: str, model: object, n: int) -> None:
     numbers = channels * math.prod(sides)
     pixels = channels * max(math.prod(sides), 64**2 if sides else 0)  # small images are enlarged
     check_memory(what, n * (8 * numbers + 3 * pixels))
+
+
+class _Peak(TorchDispatchMode):
+    """The bytes of all results that are in memory together, at their most."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._alive = set[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return result
+
+    def _add(self, storage: Any) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._alive:
+            self._alive.add(key)
+            self._now += size
+            self.most = max(self.most, self._now)
+            weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self._now -= size
+
+
+def bytes_an_item(run: Callable[[int], object]) -> float:
+    """What one more item adds to the memory that results take, by runs of two and of four."""
+    most = []
+    for items in (2, 4):
+        with _Peak() as peak:
+            run(items)
+        most.append(peak.most)
+    return (most[1] - most[0]) / 2
+
+
+def check_items(what: str, items: int, run: Callable[[int], object]) -> None:
+    """Refuses more items at a time than the memory holds, by what `run` takes for a few.
+
+    Few are not asked about: where a computer has memory for one, it has for those.
+    """
+    if items > _FEW:
+        check_memory(what, items * bytes_an_item(run))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

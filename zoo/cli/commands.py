@@ -23,7 +23,7 @@ from zoo.loading import (
     write_pretrained,
     zoo_name,
 )
-from zoo.memory import check_grid
+from zoo.memory import check_grid, check_items
 from zoo.ranges import (
     Count,
     Finite,
@@ -143,8 +143,11 @@ def sample(
     for name in options:
         if name not in inspect.signature(draw).parameters:
             raise ValueError(f"{type(model).__name__} has no --{name}")
+    at_once = min(n, batch_size)
+    work = sample_work(at_once)
     if not writes:
         check_grid(f"--n={n}", model, n)
+        check_items(f"--batch_size={batch_size}", at_once, lambda few: work.run(model, few))
     own_bar = n <= batch_size and "progress" in inspect.signature(draw).parameters
 
     def make(first: int, stop: int) -> Any:
@@ -159,7 +162,7 @@ def sample(
         raise ValueError("--precision auto: is for images; name a precision")
     target = out if writes else file
     with (
-        in_precision(model, precision, sample_work(min(n, batch_size))) as setting,
+        in_precision(model, precision, work) as setting,
         in_parts(
             target,
             make,
