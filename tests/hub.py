@@ -85,6 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._listing(_named(match), *match.groups()[2:], flat=flat)
         elif match := re.fullmatch(_API, path):
             self._listing(_named(match), "revision", "main")
+        elif re.fullmatch(r"/api/(models|datasets)/[^/]+", path):  # a name of old, without owner
+            self._missing("RepoNotFound")
         else:
             self._missing("EntryNotFound")
 

@@ -64,6 +64,7 @@ def test_a_run_goes_on_by_its_checkpoint_and_its_config(name, zoo_cli, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:Total length of")  # an empty validation split
+@pytest.mark.filterwarnings("ignore:The loaded checkpoint was produced with Lightning")
 def test_what_did_nothing_then_is_left_out(tmp_path, zoo_cli):
     """A head count of a kind without heads, which is refused of who gives it today."""
     file = tmp_path / "runs" / "old" / "checkpoints" / "last.ckpt"
