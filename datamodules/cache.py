@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -64,20 +65,25 @@ def remembered(files: Sequence[Path], what: str, compute: Callable[[], str]) -> 
     return found
 
 
-def check_ours(out: Path, made: dict[str, Any], what: str, ours: tuple[str, ...]) -> None:
+def check_ours(out: Path, made: dict[str, Any], what: str, ours: str = "") -> None:
     """Refuses a folder that holds something else, or what was made otherwise.
 
     Args:
         out: The folder, which need not be there.
         made: What is to be made of what.
         what: What is prepared, in a word.
-        ours: How the names begin of files that an unfinished folder may hold.
+        ours: Pattern of the names of files that an unfinished folder may hold without a note.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: name a folder to write")
     for note in (out / INDEX, out / PROGRESS):
         if note.is_file():
-            before = parsed(decoded(read_bytes(note), note)).get("made", {})
+            try:
+                before = dict(parsed(decoded(read_bytes(note), note))["made"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{note} is damaged, or of no prepared {what}: choose another folder"
+                ) from error
             if other := [key for key, value in made.items() if before.get(key) != value]:
                 raise ValueError(
                     f"{out} holds {what} prepared with another {', '.join(other)}: choose another "
@@ -85,7 +91,7 @@ def check_ours(out: Path, made: dict[str, Any], what: str, ours: tuple[str, ...]
                 )
             return
     names = [file.name for file in out.iterdir()] if out.is_dir() else []
-    if strange := [name for name in names if not name.startswith((".", *ours))]:
+    if strange := [n for n in names if not n.startswith(".") and not re.fullmatch(ours, n)]:
         raise ValueError(f"{out} holds {strange[0]} and no prepared {what}: choose a new folder")
 
 

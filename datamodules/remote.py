@@ -31,8 +31,9 @@ PROTOCOLS = (
 )  # fmt: skip
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _CHANGING = (
-    "ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "updated",
-    "generation", "blob_id", "lfs", "modificationTime", "created",
+    "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "LastModified",
+    "Last-Modified", "last_modified", "mtime", "updated", "generation", "blob_id", "lfs",
+    "modificationTime", "created",
 )  # fmt: skip
 _CHUNK = 4 * 2**20  # bytes of a request
 _FILES, _ASKED = 8, 16  # that are copied, or asked for, at a time
@@ -174,10 +175,13 @@ def listing(root: str) -> dict[str, Remote]:
     """
     found: dict[str, Remote] = {}
     addresses = expanded(root)
-    # That of hf:// keeps its listings whatever it is told (huggingface_hub 2.4).
-    _opened(addresses[0])[0].invalidate_cache()
+    # That of hf:// keeps its listings whatever it is told (huggingface_hub 2.4). All threads ask
+    # this one, since fsspec would give each one of its own, or that of a thread before it.
+    system = _opened(addresses[0])[0]
+    system.invalidate_cache()
     with ThreadPoolExecutor(_ASKED) as pool:
-        for address, infos in zip(addresses, pool.map(_infos, addresses), strict=True):
+        asked = pool.map(partial(_infos, system), addresses)
+        for address, infos in zip(addresses, asked, strict=True):
             for name, info in infos.items():
                 name = name or (_name(address) if len(addresses) > 1 else "")
                 _check_name(root, name)
@@ -196,17 +200,20 @@ def _check_name(root: str, name: str) -> None:
         raise ValueError(f"{root}: the server names a file {name!r}, which lies outside of it")
 
 
-def _infos(address: str) -> dict[str, dict[str, Any]]:
+def _infos(system: Any, address: str) -> dict[str, dict[str, Any]]:
     """What the server knows of the files below an address by their names, or of "" itself.
 
     Files and folders whose names begin with a dot are nobody's data.
     """
-    system, path = _opened(address)
-    web = _is_web(address)
+    from fsspec.core import strip_protocol
+
+    path, web = str(strip_protocol(address)), _is_web(address)
     try:
         if web and path.endswith("/"):  # a page that lists files
-            files = [{**system.info(name), "name": name} for name in system.find(path)]
+            files = [{**system.info(name), "name": name} for name in _on_pages(system, path)]
         elif (info := system.info(path))["type"] != "directory":
+            if web and urlsplit(str(info.get("url"))).path.endswith("/"):
+                raise ValueError(f"{address} is a folder of the server: end the address with /")
             return {"": {**info, "name": path}}
         else:
             files = list(system.find(path, detail=True).values())
@@ -219,6 +226,27 @@ def _infos(address: str) -> dict[str, dict[str, Any]]:
         named = {unquote(name): file for name, file in named.items()}
     shown = (name for name in named if not any(_is_hidden(part) for part in name.split("/")))
     return {name: named[name] for name in shown if name}
+
+
+def _on_pages(system: Any, page: str, above: tuple[str, ...] = ()) -> list[str]:
+    """The files that a page of a web server and the pages below it list.
+
+    fsspec's own search takes a page that does not come for one without files.
+    """
+    try:
+        listed = system.ls(page, detail=True)
+    except FileNotFoundError as error:
+        if above and _is_gone(error):  # a link to nothing
+            return []
+        raise
+    names = []
+    for item in listed:
+        name = str(item["name"])
+        if item["type"] != "directory":
+            names.append(name)
+        elif name not in (page, *above):
+            names += _on_pages(system, name, (*above, page))
+    return sorted(names)
 
 
 def _opened(address: str) -> tuple[Any, str]:

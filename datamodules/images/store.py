@@ -224,7 +224,7 @@ def prepare(
     made = made_of(files, shape, folders)
     home = out or home_of(str(files.root), shape, folders)
     if out is not None:
-        check_ours(out, made, "pictures", (_IMAGES, _LABELS))
+        check_ours(out, made, "pictures")
     with naming(home), locked(home, "pictures"):
         if is_prepared(home):
             store = Store(home)
@@ -270,6 +270,20 @@ def _pieces(files: ImageFiles, names: list[str], done: int) -> Iterator[Piece]:
         yield [(number, names[number], files.place(names[number])) for number in part]
 
 
+def _state(note: Path, images: Path, size: int, made: dict[str, Any]) -> dict[str, Any]:
+    """How far a call before has come: not at all if its pixels are cut off or of others."""
+    begun: dict[str, Any] = {"made": made, "done": 0, "broken": []}
+    if not note.is_file() or not images.is_file() or images.stat().st_size != size:
+        return begun
+    try:
+        before = parsed(decoded(read_bytes(note), note))
+        if before["made"] == made and type(before["done"]) is int:
+            return {name: before[name] for name in begun}
+    except (KeyError, TypeError, ValueError):
+        pass  # the note is damaged
+    return begun
+
+
 def _write(
     files: ImageFiles,
     listing: Listing,
@@ -281,14 +295,17 @@ def _write(
 ) -> None:
     """Decodes all pictures, from where a call before has come."""
     names = [name for split in get_args(Split) for name in listing.names[split]]
-    state: dict[str, Any] = {"made": made, "done": 0, "broken": []}
     note, images = home / PROGRESS, home / _IMAGES
-    if note.is_file() and images.is_file():
-        before = parsed(decoded(read_bytes(note), note))
-        state = before if before.get("made") == made else state
+    size = len(names) * math.prod(shape)
+    state = _state(note, images, size, made)
+
+    def tell() -> None:
+        with replacing(note) as path:
+            path.write_text(json.dumps(state), "utf-8")
+
+    tell()  # before there is a file, so that the folder is known as ours
     if not state["done"]:
         images.unlink(missing_ok=True)  # who has mapped it keeps it
-    size = len(names) * math.prod(shape)
     with naming(images), images.open("ab") as file:
         there = file.tell()
         try:
@@ -300,10 +317,8 @@ def _write(
     def noted() -> None:
         with images.open("rb") as file:
             os.fsync(file.fileno())
-        with replacing(note) as path:
-            path.write_text(json.dumps(state), "utf-8")
+        tell()
 
-    noted()
     how, last = _Reading(files.root, shape, images), time.monotonic()
     processes = processes or (cores() if len(names) > _FEW else 1)
     bar = Bar("decode", len(names), "pictures", state["done"])

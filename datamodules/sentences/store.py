@@ -132,6 +132,7 @@ def write(home: Path, sets: dict[str, Items], made: dict[str, Any], known: dict[
         made: What they are made of.
         known: What else is to be known of them.
     """
+    (home / INDEX).unlink(missing_ok=True)  # before what it tells of is gone
     for file in home.iterdir():
         if not file.name.startswith("."):
             file.unlink()

@@ -4,11 +4,13 @@ import mmap
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from zoo.data.cache import key_of, stamp
 from zoo.data.protocols import Split
 from zoo.data.splits import SPLIT_WORDS
 from zoo.data.text.files import STREAM, FileKind, kind_of, ranges_of, text_files
@@ -66,21 +68,23 @@ class Corpus:
         kind = kind_of(some[0])
         if isinstance(found, dict):
             for split in get_args(Split):
-                for number, file in enumerate(found[split]):
-                    path = self._unpack(file, f"{split}-{number}")
+                for file in found[split]:
+                    path = self._unpack(file)
                     size = self._size(path, kind)
                     yield Piece(split, kind, path, str(file), 0, size, 0, size)
             return
-        paths = [self._unpack(file, str(number)) for number, file in enumerate(found)]
+        paths = [self._unpack(file) for file in found]
         for split in get_args(Split):
             for number, first, last in self._ranges(paths, kind, split):
                 name = str(found[number])
                 yield Piece(split, kind, paths[number], name, first, last, first, last)
 
-    def _unpack(self, file: Any, name: str) -> str:
+    def _unpack(self, file: Any) -> str:
         if Path(file).suffix.lower() not in (".gz", ".zst"):
             return str(file)
-        target = self.unpacked / f"unpacked-{name}"
+        # Named after what it is of: a call that was stopped may have been for another text.
+        key = key_of([str(Path(file).resolve()), *stamp(Path(file))])
+        target = self.unpacked / f"unpacked-{key}"
         if not target.is_file():
             with opened(file) as (source, most), replacing(target) as path, path.open("wb") as sink:
                 shutil.copyfileobj(source, sink, _PART)
@@ -200,13 +204,23 @@ class _Content:
 def parquet(path: str) -> Any:
     """A Parquet file, open."""
     needed("pyarrow", f"{path} is read")
-    import pyarrow
     import pyarrow.parquet
 
-    try:
+    with sound(path):
         return pyarrow.parquet.ParquetFile(path, memory_map=True)
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"{path} is cut off or not Parquet") from error
+
+
+@contextmanager
+def sound(path: str) -> Iterator[None]:
+    """Makes what pyarrow says of a damaged file a ValueError that names it."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError) as error:  # OSError of what it cannot unpack
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{path} is cut off, damaged or not Parquet") from error
 
 
 def rows_of(kind: FileKind, path: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.text.corpus import Piece, load_dataset, mapped, parquet, text_in
+from zoo.data.text.corpus import Piece, load_dataset, mapped, parquet, sound, text_in
 from zoo.data.text.vocabulary import Subwords, Vocabulary, as_level, split
 from zoo.reading import decoded, parsed
 
@@ -138,7 +138,8 @@ def _of_parquet(piece: Piece, column: str) -> list[str]:
     for group in range(file.num_row_groups):
         count = file.metadata.row_group(group).num_rows
         if before <= piece.first < before + count:
-            rows = file.read_row_group(group, columns=[column])
+            with sound(piece.path):
+                rows = file.read_row_group(group, columns=[column])
             rows = rows.slice(piece.first - before, piece.last - piece.first)
             return [text for text in rows[column].to_pylist() if text]
         before += count

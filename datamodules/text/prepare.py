@@ -24,6 +24,8 @@ from zoo.data.text.writer import Writer
 from zoo.data.workers import Pool, cores
 from zoo.files import naming, replacing
 
+_KEY = "[0-9a-f]" * 16
+_OURS = rf"(unpacked|tasks)-{_KEY}|vocabulary-{_KEY}\.json"  # what is there before the first shard
 _STEP, _SMALL_STEP = 2**22, 2**18  # bytes of a piece; of subwords, whose library takes much memory
 
 
@@ -72,7 +74,7 @@ def prepare(
     }
     home = cache_folder() / key_of(made["source"]) if out is None else out
     if out is not None:
-        check_ours(out, made, "text", ("unpacked-", "vocabulary-", "tasks-"))
+        check_ours(out, made, "text", _OURS)
     with naming(home), locked(home, "text"):
         if out is not None and (out / INDEX).is_file():
             return Store(out)
@@ -97,7 +99,7 @@ def prepare(
             if not (folder / INDEX).is_file():
                 how = Reading(documents, column, str(file), words.level)
                 _write(open_corpus(words.level), words, how, folder, made, pool)
-        for rest in [*home.glob("unpacked-*"), *([file] if out else [])]:
+        for rest in [*home.glob(f"unpacked-{_KEY}"), *([file] if out else [])]:
             rest.unlink()
         shutil.rmtree(shared, ignore_errors=True)
     return Store(folder)

@@ -44,11 +44,14 @@ class Writer:
         self.counts = {split: np.zeros(len(words), np.int64) for split in get_args(Split)}
         note = folder / PROGRESS
         if note.is_file():
-            self.state = parsed(decoded(read_bytes(note), note))
-            for split, state in self.state["splits"].items():
-                self.counts[split] = np.array(state.pop("counts"), np.int64)
+            try:
+                self.state = parsed(decoded(read_bytes(note), note))
+                for split, state in self.state["splits"].items():
+                    self.counts[split] = np.array(state.pop("counts"), np.int64)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{note} is damaged: remove {folder} and prepare anew") from error
+        self.note()  # before there is a shard, so that the folder is known as ours
         self._cut_back()
-        self._noted = time.monotonic()
 
     @property
     def pieces(self) -> int:

@@ -162,6 +162,42 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
         of(root, size=9).prepare(tmp_path / "parts")
 
 
+def test_pixels_that_were_cut_off_meanwhile_are_decoded_again(tmp_path, monkeypatch):
+    root = folder(tmp_path / "d")
+    of(root).prepare(tmp_path / "whole")
+    real, seen = decoding.decode, []
+
+    def stopping(file, *how):
+        seen.append(file.name)
+        if len(seen) == 40:
+            raise KeyboardInterrupt
+        return real(file, *how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            of(root).prepare(tmp_path / "parts")
+    images = tmp_path / "parts/images.bin"
+    images.write_bytes(images.read_bytes()[:100])
+    of(root).prepare(tmp_path / "parts")
+    assert images.read_bytes() == (tmp_path / "whole/images.bin").read_bytes()
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    root = folder(tmp_path / "d")
+    (tmp_path / "theirs").mkdir()
+    for name, said in (
+        ("images.bin", "theirs holds images.bin and no prepared pictures: choose a new folder"),
+        ("index.json", "index.json is damaged, or of no prepared pictures: choose another"),
+    ):
+        file = tmp_path / "theirs" / name
+        file.write_text("[]")
+        with pytest.raises(ValueError, match=said):
+            of(root).prepare(tmp_path / "theirs")
+        assert file.read_text() == "[]"
+        file.unlink()
+
+
 def test_what_changes_the_pixels_changes_the_cache(tmp_path, monkeypatch):
     root = folder(tmp_path / "d")
     decoded = []

@@ -215,6 +215,50 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch, small):
         prepare_text("a.txt", tmp_path / "parts", tokenizer="bpe", vocabulary_size=333)
 
 
+def test_what_was_killed_before_its_first_note_goes_on(tmp_path, monkeypatch, small):
+    (tmp_path / "a.txt").write_text(some_text(400))
+    prepare_text("a.txt", tmp_path / "whole", tokenizer="byte")
+
+    def killed(self, *_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.Writer, "__exit__", lambda *_: None)  # as SIGKILL leaves no time
+        patch.setattr(writer.Writer, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_text("a.txt", tmp_path / "parts", tokenizer="byte")
+    (tmp_path / "parts/train-00000.bin").write_bytes(b"of a piece that was not noted")
+    prepare_text("a.txt", tmp_path / "parts", tokenizer="byte")
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_what_was_unpacked_of_another_text_is_not_read(tmp_path, small):
+    for name in ("a", "b"):
+        with gzip.open(tmp_path / f"{name}.txt.gz", "wb") as file:
+            file.write(some_text(50).replace("e", name).encode())
+
+    (tmp_path / "out").mkdir()
+    corpus.Corpus(
+        "a.txt.gz", "text", True, tmp_path / "out"
+    )  # as a call leaves it that is killed soon
+    assert list((tmp_path / "out").glob("unpacked-*"))
+    prepare_text("b.txt.gz", tmp_path / "out", tokenizer="char")
+    prepare_text("b.txt.gz", tmp_path / "new", tokenizer="char")
+    assert contents(tmp_path / "out") == contents(tmp_path / "new")
+    assert not list((tmp_path / "out").glob("unpacked-*"))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"made": 3}', '{"made": [1]}', "of others", ""])
+@pytest.mark.parametrize("name", ["index.json", "progress.json"])
+def test_a_folder_of_others_is_left_alone(tmp_path, small, name, content):
+    (tmp_path / "a.txt").write_text(some_text(50))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name} is damaged, or of no prepared text: choose ano"):
+        prepare_text("a.txt", tmp_path / "theirs", tokenizer="char")
+    assert [f.read_text() for f in (tmp_path / "theirs").iterdir()] == [content]
+
+
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, small):
     (tmp_path / "a.txt").write_text(some_text(600))
     prepare_text("a.txt", tmp_path / "whole", tokenizer="byte")
@@ -420,8 +464,13 @@ def test_rows_of_text_are_documents(tmp_path, small):
     with pytest.raises(ValueError, match=r"d\.jsonl, line 41: Expecting value"):
         Text(root="d.jsonl", level="char").setup()
     (tmp_path / "e.parquet").write_bytes((tmp_path / "c.parquet").read_bytes()[:-30])
-    with pytest.raises(ValueError, match=r"e\.parquet is cut off or not Parquet"):
+    with pytest.raises(ValueError, match=r"e\.parquet is cut off, damaged or not Parquet"):
         Text(root="e.parquet").setup()
+    whole = bytearray((tmp_path / "c.parquet").read_bytes())
+    whole[20:60] = b"\xff" * 40
+    (tmp_path / "f.parquet").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"f\.parquet is cut off, damaged or not Parquet"):
+        Text(root="f.parquet", column="body").setup()
 
 
 def test_packed_files_that_are_cut_off_are_named(tmp_path, small):

@@ -29,7 +29,8 @@ class Web:
 
     def __init__(self, files):
         self.files, self.ranges, self.down, self.cut = files, True, False, {}
-        self.tags, self.asked, self.address = {}, [], ""
+        self.tags, self.times, self.lost = {}, {}, set()
+        self.asked, self.address = [], ""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -49,6 +50,9 @@ class _Handler(BaseHTTPRequestHandler):
         web, path = self.web, self.path.partition("?")[0]
         if web.down:
             self.send_error(503)
+            return
+        if path in web.lost:
+            self.close_connection = True  # without an answer
             return
         content, kind = web.files.get(path), "application/octet-stream"
         if path.endswith("/"):
@@ -74,7 +78,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes" if web.ranges else "none")
         if code == 206:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.send_header("ETag", web.tags.get(path, "1"))
+        if path in web.times:
+            self.send_header("Last-Modified", web.times[path])
+        else:
+            self.send_header("ETag", web.tags.get(path, "1"))
         self.end_headers()
         if body:
             web.asked.append((path, first))
@@ -298,6 +305,42 @@ def test_only_what_has_changed_is_copied_again():
         at_hand.cache_clear()
         at_hand(root)
         assert (folder / "a.txt").read_bytes() == b"a1"
+
+
+def test_a_time_tells_of_a_change_where_there_is_no_tag():
+    with serving({"/a.txt": b"a1"}) as web:
+        web.times["/a.txt"] = "Mon, 02 Nov 2026 10:00:00 GMT"
+        root = f"{web.address}/a.txt"
+        assert Path(at_hand(root)).read_bytes() == b"a1"
+        web.files["/a.txt"] = b"a2"
+        web.times["/a.txt"] = "Mon, 02 Nov 2026 10:00:01 GMT"
+        at_hand.cache_clear()
+        assert Path(at_hand(root)).read_bytes() == b"a2"
+
+
+def test_a_page_that_does_not_come_removes_nothing(monkeypatch):
+    said = []
+    monkeypatch.setattr("zoo.data.remote.rank_zero_info", said.append)
+    with serving({"/d/a.txt": b"a", "/d/sub/b.txt": b"b"}) as web:
+        root = f"{web.address}/d/"
+        folder = Path(at_hand(root))
+        for page in ("/d/sub/", "/d/"):
+            web.lost = {page}
+            at_hand.cache_clear()
+            assert Path(at_hand(root)) == folder
+            assert re.search(r"/d/ cannot be read .*the copy in .* is read", said[-1]), page
+            assert {f.name for f in folder.rglob("*.txt")} == {"a.txt", "b.txt"}
+    at_hand.cache_clear()
+    at_hand(root)
+    assert re.search(r"/d/ cannot be read .*the copy in .* is read", said[-1])  # nobody answers
+
+
+def test_a_folder_of_a_web_server_without_its_slash_is_no_file():
+    with serving({"/d/a.txt": b"a"}) as web:
+        with pytest.raises(ValueError, match=r"/d is a folder of the server: end the"):
+            at_hand(f"{web.address}/d")
+        with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*/none/"):
+            at_hand(f"{web.address}/none/")
 
 
 def test_without_its_server_a_whole_copy_is_read(monkeypatch):

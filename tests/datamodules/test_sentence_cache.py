@@ -11,6 +11,7 @@ import torch
 
 from tests.datamodules.test_sentence_pairs import write
 from zoo.data import LabelledPairs, Sentences, SimilarGroups
+from zoo.data.sentences import store
 from zoo.data.sentences.sets import _WINDOW, TextSampler
 from zoo.layers.seeds import mix
 
@@ -227,3 +228,18 @@ def test_a_full_disk_while_reading_is_told_and_leaves_nothing(tmp_path, monkeypa
     monkeypatch.setattr("zoo.data.sentences.base.Pool", lambda _: _Here())
     data.setup()
     assert len(data.groups("train"))
+
+
+def test_a_cache_that_was_killed_while_it_went_is_none(tmp_path, monkeypatch):
+    for name in ("a.rows", "index.json", "z.rows"):
+        (tmp_path / name).write_text("{}")
+    gone = []
+
+    def killed(file, **_):
+        gone.append(file.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(tmp_path, {}, {}, {})
+    assert gone == ["index.json"]
