@@ -230,6 +230,25 @@ def test_a_folder_that_was_there_keeps_its_other_files(tmp_path):
     assert names(out) == ["mine", "sub"]
 
 
+def test_a_note_is_gone_while_files_of_two_are_mixed(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("a", "note", "z"):
+        (out / name).write_text("old")
+    moves, move = [], os.replace
+
+    def watched(source, target):
+        moves.append((Path(target).name, (out / "note").exists()))
+        move(source, target)
+
+    monkeypatch.setattr("zoo.files.os.replace", watched)
+    with replacing_folder(out, "note") as temporary:
+        for name in ("a", "note", "z"):
+            (temporary / name).write_text("new")
+    assert moves == [("a", False), ("z", False), ("note", False)]
+    assert [(out / name).read_text() for name in names(out)] == ["new"] * 3
+
+
 def test_a_file_in_the_place_of_a_folder_is_told(tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(NotADirectoryError, match="out"), replacing_folder(tmp_path / "out"):

@@ -145,11 +145,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(folder: str | Path) -> Iterator[Path]:
+def replacing_folder(folder: str | Path, note: str = "") -> Iterator[Path]:
     """A folder to write to, whose files become those of `folder` if all goes well.
 
     A folder that was not there appears whole or not at all. In one that was, the new files replace
     those of the same names once all of them are written, and others stay. An OSError names it.
+
+    Args:
+        folder: The folder.
+        note: The file without which the others mean nothing: it goes first and comes last, so that
+            no kill leaves old files beside new ones under it.
     """
     folder = Path(folder)
     target = Path(os.path.realpath(folder))
@@ -163,7 +168,7 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
         try:
             yield temporary
             if there:
-                _move_files(temporary, target)
+                _move_files(temporary, target, note)
             else:
                 os.replace(temporary, target)
         finally:
@@ -228,9 +233,11 @@ def _number(descriptor: re.Match[str]) -> int:
     return {"out": 1, "err": 2}[name] if name else int(next(filter(None, numbers)))
 
 
-def _move_files(source: Path, target: Path) -> None:
+def _move_files(source: Path, target: Path, note: str) -> None:
     """Moves every file below `source` to the same place below `target`."""
-    for file in sorted(source.rglob("*")):
+    if note:
+        (target / note).unlink(missing_ok=True)
+    for file in sorted(source.rglob("*"), key=lambda file: (file == source / note, file)):
         if file.is_file():
             place = Path(os.path.realpath(target / file.relative_to(source)))
             place.parent.mkdir(parents=True, exist_ok=True)

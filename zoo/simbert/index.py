@@ -94,7 +94,8 @@ class SentenceIndex:
         """The index of sentences by a model, which encodes `batch_size` at a time.
 
         With a folder they are written there, each different one once, as they are encoded, so that
-        memory does not grow with them; the folder is whole or as it was.
+        memory does not grow with them; a folder that was not there appears whole, and an index that
+        was is as it was until all of the new one is written.
 
         Raises:
             ValueError: There is no sentence to write to the folder, or what is there is no index.
@@ -105,7 +106,7 @@ class SentenceIndex:
             return cls(texts, vectors, fingerprint(model))
         folder = Path(folder)
         _check_place(folder)
-        with replacing_folder(folder) as new:
+        with replacing_folder(folder, "model.json") as new:
             found = write_distinct(new / "texts", texts)
             if not len(found):
                 raise ValueError(f"there is no sentence for {folder}")
@@ -194,6 +195,7 @@ class SentenceIndex:
         """Writes vectors.npy, texts.json and model.json into a folder, made if it is not there."""
         folder = Path(folder)
         _check_place(folder)
+        (folder / "model.json").unlink(missing_ok=True)  # nothing is an index until it is back
         with replacing(folder / "vectors.npy") as temporary, temporary.open("wb") as file:
             np.save(file, self.vectors.numpy())
         with replacing(folder / "texts.json") as temporary:
