@@ -210,13 +210,16 @@ def _infos(system: Any, address: str) -> dict[str, dict[str, Any]]:
     path, web = str(strip_protocol(address)), _is_web(address)
     try:
         if web and path.endswith("/"):  # a page that lists files
-            files = [{**system.info(name), "name": name} for name in _on_pages(system, path)]
+            found = _below(system, path)
+            files = [{**system.info(file["name"]), "name": file["name"]} for file in found]
         elif (info := system.info(path))["type"] != "directory":
             if web and urlsplit(str(info.get("url"))).path.endswith("/"):
                 raise ValueError(f"{address} is a folder of the server: end the address with /")
             return {"": {**info, "name": path}}
-        else:
+        elif _searches(system):
             files = list(system.find(path, detail=True).values())
+        else:
+            files = _below(system, path)
     except FileNotFoundError as error:
         if not _is_gone(error):
             raise OSError(_short(error.__cause__ or error)) from error
@@ -228,25 +231,32 @@ def _infos(system: Any, address: str) -> dict[str, dict[str, Any]]:
     return {name: named[name] for name in shown if name}
 
 
-def _on_pages(system: Any, page: str, above: tuple[str, ...] = ()) -> list[str]:
-    """The files that a page of a web server and the pages below it list.
+def _searches(system: Any) -> bool:
+    """Whether a file system has a search of its own; fsspec's takes what fails for empty."""
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.spec import AbstractFileSystem
 
-    fsspec's own search takes a page that does not come for one without files.
-    """
+    kind = type(system)
+    if issubclass(kind, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
+
+
+def _below(system: Any, folder: str, above: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The files that a folder, or page of a web server, and those below it list."""
     try:
-        listed = system.ls(page, detail=True)
+        listed = system.ls(folder, detail=True)
     except FileNotFoundError as error:
         if above and _is_gone(error):  # a link to nothing
             return []
         raise
-    names = []
+    files = []
     for item in listed:
-        name = str(item["name"])
         if item["type"] != "directory":
-            names.append(name)
-        elif name not in (page, *above):
-            names += _on_pages(system, name, (*above, page))
-    return sorted(names)
+            files.append(item)
+        elif item["name"] not in (folder, *above):
+            files += _below(system, str(item["name"]), (*above, folder))
+    return sorted(files, key=lambda file: str(file["name"]))
 
 
 def _opened(address: str) -> tuple[Any, str]:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
 from tests.hub import running as running_hub
@@ -366,6 +367,24 @@ def test_without_its_server_a_whole_copy_is_read(monkeypatch):
     at_hand.cache_clear()
     with pytest.raises(OSError, match="cannot be read"):
         at_hand(root)
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(memory, monkeypatch):
+    for name in ("a", "b"):
+        memory.pipe(f"/d/{name}/1.txt", b"words")
+    there = Path(at_hand("memory://d"))
+    monkeypatch.setattr(MemoryFileSystem, "find", AbstractFileSystem.find)  # as hdfs:// has it
+    ls = MemoryFileSystem.ls
+
+    def busy(self, path, *args, **kwargs):
+        if path.endswith("/b"):
+            raise OSError("the server is busy")
+        return ls(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", busy)
+    at_hand.cache_clear()
+    at_hand("memory://d")  # by the copy, as a server that is down
+    assert (there / "b/1.txt").read_bytes() == b"words"
 
 
 @pytest.mark.parametrize(
