@@ -1,6 +1,9 @@
 """Sentences for masked language models: of text or tables, with their words; and with labels."""
 
 import zlib
+from collections import Counter
+from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.images.base import Split
+from zoo.data.sentences.numbered import Linked
 from zoo.data.sentences.rows import Problems
 from zoo.data.sentences.sources import Source, source_of
 from zoo.data.sentences.tables import (
@@ -25,6 +29,8 @@ from zoo.data.text.vocabulary import Level, Vocabulary
 from zoo.waiting import waiting
 
 Segmenter = Literal["none", "spaces", "jieba"]
+_Row = tuple[list[str], int]
+"""The sentences of a row, and its class."""
 
 
 class MaskedBatch(NamedTuple):
@@ -87,8 +93,9 @@ class MaskedSentences(TextLines):
     sentences are those of the columns `sentence1` and `sentence2`, or `sentence`, each once. With
     `labels` an item is a row, its sentences one after the other with an end between, and its class
     is the column `label`. Tables of a folder that are named after a split (valid, dev_matched,
-    test, ...) are it; of the other tables an item's split depends on its text alone: 90, 5 and 5 of
-    100, or of a split that has a table none. No item to train on is in another split.
+    test, ...) are it; of the other tables 90, 5 and 5 of 100, or of a split that has a table none.
+    Rows that are linked by a sentence in common stay together where that leaves each split some,
+    and more than a twentieth so linked are trained on. No item to train on is in another split.
 
     Args:
         root: A .tsv, .csv or .jsonl file or a folder of them; else as for `TextLines`.
@@ -151,25 +158,26 @@ class MaskedSentences(TextLines):
     def _read(self, tables: list[Source]) -> None:
         """Reads all tables, and parts their rows."""
         rows: dict[Split, dict[str, int]] = {"train": {}, "val": {}, "test": {}}
-        given, parted = set[Split](), dict[str, int]()
+        given, free = set[Split](), list[_Row]()
         for source in tables:
             found = self._rows(source)
             if source.split is None:
-                parted |= {text: label for text, label in found if text not in parted}
+                free += found
             elif found or not self.labels:
                 given.add(source.split)
-                own = rows[source.split]
-                own |= {text: label for text, label in found if text not in own}
-        overlap = 0
-        for text, label in parted.items():
-            split = _split_of(text)
-            split = "train" if split in given else split
-            if text in rows["val"] or text in rows["test"]:
-                overlap += 1
-            else:
-                rows[split][text] = label
+                for text, label in self._items(found):
+                    rows[source.split].setdefault(text, label)
+        held_out, overlap = {*rows["val"], *rows["test"]}, set[str]()
+        for row, split in zip(free, _parted(free), strict=True):
+            for text, label in self._items([row]):
+                if text in held_out:
+                    overlap.add(text)
+                else:
+                    split_of_it = split or _split_of(text)
+                    place: Split = "train" if split_of_it in given else split_of_it
+                    rows[place].setdefault(text, label)
         if overlap:
-            self._notes.append(f"left out: {overlap:,} items to train on that are in val or test")
+            self._notes.append(f"left out: {len(overlap):,} items to train on that are in val or test")
         for name, items in rows.items():
             self._lines[name], self._classes[name] = list(items), list(items.values())
 
@@ -198,8 +206,13 @@ class MaskedSentences(TextLines):
         taken = {table.path.name for table in tables}
         return f"tables {names}{more} of {root}", [name for name in others if name not in taken]
 
-    def _rows(self, source: Source) -> list[tuple[str, int]]:
-        """The sentences of a table, or with `labels` its rows, with their classes.
+    def _items(self, rows: list[_Row]) -> Iterator[tuple[str, int]]:
+        """The sentences of rows, or with `labels` the rows, with their classes."""
+        for sentences, label in rows:
+            yield from [("\n".join(sentences), label)] if self.labels else zip(sentences, repeat(0))
+
+    def _rows(self, source: Source) -> list[_Row]:
+        """The rows of a table: their sentences, and with `labels` their classes.
 
         Of a held-out table without labels, as the test of a benchmark is, there is no row.
 
@@ -218,16 +231,17 @@ class MaskedSentences(TextLines):
             return []
         if not columns.header or (labelled and columns.label is None):
             raise ValueError(f"{path}: its first line must name sentence1 (and label)")
-        problems, rows = Problems(path), list[tuple[str, int]]()
+        problems, rows = Problems(path), list[_Row]()
         good = 0
         for number, cells in waiting(table.rows[1:], f"read {path.name}", unit="rows"):
             if len(cells) != len(table.rows[0][1]):
                 problems.add(number, f"{len(cells)} columns, need {len(table.rows[0][1])}")
                 continue
             good += 1
-            texts = [cells[column].strip() for column in columns.sentences]
+            texts = [cells[column].strip().replace("\n", " ") for column in columns.sentences]
             if not labelled:
-                rows += [(text.replace("\n", " "), 0) for text in texts if text]
+                if texts := [text for text in texts if text]:
+                    rows.append((texts, 0))
                 continue
             assert columns.label is not None
             label = cells[columns.label].strip().removesuffix(".0")
@@ -235,7 +249,7 @@ class MaskedSentences(TextLines):
                 raise ValueError(
                     f"{path}, line {number}: label {label!r} is no class: they are 0, 1, ..."
                 )
-            rows.append(("\n".join(text.replace("\n", " ") for text in texts), int(label)))
+            rows.append((texts, int(label)))
         problems.tell(good)
         return rows
 
@@ -328,6 +342,20 @@ def _segment(text: str, segmenter: Segmenter) -> list[str]:
         else:
             word += character
     return [*words, word] if word else words
+
+
+def _parted(rows: list[_Row]) -> list[Split | None]:
+    """The split of each row: one for all that are linked by sentences in common.
+
+    Only so is no half of a pair trained on and the other, nearly the same, held out. None for each
+    where that would leave a split without a row: then an item's own text has to tell.
+    """
+    families = Linked((sentences for sentences, _ in rows), len(rows)).families().tolist()
+    large = {family for family, size in Counter(families).items() if size > len(rows) / 20 + 1}
+    splits: list[Split | None] = [
+        "train" if i in large else _split_of(rows[i][0][0]) for i in families
+    ]
+    return splits if len(set(splits)) == len(get_args(Split)) else [None] * len(rows)
 
 
 def _split_of(text: str) -> Split:

@@ -26,6 +26,31 @@ def test_sentences_of_a_table_are_in_one_split_each(table):
     assert len(splits[0]) > 480
 
 
+def test_no_half_of_a_pair_is_trained_on_and_the_other_held_out(tmp_path):
+    """Nor is a sentence that a chain of rows links to it, with labels and without."""
+    pairs = [(f"good day number {i}", f"nice day number {i}") for i in range(600)]
+    pairs += [(f"nice day number {i}", f"fine day number {i}") for i in range(0, 600, 3)]
+    rows = [f"{a}\t{b}\t1" for a, b in pairs]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]))
+    for labels in (False, True):
+        data = MaskedSentences(root=str(tmp_path / "pairs.tsv"), labels=labels)
+        seen = {}
+        for split in ("train", "val", "test"):
+            for text in "\n".join(data.texts(split)).split("\n"):
+                assert seen.setdefault(text.split()[-1], split) == split, (labels, text)
+        counts = [list(seen.values()).count(split) for split in ("train", "val", "test")]
+        assert sum(counts) == 600
+        assert counts[0] > 500
+        assert min(counts) > 10
+
+
+def test_where_rows_all_hang_together_an_item_has_its_own_split(tmp_path):
+    rows = [f"good day number {i}\tthe same\t1" for i in range(300)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]))
+    data = MaskedSentences(root=str(tmp_path / "pairs.tsv"))
+    assert min(len(data.texts(split)) for split in ("train", "val", "test")) > 3
+
+
 def write(folder, name, rows):
     """Rows of a sentence and a label, as the kind of file that the name says."""
     if name.endswith(".jsonl"):
