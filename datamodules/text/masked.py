@@ -177,7 +177,8 @@ class MaskedSentences(TextLines):
                     place: Split = "train" if split_of_it in given else split_of_it
                     rows[place].setdefault(text, label)
         if overlap:
-            self._notes.append(f"left out: {len(overlap):,} items to train on that are in val or test")
+            many = f"{len(overlap):,} items to train on"
+            self._notes.append(f"left out: {many} that are in val or test")
         for name, items in rows.items():
             self._lines[name], self._classes[name] = list(items), list(items.values())
 
