@@ -182,6 +182,11 @@ def test_another_function_of_the_same_weights_is_refused(other, tmp_path):
         FlashMLM(vocab_size=9, **{**TINY, **other})._begin_with(str(tmp_path / "out"))
 
 
+def test_one_text_is_no_list_of_its_characters():
+    with pytest.raises(ValueError, match=r"fill_mask takes a list of texts, not 'ab': give"):
+        FlashMLM(vocab_size=9, **TINY).fill_mask("ab")
+
+
 CONFIG = """\
 seed_everything: 0
 model:

@@ -1,5 +1,6 @@
 """Masked language model, and classifier, as a LightningModule."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -205,7 +206,7 @@ class FlashMLM(MaskPages):
     # Use
 
     def fill_mask(
-        self, texts: list[str] | Tensor, k: int = 5, key_mask: Tensor | None = None
+        self, texts: Sequence[str] | Tensor, k: int = 5, key_mask: Tensor | None = None
     ) -> list[list[list[tuple[Any, float]]]]:
         """The k likeliest symbols for each `[MASK]` of each text, with their probabilities.
 
@@ -216,8 +217,11 @@ class FlashMLM(MaskPages):
             key_mask: Of tokens: True where there is one, bool, shape (B, n).
 
         Raises:
-            ValueError: The model is a classifier or has no symbols, or k is out of range.
+            ValueError: The model is a classifier or has no symbols, k is out of range, or a text
+                alone was given.
         """
+        if isinstance(texts, str):
+            raise ValueError(f"fill_mask takes a list of texts, not {texts!r:.40}: give [text]")
         if not 1 <= k <= self.words.size:
             raise ValueError(f"k={k}: from 1 to the {self.words.size} symbols")
         if self.classifier is not None:
@@ -246,7 +250,7 @@ class FlashMLM(MaskPages):
         joined = [x for part in parts for x in (part, mask)][:-1]
         return torch.cat([*joined, torch.tensor([words.end])])
 
-    def _symbol(self, texts: list[str] | Tensor, number: int) -> Any:
+    def _symbol(self, texts: Sequence[str] | Tensor, number: int) -> Any:
         if isinstance(texts, Tensor):
             return number
         return MASK if number == self.mask else self.vocabulary.symbols[number]
