@@ -177,7 +177,7 @@ def listing(root: str) -> dict[str, Remote]:
     addresses = expanded(root)
     # That of hf:// keeps its listings whatever it is told (huggingface_hub 2.4). All threads ask
     # this one, since fsspec would give each one of its own, or that of a thread before it.
-    system = _opened(addresses[0])[0]
+    system = _opened(addresses[0])
     system.invalidate_cache()
     with ThreadPoolExecutor(_ASKED) as pool:
         asked = pool.map(partial(_infos, system), addresses)
@@ -256,18 +256,17 @@ def _below(system: Any, folder: str, above: tuple[str, ...] = ()) -> list[dict[s
             files.append(item)
         elif item["name"] not in (folder, *above):
             files += _below(system, str(item["name"]), (*above, folder))
-    return sorted(files, key=lambda file: str(file["name"]))
+    return files
 
 
-def _opened(address: str) -> tuple[Any, str]:
-    """The file system of an address, and what it calls it."""
+def _opened(address: str) -> Any:
+    """The file system of an address."""
     from fsspec.core import url_to_fs
 
     try:
-        system, path = url_to_fs(address, use_listings_cache=False)
+        return url_to_fs(address, use_listings_cache=False)[0]
     except ImportError as error:
         raise ModuleNotFoundError(f"{address} needs a library: {_short(error)}") from error
-    return system, str(path)
 
 
 def copy(root: str, found: dict[str, Remote]) -> None:
@@ -311,7 +310,7 @@ def _copy_all(root: str, missing: dict[str, Remote]) -> None:
     files = f"{len(missing):,} files of " if len(missing) > 1 else ""
     rank_zero_info(f"copying {files}{root} ({total / 1e6:,.1f} MB) to {home}")
     stopped, lock = threading.Event(), threading.Lock()
-    target, system = _target(root), _opened(expanded(root)[0])[0]
+    target, system = _target(root), _opened(expanded(root)[0])
     with Bar("copy", total or None, "B", done=sum(come.values())) as bar:
 
         def has_come(name: str, count: int) -> None:

@@ -198,6 +198,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._missing("EntryNotFound")
 
 
+def asked_instead(monkeypatch, address):
+    """Makes huggingface_hub ask this address."""
+    from huggingface_hub import constants
+
+    for name, value in {
+        "ENDPOINT": address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_OFFLINE": False,
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+
+
 @contextmanager
 def running():
     """A hub and its address."""

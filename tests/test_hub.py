@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 import zoo
 import zoo.pretrained.hub
-from tests.hub import running
+from tests.hub import asked_instead, running
 from tests.test_before import BEFORE
 from zoo.pretrained import pinned
 
@@ -30,18 +30,10 @@ def server():
 @pytest.fixture
 def hub(server, tmp_path, monkeypatch):
     """An empty hub, and a cache of its own."""
-    from huggingface_hub import constants
-
     found, address = server
     found.__init__()
-    for name, value in {
-        "ENDPOINT": address,
-        "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
-        "HF_HUB_CACHE": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_XET": True,
-        "HF_HUB_OFFLINE": False,
-    }.items():
-        monkeypatch.setattr(constants, name, value)
+    asked_instead(monkeypatch, address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "hf_of_this_test")
     zoo.pretrained.hub.fetch.cache_clear()
     return found

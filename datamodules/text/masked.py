@@ -173,9 +173,8 @@ class MaskedSentences(TextLines):
                 if text in held_out:
                     overlap.add(text)
                 else:
-                    split_of_it = split or _split_of(text)
-                    place: Split = "train" if split_of_it in given else split_of_it
-                    rows[place].setdefault(text, label)
+                    own = split or _split_of(text)
+                    rows["train" if own in given else own].setdefault(text, label)
         if overlap:
             many = f"{len(overlap):,} items to train on"
             self._notes.append(f"left out: {many} that are in val or test")

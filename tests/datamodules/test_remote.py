@@ -18,6 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
+from tests.hub import asked_instead
 from tests.hub import running as running_hub
 from zoo.data import ImageFolder, SimilarGroups, Text
 from zoo.data.described import account
@@ -216,16 +217,10 @@ def test_text_and_sentences_are_read_from_an_address(tmp_path, memory):
 
 
 def test_shards_of_a_hub_are_a_folder_and_a_new_commit_is_copied(tmp_path, monkeypatch):
-    hub_library = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
+    pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
     here = shards(tmp_path / "here")
     with running_hub() as (hub, address):
-        for name, value in {
-            "ENDPOINT": address,
-            "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_DISABLE_XET": True,
-            "HF_HUB_OFFLINE": False,
-        }.items():
-            monkeypatch.setattr(hub_library.constants, name, value)
+        asked_instead(monkeypatch, address)
         files = {name.lstrip("/"): content for name, content in of_folder(here, "/train").items()}
         hub.commit("datasets/someone/shards", {**files, "README.md": b"of no interest"})
         for root, there in {
