@@ -92,14 +92,22 @@ class EpochLoader(DataLoader):
     Args:
         dataset: Map-style data set; one with `__getitems__` returning a collated batch is indexed
             by batch, without a Python loop over its items.
-        sampler: The order.
+        sampler: The order; None where Lightning builds the loader anew for predict, with a
+            `batch_sampler` that notes the indices.
         batch_size: Items a batch and process.
         **kwargs: As for `torch.utils.data.DataLoader`.
     """
 
     sampler: EpochSampler
 
-    def __init__(self, dataset: Any, sampler: EpochSampler, batch_size: int, **kwargs: Any) -> None:
+    def __init__(
+        self, dataset: Any, sampler: EpochSampler | None, batch_size: int, **kwargs: Any
+    ) -> None:
+        self.done = 0
+        if sampler is None:
+            self._direct = False
+            super().__init__(dataset, batch_size=batch_size, **kwargs)
+            return
         by_batch = hasattr(dataset, "__getitems__")
         own = ("num_workers", "pin_memory", "collate_fn")
         self._direct = by_batch and not any(kwargs.get(name) for name in own)
@@ -115,7 +123,6 @@ class EpochLoader(DataLoader):
             generator=torch.Generator(),
             **kwargs,
         )
-        self.done = 0
 
     def state_dict(self) -> dict[str, int]:
         """Batches of the current epoch that were handed out, 0 at its end, and their items."""
@@ -137,8 +144,7 @@ class EpochLoader(DataLoader):
         self.sampler.start, self.done = start, start // self.batch_size
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        assert self.batch_size is not None
-        self.done = self.sampler.start // self.batch_size
+        self.done = self.sampler.start // self.batch_size if self.batch_size else 0
         for batch in self._here() if self._direct else super().__iter__():
             self.done += 1
             yield batch

@@ -94,6 +94,23 @@ def test_stopped_by_a_signal_and_resumed(tiny, zoo_cli, monkeypatch, accumulate,
     compare_metrics("whole", "parts")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("verb", ["test", "validate", "predict"])
+def test_a_test_is_stopped_at_once(tiny, zoo_cli, monkeypatch, verb, number):
+    """Lightning alone notes a SIGTERM and goes on to the end."""
+    assert zoo_cli("fit", "-c", tiny, "--run_dir", "run", "--trainer.max_steps", 5)[0] == 0
+    files = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    step = {"test": "test_step", "validate": "validation_step", "predict": "predict_step"}[verb]
+    monkeypatch.setattr(f"zoo.DDPM.{step}", lambda *_: os.kill(os.getpid(), number))
+    code, _, err = zoo_cli(verb, "--ckpt_path", "run")
+    assert code == 128 + number, err
+    assert err.splitlines()[-2:] == [
+        "zoo: stopped at once",
+        f"zoo: go on with: zoo {verb} --ckpt_path run",
+    ]
+    assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == files
+
+
 def test_the_hinted_command_goes_on_from_what_was_saved(tiny, zoo_cli, monkeypatch):
     """Of a run that began from a file, which the stop has left behind."""
     assert zoo_cli("fit", "-c", tiny, "--run_dir", "whole")[0] == 0

@@ -203,15 +203,10 @@ class RunTrainer(Trainer):
                 if isinstance(part, FoundRate | MetricsCSV):
                     part.resume = file is not None
             rank_zero_info(f"run directory: {run_dir}")
-            try:
-                with restoring(file):
-                    super().fit(
-                        model, train_dataloaders, val_dataloaders, datamodule, file, weights_only
-                    )
-            except Stopped as stopped:
-                if stopped.signum == signal.SIGTERM:
-                    raise SystemExit(stopped.exit_code) from None
-                raise KeyboardInterrupt(f"{stopped.saved or 'stopped at once'}") from None
+            with _stoppable(), restoring(file):
+                super().fit(
+                    model, train_dataloaders, val_dataloaders, datamodule, file, weights_only
+                )
             tell_end(self)
             show_page(self, run_dir)
 
@@ -237,10 +232,21 @@ class RunTrainer(Trainer):
         file = None if ckpt_path is None else _file(run_dir, ckpt_path)
         loggers, self.loggers = self.loggers, []
         try:
-            with restoring(file):
+            with _stoppable(), restoring(file):
                 return verb(*given, ckpt_path=file, weights_only=True, **named)
         finally:
             self.loggers = loggers
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what is within as they end any Python program."""
+    try:
+        yield
+    except Stopped as stopped:
+        if stopped.signum == signal.SIGTERM:
+            raise SystemExit(stopped.exit_code) from None
+        raise KeyboardInterrupt(f"{stopped.saved or 'stopped at once'}") from None
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """Order as a function of (seed, epoch), starting inside an epoch, and exact shards."""
 
+from itertools import chain
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 
 from zoo.data import (
     Digits,
@@ -150,3 +152,22 @@ def test_a_limit_that_leaves_all_is_not_named() -> None:
 def test_a_limit_is_named_where_a_model_takes_several_batches() -> None:
     with pytest.raises(ValueError, match=r"raise --data.limit=2 to 8 or more$"):
         epoch_loader([0, 1], 8, train=True, limit=2, advice=lambda most: "give more images")
+
+
+def test_a_loader_of_a_script_serves_predict_too() -> None:
+    """Lightning 2.6 takes a loader apart for predict, and builds it without its sampler."""
+
+    class Repeat(LightningModule):
+        def predict_step(self, batch: list[int], batch_idx: int) -> list[int]:
+            return batch
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", **quiet)
+    for train in (False, True):
+        given = loader(train=train)
+        expected = [list(batch) for batch in loader(train=train)]
+        found = trainer.predict(Repeat(), given)
+        assert found is not None
+        assert found[: len(expected)] == expected
+        assert sorted(chain.from_iterable(found)) == list(range(23))  # also what training drops
+        assert list(given) == expected

@@ -252,6 +252,34 @@ def test_a_signal_saves_after_the_step_and_stops(tmp_path, number):
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("verb", ["validate", "test", "predict", "fit"])
+def test_a_signal_ends_at_once_what_does_not_train(tmp_path, verb, number):
+    """Lightning 2.6 notes a SIGTERM and goes on; before a training there is nothing to save."""
+
+    class Evaluated(Small):
+        batches = 0
+
+        def validation_step(self, batch, batch_idx):
+            self.batches += 1
+            if self.batches == 2:
+                os.kill(os.getpid(), number)
+            return self.net(batch)
+
+        test_step = predict_step = validation_step
+
+    module, before = Evaluated(), signal.getsignal(number)
+    loaders = [loader()] if verb == "fit" else []
+    running = trainer(tmp_path, Checkpoint(every_n_train_steps=5))
+    running.num_sanity_val_steps = 3
+    with pytest.raises(Stopped) as stopped:
+        getattr(running, verb)(module, *loaders, loader(train=False))
+    assert stopped.value.exit_code == 128 + number
+    assert not stopped.value.saved
+    assert module.batches == 2
+    assert signal.getsignal(number) == before
+
+
 def test_a_second_signal_stops_at_once(tmp_path):
     class Send(Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_idx):

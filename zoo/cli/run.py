@@ -88,9 +88,11 @@ def _guarded(verb: str, arguments: list[str]) -> int:
     except Stopped as stopped:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return 0  # a child that fails would make the launcher kill rank 0
-        what = stopped.saved or "stopped at once; the last checkpoint is as it was"
+        unsaved = "stopped at once"
+        if verb == "fit":
+            unsaved += "; the last checkpoint is as it was"
         again = again_from(verb, arguments, bool(stopped.saved), start)
-        sys.stderr.write(f"zoo: {what}\nzoo: go on with: {again}\n")
+        sys.stderr.write(f"zoo: {stopped.saved or unsaved}\nzoo: go on with: {again}\n")
         return stopped.exit_code
     except RunFailedError as error:
         if os.environ.get("ZOO_DEBUG"):

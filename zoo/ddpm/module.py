@@ -38,7 +38,7 @@ from zoo.ranges import (
     check_ranges,
 )
 from zoo.training.averages import Averages
-from zoo.training.fit_of_data import check_images, check_numbers, image_shape
+from zoo.training.fit_of_data import check_images, check_numbers, floats_of, image_shape
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.module import by_step, numbers_of
 from zoo.training.optim import LAMB, may_fuse, piecewise_linear
@@ -270,7 +270,7 @@ class DDPM(Pages):
         return [m for m in self.net.modules() if isinstance(m, ResBlock | Attention)]
 
     def _unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        x0 = batch[0].float()  # whatever precision the Trainer converts its inputs to
+        x0 = floats_of(batch)
         check_images(tuple(x0.shape[1:]), self.shape)
         return x0, batch[1] if self.num_classes else None
 

@@ -10,6 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from zoo.files import replacing
@@ -139,6 +140,23 @@ class Checkpoint(lightning_callbacks.Checkpoint):
                 watcher.strict = False  # it would end the run before last.ckpt is written
                 self._strict.append(watcher.monitor)
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Until the training begins there is nothing to save."""
+        self._stop.install(at_once=True)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A validation of a training ends with it, one by itself at once."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._stop.install(at_once=True)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A test ends at once."""
+        self._stop.install(at_once=True)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A prediction ends at once."""
+        self._stop.install(at_once=True)
+
     def after_step(self, trainer: Trainer) -> None:
         """Saves when due, or saves and stops when asked."""
         step = trainer.global_step
@@ -180,8 +198,11 @@ class Checkpoint(lightning_callbacks.Checkpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Gives the signals back."""
+        """Gives the signals back, and hands one that stops at once to the processes it started."""
         self._stop.remove()
+        launcher = trainer.strategy.launcher
+        if isinstance(exception, Stopped) and not exception.saved and launcher is not None:
+            launcher.kill(exception.signum)
 
     def save_last(self, trainer: Trainer, *names: str) -> None:
         """Writes last.ckpt on all ranks' behalf, and gives it more names.

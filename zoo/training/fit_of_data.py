@@ -1,5 +1,7 @@
 """Whether data are what a model was made for; messages name the flags to set."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 
@@ -20,6 +22,22 @@ def check_images(shape: tuple[int, ...], own: tuple[int, ...]) -> None:
             f"images of {found} (CxHxW) for a model of {wanted}: set --model.channels={shape[0]} "
             f"--model.image_size={list(shape[1:])}"
         )
+
+
+def floats_of(batch: Sequence[Tensor]) -> Tensor:
+    """The images or points of a batch as float32, whatever precision the Trainer converts them to.
+
+    Raises:
+        ValueError: They are integers: grey levels, as they leave a loader.
+    """
+    x = batch[0]
+    if x.is_floating_point():
+        return x.float()
+    raise ValueError(
+        f"images of {x.dtype}: models take floats in [-1, 1], which a DataModule of the zoo makes "
+        "of grey levels where the Trainer has it: trainer.fit(model, datamodule=data), not its "
+        "loaders; zoo.data.to_float(x, levels) makes them of others"
+    )
 
 
 def check_given(*sets: Tensor, own: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the current step."""
+"""Ctrl-C and SIGTERM as a request to stop: a training after its step, all else at once."""
 
 import os
 import signal
@@ -38,14 +38,20 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._at_once = False
         self._previous: dict[int, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:  # handlers do not travel to spawned processes
-        return {"signal": None, "_previous": {}}
+        return {"signal": None, "_at_once": False, "_previous": {}}
 
-    def install(self) -> None:
-        """Takes the signals over, if this thread may."""
-        self.signal = None
+    def install(self, *, at_once: bool = False) -> None:
+        """Takes the signals over, if this thread may.
+
+        Args:
+            at_once: Already the first one stops at once. Lightning, left to itself, notes a SIGTERM
+                and goes on: nothing but its training asks for it.
+        """
+        self.signal, self._at_once = None, at_once
         if threading.current_thread() is threading.main_thread() and not self._previous:
             self._previous = {s: signal.signal(s, self._receive) for s in _SIGNALS}
 
@@ -56,7 +62,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self._at_once or self.signal is not None:
             raise Stopped(number)
         self.signal = number
         if os.environ.get("LOCAL_RANK", "0") == "0":

@@ -10,7 +10,13 @@ from torch import Tensor
 from zoo.data.protocols import HasImages, HasReferenceImages, datamodule_of
 from zoo.layers.counter_rng import uniform
 from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
-from zoo.training.fit_of_data import check_given, check_images, check_numbers, image_shape
+from zoo.training.fit_of_data import (
+    check_given,
+    check_images,
+    check_numbers,
+    floats_of,
+    image_shape,
+)
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.module import Module
 from zoo.training.optim import may_fuse
@@ -309,7 +315,7 @@ class ImageVAE(Module):
 
     def _images(self, batch: Sequence[Tensor]) -> Tensor:
         check_images(tuple(batch[0].shape[1:]), self.shape)
-        return batch[0].float()  # whatever precision the Trainer converts its inputs to
+        return floats_of(batch)
 
 
 def _black_or_white(white: Tensor) -> Tensor:

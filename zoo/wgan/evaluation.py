@@ -11,6 +11,7 @@ from zoo.data.protocols import HasReferenceImages, HasReferencePoints, datamodul
 from zoo.layers.counter_rng import normal
 from zoo.layers.labels import Labels, labels_of
 from zoo.training.averages import Averages
+from zoo.training.fit_of_data import floats_of
 from zoo.training.module import Module, evaluating, numbers_of
 from zoo.wgan.constraints.weights import Evaluated, Unconstrained
 from zoo.wgan.objectives import CTransform, Objective
@@ -120,7 +121,7 @@ class Evaluation(Module):
 
     def unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Images or points, and their classes if the model has any."""
-        x = batch[0].float()  # whatever precision the Trainer converts its inputs to
+        x = floats_of(batch)
         self._check_shape(tuple(x.shape[1:]))
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
