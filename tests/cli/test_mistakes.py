@@ -357,6 +357,14 @@ def test_the_address_of_a_repository_is_told_as_its_name(mistake, name):
             "ema:\n  decay: 0.9\n  decay: 0.8\n",
             "the key decay stands twice in one place, again in line 3",
         ),
+        (
+            "model: {init_args: {lr_schedule: {0.5: 1.0}}}\n",
+            "the key 0.5 is no whole number",
+        ),
+        (
+            "model: {init_args: {lr_schedule: {0:1.5}}}\n",
+            "the key 0:1.5 is no whole number, or lacks the space behind its colon",
+        ),
         ("Model: {class_path: zoo.DDPM}\n", "there is no section 'Model': did you mean model?"),
     ],
 )
