@@ -61,7 +61,8 @@ def with_current_paths(value: Any) -> Any:
 def check_yaml(text: str) -> None:
     """Raises ValueError of a YAML that would be read as something else, or as too much.
 
-    It is nested deeply, refers to itself, grows by its aliases, has a key twice or a fraction as one.
+    It is nested deeply, refers to itself, grows by its aliases, or has a key twice or a fraction
+    as one.
     """
     sizes: dict[str, int] = {}
     open_: list[tuple[str | None, int]] = []  # anchor, and the count where it began

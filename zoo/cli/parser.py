@@ -60,7 +60,7 @@ _NO_CLASS = re.compile(
 )
 _CLASS_PROBLEM = re.compile(
     r"key \"([^\"]+)\".*?Problem with given class_path '([^']+)': "
-    r"(.*?)(?: - (?:Expected a|Problem with)|$)"
+    r"(.*?)(?: - (?:Expected a|Problem with|Not a valid subclass)|$)"
 )
 _NO_PARTS = re.compile(r"key \"([^\"]+)\".*NestedArg\(key='([^']+)'")
 _REQUIRED = re.compile(r"the following arguments are required: (.*)")
