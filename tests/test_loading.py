@@ -1,17 +1,24 @@
 """zoo.load and zoo.save_pretrained: what goes out comes back, bit for bit."""
 
+import copy
 import json
+import pickle
+from inspect import signature
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo.loading import current_path, find_checkpoint
+from zoo.registry import MODELS
 
 SMALL = {"image_size": 8, "channels": 1, "levels": 17, "timesteps": 20, "width": 8}
 SMALL |= {"multipliers": [1, 2], "blocks": 1, "attention_levels": [1], "groups": 4}
 SMALL |= {"lr_schedule": {5: 1.0, 40: 0.5}}
+SENTENCES = {"vocab_size": 30, "hidden": 16, "layers": 1, "heads": 2}
+TINY = {"DDPM": SMALL, **dict.fromkeys(("SimBERT", "RoFormerSim", "SentenceSimilarity"), SENTENCES)}
 
 
 @pytest.fixture
@@ -36,6 +43,25 @@ def test_an_exported_model_is_the_same(model, tmp_path):
     assert dict(loaded.hparams) == as_json
     assert loaded.lr_points == model.lr_points
     assert torch.equal(model.sample(2, seed=1), loaded.sample(2, seed=1))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_can_be_pickled_and_copied(name):
+    """As multiprocessing, torch.save and a data worker do."""
+    made = getattr(zoo, name)
+    schedules = [n for n in ("lr_schedule", "lr_stages") if n in signature(made).parameters]
+    for schedule in schedules or [None]:
+        model = made(**(TINY.get(name, {}) | ({schedule: {5: 1.0, 40: 0.5}} if schedule else {})))
+        for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+            assert dict(copied.hparams) == dict(model.hparams)
+            for a, b in zip(model.state_dict().values(), copied.state_dict().values(), strict=True):
+                assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("images", [np.zeros((1, 1, 8, 8)), [[0.0]], "images", None])
+def test_images_that_are_no_tensor_are_refused(model, images):
+    with pytest.raises(ValueError, match="images are a tensor, not a "):
+        model.bits_per_dim(images)
 
 
 def test_load_gives_the_averaged_weights(tiny, zoo_cli):

@@ -47,9 +47,13 @@ def test_another_encoding_is_named_with_its_place(tmp_path):
             lines(tmp_path / "a.txt")
         with pytest.raises(ValueError, match=rf"a\.txt, line {line}: not UTF-8"):
             decoded(data, tmp_path / "a.txt")
-    for encoding, said in (("gbk", "GB18030"), ("utf-16", "UTF-16")):  # with its mark
+    for text, encoding, said in (
+        ("\u4eca", "gbk", "GB18030"),
+        ("\u4eca", "utf-16", "UTF-16"),  # with its mark
+        ("Caf\xe9, H\xe4user, na\xefve", "latin-1", "WINDOWS-1252"),
+    ):
         with pytest.raises(ValueError, match=f"x, line 1: not UTF-8 .* iconv -f {said}"):
-            decoded("\u4eca".encode(encoding), "x")
+            decoded(text.encode(encoding), "x")
     with pytest.raises(ValueError, match=r"x, line 9: a NUL"):
         decoded("ok\nzehn".encode("utf-16-le"), "x", before=8)
     assert decoded("\ufeffok".encode(), "x") == "ok"

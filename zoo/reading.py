@@ -7,6 +7,7 @@ import gzip
 import importlib
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -135,10 +136,17 @@ def _undecodable(path: str | Path, line: int, error: UnicodeDecodeError) -> Valu
     where = "standard input" if str(path) == "-" else str(path)
     # The byte of no other coding begins a file so.
     wide = line == 1 and error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
+    coding = "UTF-16" if wide else _coding(error.object)
     return ValueError(
         f"{where}, line {line}: not UTF-8 (byte {error.object[error.start]:#04x}): convert it, as "
-        f"by iconv -f {'UTF-16' if wide else 'GB18030'} -t UTF-8"
+        f"by iconv -f {coding} -t UTF-8"
     )
+
+
+def _coding(data: bytes) -> str:
+    """What text may be in that is not UTF-8: Chinese has its high bytes in pairs, Latin alone."""
+    runs = re.findall(rb"[\x80-\xff]+", data)
+    return "WINDOWS-1252" if 2 * sum(len(run) == 1 for run in runs) > len(runs) else "GB18030"
 
 
 def decoded(data: bytes, path: str | Path, before: int = 0) -> str:

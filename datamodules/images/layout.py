@@ -122,7 +122,7 @@ def sort_files(
         layout = _by_split(paths, named)
     else:
         layout = _mixed(paths, list(first), list(named), root)
-    layout = _with_classes(layout, root)
+    layout = _with_classes(layout, root, folders)
     if numbered and all(name.isdecimal() for name in layout.classes):
         layout.classes.sort(key=int)
     return layout
@@ -200,21 +200,24 @@ def _mixed(paths: dict[str, Parts], first: list[str], named: list[str], root: ob
     )
 
 
-def _with_classes(layout: Layout, root: object) -> Layout:
+def _with_classes(layout: Layout, root: object, folders: Folders) -> Layout:
     """Adds the classes, which are the first folders of the training images."""
     inner = {split: _inside(group) for split, group in layout.splits.items()}
+    several = len(layout.splits) > 1
+    fix = None if folders == "classes" else "if all are classes, say so by --data.folders classes"
     for split, group in layout.splits.items():
-        _refuse_targets(group, f"{root}: {split}" if len(layout.splits) > 1 else str(root))
+        where = f"{root}: {split}" if several else str(root)
+        _refuse_targets(group, where, "if they are classes, rename them" if several else fix)
     leading: Split | None = "train" if "train" in inner else next(iter(inner), None)
     known = set(_classes(inner[leading])) if leading is not None else set()
     classes = set(known)
     for split, group in inner.items():
         loose = sum(len(parts) == 1 for parts in group.values())
         if not known and 0 < loose < len(group):
-            folders = sorted({parts[0] for parts in group.values() if len(parts) > 1})
+            beside = sorted({parts[0] for parts in group.values() if len(parts) > 1})
             layout.notes.append(
                 f"no classes: {loose:,} of the {len(group):,} {split} images lie beside the "
-                f"folders {_some(folders)}"
+                f"folders {_some(beside)}"
             )
     for split, group in inner.items() if known else ():
         found = _classes(group)
@@ -250,23 +253,30 @@ def _classes(group: dict[str, Parts]) -> set[str]:
     return classes if loose <= max(1, _FEW * len(group)) else set()
 
 
-def _refuse_targets(group: dict[str, Parts], where: str) -> None:
-    """Segmentation has pictures in one folder and what is to be found in them in another."""
-    folders = {parts[0] for parts in group.values() if len(parts) > 1}
-    targets = sorted(f for f in folders if f.lower().replace("-", "_") in _TARGETS)
-    pictures = sorted(f for f in folders if f.lower() in _PICTURES)
-    stems = {folder: set[str]() for folder in folders}
-    for parts in group.values():
-        if targets and len(parts) > 1:
-            stems[parts[0]].add(parts[-1].rpartition(".")[0])
-    for folder in sorted(folders.difference(targets, pictures) if targets else ()):
-        if len(stems[folder] & stems[targets[0]]) > len(stems[targets[0]]) / 2:
-            pictures.append(folder)
-    if targets and pictures:
-        raise ValueError(
-            f"{where} has {targets[0]}/ beside {pictures[0]}/, as data of segmentation have: give "
-            f"the pictures alone, the folder {pictures[0]}, as --data.root"
-        )
+def _refuse_targets(group: dict[str, Parts], where: str, fix: str | None) -> None:
+    """Segmentation has pictures in one folder and what is to be found in them in one beside it.
+
+    Args:
+        group: The paths of a split.
+        where: The split, for messages.
+        fix: What to do if the folders are classes; None if the user said that they are.
+    """
+    beside: dict[Parts, set[str]] = defaultdict(set)
+    for parts in group.values() if fix is not None else ():
+        for depth in range(len(parts) - 1):
+            beside[parts[:depth]].add(parts[depth])
+    for above, folders in beside.items():
+        targets = sorted(f for f in folders if _says(f, _TARGETS) and not _says(f, _PICTURES))
+        pictures = sorted(f for f in folders if _says(f, _PICTURES) and not _says(f, _TARGETS))
+        if not above and targets and not pictures:
+            pictures = _of_the_same_names(group, folders, targets[0])
+        if targets and pictures:
+            inside = "".join(f"{folder}/" for folder in above)
+            alone = f"give the pictures alone, the folder {pictures[0]}, as --data.root"
+            raise ValueError(
+                f"{where} has {inside}{targets[0]}/ beside {inside}{pictures[0]}/, as data of "
+                f"segmentation have: {'leave such folders out' if above else alone}; {fix}"
+            )
     there = {(*parts[:-1], parts[-1].rpartition(".")[0]) for parts in group.values()}
     masks = [
         (*above, match[0])
@@ -278,6 +288,27 @@ def _refuse_targets(group: dict[str, Parts], where: str) -> None:
             f"{where} has {len(masks):,} files like {'/'.join(min(masks))} beside those of the "
             "names before it, as data of segmentation have: move the masks out of it"
         )
+
+
+def _says(folder: str, words: frozenset[str]) -> bool:
+    """Whether a folder is called by one of these words, alone or among others (masks_png)."""
+    name = folder.lower().replace("-", "_")
+    return name in words or not words.isdisjoint(re.split(r"[_. ]", name))
+
+
+def _of_the_same_names(group: dict[str, Parts], folders: set[str], target: str) -> list[str]:
+    """The folders whose files are called as most of those in another, which is no opposite of them.
+
+    mask and no_mask are classes; train and mask are not.
+    """
+    if target.lower().replace("-", "_") not in _TARGETS:
+        return []
+    stems = {folder: set[str]() for folder in folders}
+    for parts in group.values():
+        if len(parts) > 1:
+            stems[parts[0]].add(parts[-1].rpartition(".")[0])
+    others = sorted(folder for folder in folders if target.lower() not in folder.lower())
+    return [f for f in others if len(stems[f] & stems[target]) > len(stems[target]) / 2]
 
 
 def _some(names: list[str]) -> str:

@@ -231,7 +231,12 @@ def prepare(
             if store.made == made:
                 return store
             (home / INDEX).unlink()  # before what it tells of is gone
-        _write(files, listing, shape, home, made, refuse, processes)
+        try:
+            _write(files, listing, shape, home, made, refuse, processes)
+        except ValueError:  # a picture is refused, and without it they are others
+            for name in (_IMAGES, PROGRESS):
+                (home / name).unlink(missing_ok=True)
+            raise
     return Store(home)
 
 

@@ -171,7 +171,7 @@ def read_file(
         path: A table (.tsv, .csv, tabbed .txt), JSONL, or with `single` plain lines; .gz too.
         reading: What the user said of it.
         single: Take single sentences too.
-        unlabelled: Take a table of pairs whose label is not there too.
+        unlabelled: Take pairs whose label is not there too.
         keep: Makes what holds its rows.
 
     Raises:
@@ -184,7 +184,7 @@ def read_file(
     if not json_lines and is_table(path):
         _of_table(found, table_of(path, keep), single, unlabelled)
     elif json_lines or _begins_as_json(path):
-        _of_jsonl(found, single)
+        _of_jsonl(found, single, unlabelled)
     elif single:
         found.how = "a sentence a line"
         found.lone = keep(text for _, line in numbered_lines(path) if (text := _clean(line)))
@@ -230,7 +230,7 @@ def _of_table(found: SentenceFile, table: Table, single: bool, unlabelled: bool)
             found.pairs.append((number, texts[0], texts[1], label))
 
 
-def _of_jsonl(found: SentenceFile, single: bool) -> None:
+def _of_jsonl(found: SentenceFile, single: bool, unlabelled: bool) -> None:
     """Adds the rows of JSONL."""
     path, told = found.path, dict[str, None]()
     for number, line in waiting(numbered_lines(path), f"read {path.name}", unit="rows"):
@@ -242,14 +242,19 @@ def _of_jsonl(found: SentenceFile, single: bool) -> None:
             why = _ARRAY if line.strip() == "[" else _GROUP
             found.problems.add(number, f"{_GROUP}: {error}" if "nested" in str(error) else why)
             continue
-        reason = _json_row(found, number, row, single, told)
+        reason = _json_row(found, number, row, single, unlabelled, told)
         if reason is not None:
             found.problems.add(number, reason)
     found.how = f"JSONL; {', '.join(told)}"
 
 
 def _json_row(
-    found: SentenceFile, number: int, row: Any, single: bool, told: dict[str, None]
+    found: SentenceFile,
+    number: int,
+    row: Any,
+    single: bool,
+    unlabelled: bool,
+    told: dict[str, None],
 ) -> str | None:
     """Adds a row of JSONL; returns why it cannot be."""
     if isinstance(row, Mapping) and {"text", "synonyms"} <= row.keys():
@@ -263,7 +268,7 @@ def _json_row(
     elif isinstance(row, list):
         texts, how = row, "lists of similar sentences"
     elif isinstance(row, Mapping):
-        return _json_pair(found, number, row, single, told)
+        return _json_pair(found, number, row, single, unlabelled, told)
     else:
         return _GROUP
     if not all(isinstance(text, str) for text in texts):
@@ -278,12 +283,17 @@ def _json_row(
 
 
 def _json_pair(
-    found: SentenceFile, number: int, row: Mapping[str, Any], single: bool, told: dict[str, None]
+    found: SentenceFile,
+    number: int,
+    row: Mapping[str, Any],
+    single: bool,
+    unlabelled: bool,
+    told: dict[str, None],
 ) -> str | None:
     """Adds a pair whose cells are the values of an object."""
     try:
         table = Table(found.path, "", [(number, list(row))])
-        columns = columns_of(table, found.reading.columns, single=single)
+        columns = columns_of(table, found.reading.columns, single=single, unlabelled=unlabelled)
     except ValueError as error:
         if number == 1:  # the file is of another kind: said with all that is taken
             raise ValueError(f"{_GROUP}: {error}") from error
@@ -302,7 +312,8 @@ def _json_pair(
         found.lone.append(texts[0])
         return None
     label = None if columns.label is None else cells[columns.label]
-    if columns.label is not None and not isinstance(label, str | int | float):
+    missing = columns.label is None or (unlabelled and label is None)
+    if not missing and not isinstance(label, str | int | float):
         return "the label is neither text nor number"
     found.pairs.append((number, texts[0], texts[1], None if label is None else str(label)))
     return None

@@ -62,6 +62,8 @@ def prepare(
         FileNotFoundError: There is no text, or a shard is missing.
         ValueError: The text cannot be read, or `out` holds something else.
         OSError: The disk is full; what is written stays, and the same call goes on.
+
+    Of a text that cannot be read nothing stays, so that the same call takes the mended one.
     """
     root = at_hand(root)
     made = {
@@ -99,7 +101,8 @@ def prepare(
             if not (folder / INDEX).is_file():
                 how = Reading(documents, column, str(file), words.level)
                 _write(open_corpus(words.level), words, how, folder, made, pool)
-        for rest in [*home.glob(f"unpacked-{_KEY}"), *([file] if out else [])]:
+        ours = [f"unpacked-{_KEY}", *([f"vocabulary-{_KEY}.json"] if out else [])]
+        for rest in (file for name in ours for file in home.glob(name)):
             rest.unlink()
         shutil.rmtree(shared, ignore_errors=True)
     return Store(folder)
@@ -141,8 +144,12 @@ def _write(
     step = _SMALL_STEP if isinstance(words, Subwords) else _STEP
     writer = Writer(folder, words, made, how.documents)
     pieces = islice(corpus.pieces(step), writer.pieces, None)
-    with bar_of(corpus, "tokenise", done=writer.read) as bar, writer:
-        for found in pool.map(encode, pieces, how):
-            writer.add(found)
-            bar.update(found.size)
-    writer.finish()
+    try:
+        with bar_of(corpus, "tokenise", done=writer.read) as bar, writer:
+            for found in pool.map(encode, pieces, how):
+                writer.add(found)
+                bar.update(found.size)
+        writer.finish()
+    except ValueError:  # the text must be changed, and is another then
+        writer.discard()
+        raise

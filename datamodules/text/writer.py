@@ -133,6 +133,13 @@ class Writer:
             path.write_text(json.dumps({**self.state, "splits": counted}), "utf-8")
         self._noted = time.monotonic()
 
+    def discard(self) -> None:
+        """Removes what was written, the note last."""
+        for split in get_args(Split):
+            for file in self.folder.glob(f"{split}*.bin"):
+                file.unlink()
+        (self.folder / PROGRESS).unlink(missing_ok=True)
+
     def finish(self) -> None:
         """Writes the index, with which the folder is whole.
 

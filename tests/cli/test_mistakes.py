@@ -357,6 +357,14 @@ def test_the_address_of_a_repository_is_told_as_its_name(mistake, name):
             "ema:\n  decay: 0.9\n  decay: 0.8\n",
             "the key decay stands twice in one place, again in line 3",
         ),
+        (
+            "model: {init_args: {lr_schedule: {0.5: 1.0}}}\n",
+            "the key 0.5 is no whole number",
+        ),
+        (
+            "model: {init_args: {lr_schedule: {0:1.5}}}\n",
+            "the key 0:1.5 is no whole number, or lacks the space behind its colon",
+        ),
         ("Model: {class_path: zoo.DDPM}\n", "there is no section 'Model': did you mean model?"),
     ],
 )
@@ -375,3 +383,37 @@ def test_an_optimiser_without_its_state_is_refused_and_leaves_nothing(run_dir, m
     said = mistake("fit", "--ckpt_path", "x.ckpt", "--run_dir", "new", "--trainer.max_steps", 4)
     assert "x.ckpt: optimizer_states: no parameter has a state after 2 steps" in said
     assert not os.path.exists("new")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--model.lr", "1"), "--model: options of which class? Give --model NAME, or a recipe"),
+        (("--data.root", "x"), "--data: options of which class? Give --data NAME, or a recipe"),
+        (("--trainer.callbacks.monitor", "x"), "Give --trainer.callbacks NAME first (known: Batch"),
+        (("--trainer.logger.save_dir", "x"), "Give --trainer.logger NAME first (known: CSVLogger"),
+    ],
+)
+def test_options_without_their_class_ask_for_it(mistake, flags, said):
+    assert said in mistake("fit", *flags)
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--trainer.callbacks.patience=1.5", "patience: needs a whole number, got 1.5"),
+        ("--trainer.callbacks.strict=7", "strict: needs true or false, got 7"),
+        ("--trainer.callbacks.mode=less", "`mode` can be min, max, got less"),
+    ],
+)
+@pytest.mark.parametrize("callbacks", ["--trainer.callbacks", "--trainer.callbacks+"])
+def test_a_wrong_option_of_a_callback_is_named(mistake, callbacks, flag, said):
+    given = (callbacks, "EarlyStopping", "--trainer.callbacks.monitor", "val/loss", flag)
+    assert mistake("fit", "-c", "vae/digits", *given).endswith(said)
+
+
+def test_a_callback_without_what_it_needs_says_so_in_one_sentence(mistake):
+    line = mistake(
+        "fit", "-c", "vae/digits", "--trainer.callbacks", "GradientAccumulationScheduler"
+    )
+    assert line.endswith("GradientAccumulationScheduler needs --trainer.callbacks.scheduling")

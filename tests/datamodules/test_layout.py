@@ -96,6 +96,9 @@ def test_splits_inside_of_classes() -> None:
         (["s_train/1.png", "s_test/1.png", "s_pred/1.png"], r"names \(s_train/, s_test/\)"),
         (["train_HR/1.png", "train_LR/1.png", "val_HR/1.png", "val_LR/1.png"], "in their names"),
         (["gtFine/train/a/1_c.png", "leftImg8bit/train/a/1_l.png"], "gtFine/ beside leftImg8bit/"),
+        (["images_png/1.png", "masks_png/1.png"], "masks_png/ beside images_png/"),
+        (["X-Input/1.png", "X-GroundTruth/1_s.png"], "X-GroundTruth/ beside X-Input/"),
+        (["1/images/1.png", "1/masks/2.png", "3/images/3.png"], "1/masks/ beside 1/images/, .* le"),
         (["a/1.png", "a/1_mask.png", "b/2.png"], "1 files like a/1_mask beside those"),
     ],
 )
@@ -104,7 +107,18 @@ def test_what_could_mean_two_things_is_refused_by_name(names: list[str], match: 
         sort_files(names, "root")
 
 
+@pytest.mark.parametrize("split", ["", "train/"])
+@pytest.mark.parametrize("other", ["no_mask", "Non Mask", "without_mask"])
+def test_what_is_masked_and_what_is_not_are_classes(split: str, other: str) -> None:
+    names = [f"{split}{kind}/{i}.png" for kind in ("mask", other) for i in range(5)]
+    assert sorted_out(*names) == ({"train": set(names)}, sorted(["mask", other]))
+
+
 def test_the_user_can_say_what_folders_are() -> None:
+    names = ["mask/1.png", "face/1.png", "face/images/1.png", "face/masks/1.png"]
+    with pytest.raises(ValueError, match=r"say so by --data.folders classes"):
+        sort_files(names, "root")
+    assert sorted_out(*names, folders="classes") == ({"train": set(names)}, ["face", "mask"])
     names = ["train/1.png", "extra/1.png", "extra/2.png"]
     assert sorted_out(*names, folders="classes") == ({"train": set(names)}, ["extra", "train"])
     layout = sort_files(names, "root", "splits")

@@ -132,6 +132,16 @@ def test_broken_files_are_left_out_as_from_memory(tmp_path):
         of(root, broken="refuse", channels=1).split("train")
 
 
+def test_pictures_that_were_refused_can_be_mended(tmp_path):
+    folder(tmp_path / "p")
+    (tmp_path / "p/a/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(ValueError, match=r"broken.png cannot be read"):
+        of(tmp_path / "p", broken="refuse").prepare(tmp_path / "out", 1)
+    (tmp_path / "p/a/broken.png").unlink()
+    of(tmp_path / "p", broken="refuse").prepare(tmp_path / "out", 1)
+    same(of(tmp_path / "out"), of(tmp_path / "p", memory=1.0))
+
+
 def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     root = folder(tmp_path / "d")
     for name in ("a/0.png", "b/9.png"):  # the first to be decoded, and the last

@@ -553,3 +553,14 @@ def test_blanks_alone_are_no_text(tmp_path, tokenizer):
     assert len(data.split("train"))
     with pytest.raises(ValueError, match="the val split of tail holds nothing but spaces"):
         data.split("val")
+
+
+@pytest.mark.parametrize("refused", [b"", b"\n \n", b"some text\n" * 90 + b"caf\xe9"])
+def test_a_text_that_was_refused_can_be_mended(tmp_path, small, refused):
+    (tmp_path / "a.txt").write_bytes(refused)
+    with pytest.raises(ValueError, match=r"empty|nothing but|not UTF-8"):
+        prepare_text("a.txt", tmp_path / "out", tokenizer="char")
+    (tmp_path / "a.txt").write_text(some_text(50))
+    prepare_text("a.txt", tmp_path / "out", tokenizer="char")
+    prepare_text("a.txt", tmp_path / "new", tokenizer="char")
+    assert contents(tmp_path / "out") == contents(tmp_path / "new")

@@ -408,20 +408,33 @@ def test_the_sts_benchmark_without_a_header(tmp_path):
         read_file(file)
 
 
-@pytest.mark.parametrize("name", ["test.csv", "test.jsonl"])
-def test_hidden_labels_of_held_out_files_are_none(tmp_path, name):
-    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "label": -1} for i in range(5)]
+@pytest.mark.parametrize("name", ["test.csv", "test.json"])
+@pytest.mark.parametrize("hidden", [{"label": -1}, {"label": None}, {}])
+def test_hidden_labels_of_held_out_files_are_none(tmp_path, name, hidden):
+    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", **hidden} for i in range(5)]
     lines = [json.dumps(row) for row in rows]
     if name.endswith("csv"):
-        lines = ["sentence1,sentence2,label", *(",".join(map(str, r.values())) for r in rows)]
+        cells = [["" if cell is None else str(cell) for cell in row.values()] for row in rows]
+        lines = [",".join(rows[0]), *map(",".join, cells)]
     file = write(tmp_path / name, *lines)
-    assert not read_file(file, unlabelled=True).has_labels
-    assert read_file(file).has_labels
+    found = read_file(file, unlabelled=True)
+    assert not found.has_labels
+    assert [(a, b) for _, a, b, _ in found.pairs] == [(f"a {i}", f"b {i}") for i in range(5)]
+    if hidden == {"label": -1}:
+        assert read_file(file).has_labels
     train = [f"x {i},y {i},{i % 2}" for i in range(200)]
     write(tmp_path / "train.csv", "sentence1,sentence2,label", *train)
-    data = LabelledPairs(root=str(tmp_path))
-    data.setup()
-    assert f"left out: {name} (its pairs have no labels)" in data.describe()
+    for data in (LabelledPairs(root=str(tmp_path)), SimilarGroups(root=str(tmp_path))):
+        data.setup()
+        assert f"left out: {name} (its pairs have no labels)" in data.describe()
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
+def test_hidden_labels_to_train_on_are_refused(tmp_path, name):
+    row = {"id": 1, "sentence1": "a", "sentence2": "b"}
+    lines = [json.dumps(row)] if name.endswith("jsonl") else [",".join(row), "1,a,b"]
+    with pytest.raises(ValueError, match="which column is the label"):
+        read_file(write(tmp_path / name, *lines))
 
 
 def test_a_long_row_of_short_cells_is_read(tmp_path):

@@ -273,6 +273,9 @@ def test_command_line_from_training_to_text(tmp_path, zoo_cli, mistake):
     expected = zoo.load("run").generate("ROMEO:", 40, 0.8, seed=1, stop_at_end=False)[0]
     assert out == f"ROMEO:{expected}\n"
     assert "40 symbols" in err
+    assert "unknown" not in err
+    code, out, err = zoo_cli("generate", "run", "-p", "\u65e5\u672c ROMEO", "-n", 3)
+    assert "2 of the prompt's 8 symbols are unknown to it" in err
     code, out, err = zoo_cli("generate", "run", "-p", "ROMEO:", "--top_p", 2)
     assert (code, out) == (2, "")
     assert "top_p=2.0" in mistake("generate", "run", "--top_p", 2)

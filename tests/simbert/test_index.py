@@ -324,3 +324,11 @@ def test_files_of_others_are_not_lost(tmp_path):
     SentenceIndex(texts(3), unit(3)).save(tmp_path)
     SentenceIndex.build(tiny(), texts(4), folder=tmp_path)  # an index is replaced, as always
     assert len(SentenceIndex.load(tmp_path).texts) == 4
+
+
+@pytest.mark.parametrize("name", ["gone", "empty", "file.txt"])
+def test_where_no_index_is_that_is_said(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").write_text("a line\n")
+    with pytest.raises(FileNotFoundError, match=rf"{name} holds no index of sentences: -i FILE"):
+        SentenceIndex.load(tmp_path / name)

@@ -72,6 +72,15 @@ def test_other_shapes_are_refused_by_the_option_at_fault():
     check_weights(DDPM(**{**SMALL, "dropout": 0.5}), weights, changed, "last.ckpt")
 
 
+def test_an_option_without_which_weights_are_too_many_is_named():
+    weights = DDPM(**SMALL, num_classes=3).state_dict()
+    changed = {"model.num_classes": (3, None), "model.lr": (1e-3, 1e-4)}
+    with pytest.raises(ValueError, match=r"give --model.num_classes 3, or begin a new run"):
+        check_weights(DDPM(**SMALL, lr=1e-4), weights, changed, "last.ckpt")
+    other = {"model.lr": (1e-3, 1e-4)}  # is not at fault, whatever is
+    check_weights(DDPM(**SMALL, lr=1e-4), weights, other, "last.ckpt")
+
+
 @pytest.mark.parametrize("attribute", ["images", "labels", "names", "nested", "length"])
 def test_the_digest_is_of_the_content(attribute):
     def dataset(**other):

@@ -61,7 +61,8 @@ def with_current_paths(value: Any) -> Any:
 def check_yaml(text: str) -> None:
     """Raises ValueError of a YAML that would be read as something else, or as too much.
 
-    It is nested deeply, refers to itself, grows by its aliases, or has a key twice.
+    It is nested deeply, refers to itself, grows by its aliases, or has a key twice or a fraction
+    as one.
     """
     sizes: dict[str, int] = {}
     open_: list[tuple[str | None, int]] = []  # anchor, and the count where it began
@@ -91,7 +92,10 @@ def check_yaml(text: str) -> None:
 
 
 def _check_keys(text: str) -> None:
-    """Raises ValueError if a key stands twice in one place: the first value would be lost."""
+    """Raises ValueError if a key stands twice in one place, or is a number that is not whole.
+
+    Of two the first value would be lost.
+    """
     left, seen = [yaml.compose(text, Loader=_Loader)], set[int]()
     while left:
         node = left.pop()
@@ -109,6 +113,9 @@ def _check_keys(text: str) -> None:
                 raise ValueError(
                     f"the key {key.value} stands twice in one place, again in line {line}"
                 )
+            if key.tag == "tag:yaml.org,2002:float":  # a step, which would be rounded in silence
+                space = ", or lacks the space behind its colon" if ":" in key.value else ""
+                raise ValueError(f"the key {key.value} is no whole number{space}")
             known.add(name)
             left.append(value)
 

@@ -47,6 +47,15 @@ class ZooParser(LightningArgumentParser):
         return sorted({name for name in names if not name.endswith((".help", "+"))})
 
 
+# The classes that options without a name before them are of, and the flag that gives the name.
+_NAMELESS = {
+    "LightningModule": "model",
+    "LightningDataModule": "data",
+    "Callback": "trainer.callbacks",
+    "Logger": "trainer.logger",
+    "Profiler": "trainer.profiler",
+    "ClusterEnvironment": "trainer.plugins",
+}
 # jsonargparse's sentences about what was written, of which one is enough.
 _DENIED = re.compile(r"Importing '([^']+)' is not allowed")
 _UNKNOWN = [
@@ -60,7 +69,7 @@ _NO_CLASS = re.compile(
 )
 _CLASS_PROBLEM = re.compile(
     r"key \"([^\"]+)\".*?Problem with given class_path '([^']+)': "
-    r"(.*?)(?: - (?:Expected a|Problem with)|$)"
+    r"(.*?)(?: - (?:Expected a|Problem with|Not a valid subclass)|$)"
 )
 _NO_PARTS = re.compile(r"key \"([^\"]+)\".*NestedArg\(key='([^']+)'")
 _REQUIRED = re.compile(r"the following arguments are required: (.*)")
@@ -89,12 +98,19 @@ def explain(message: str, parser: ZooParser) -> str:
 
 
 def _explain(text: str, parser: ZooParser) -> str:
-    if denied := _DENIED.search(text):
+    denied, problem = _DENIED.search(text), _CLASS_PROBLEM.search(text)
+    group = _NAMELESS.get(denied[1].rpartition(".")[2]) if denied else None
+    if denied and group is None:
         return refused(denied[1]) or f"class path {denied[1]!r} is not allowed: it is no class"
+    if denied and (problem is None or problem[2] == denied[1]):
+        known = ", ".join(_classes(str(group).rpartition(".")[2]))
+        recipe = ", or a recipe by -c," if group in ("model", "data") else ""
+        flag = f"{_HERE}{group}"
+        return f"{flag}: options of which class? Give {flag} NAME{recipe} first (known: {known})"
     if no_class := _NO_CLASS.search(text):
         group, name = no_class[1], no_class[2]
         return f"there is no {group.removesuffix('s')} {name!r}: {nearest(name, _classes(group))}"
-    if problem := _CLASS_PROBLEM.search(text):
+    if problem:
         key, path, inner = problem.groups()
         if inner.endswith(" object has no attribute 'keys'"):
             form = "needs keys with values, such as '{NAME: VALUE}', or is left out"
@@ -121,7 +137,9 @@ def _explain(text: str, parser: ZooParser) -> str:
 
 def innermost(text: str) -> str:
     """What a class said when it was built, out of jsonargparse's account of the optional type."""
-    said = re.search(r"Errors: - (.*?) - Expected a <class 'NoneType'>", text)
+    said = re.search(
+        r"Errors: - (.*?)(?: - Not a valid .*?)? - Expected a <class 'NoneType'>", text
+    )
     return said[1] if said else text
 
 
@@ -166,4 +184,6 @@ def _suggest(name: str, options: list[str]) -> str:
 def _classes(group: str) -> list[str]:
     if group in ("model", "data"):
         return names_of(group)
-    return list(LIGHTNING.get(f"lightning.pytorch.{group}s".replace("ss", "s"), ()))
+    return list(
+        LIGHTNING.get(f"lightning.pytorch.{group}s".replace("ss", "s").replace("ys", "ies"), ())
+    )

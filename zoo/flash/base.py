@@ -63,7 +63,9 @@ class FlashModule(Module):
         if len(betas) != 2:
             raise ValueError(f"betas={betas}: need two betas in [0, 1)")
         self.lr, self.weight_decay, self.betas = lr, weight_decay, (betas[0], betas[1])
-        self.rate = None if lr_schedule is None else piecewise_linear(by_step(lr_schedule))
+        self.lr_points = None if lr_schedule is None else by_step(lr_schedule)
+        if self.lr_points is not None:
+            piecewise_linear(self.lr_points)  # refuses what is none; a function is not pickled
         self.compiles, self.compiled = compile, False
         self._validation = PredictionAverages("val")
 
@@ -110,9 +112,9 @@ class FlashModule(Module):
         both = ((decayed, self.weight_decay), (others, 0.0))
         groups = [{"params": group, "weight_decay": decay} for group, decay in both if group]
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=may_fuse(self))
-        if self.rate is None:
+        if self.lr_points is None:
             return optimizer
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, piecewise_linear(self.lr_points))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -67,6 +67,10 @@ def generate(
     if not isinstance(model, FlashLM):
         raise ValueError(f"{type(model).__name__} does not write text: give a FlashLM")
     model.to(device_of(device))
+    numbers = model.vocabulary.encode(prompt)
+    if unknown := int((numbers == model.vocabulary.unknown).sum()):
+        many = len(numbers)
+        sys.stderr.write(f"zoo: {unknown} of the prompt's {many} symbols are unknown to it\n")
     choice = (temperature, top_k, top_p, seed)
     stream = model.stream(prompt, tokens, *choice, stop_at_end=stop_at_end)
     typewriter = Typewriter(model.vocabulary, prompt)

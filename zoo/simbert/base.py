@@ -83,7 +83,9 @@ class SentenceModel(Module):
         if any(d > hidden for d in matryoshka):
             raise ValueError(f"matryoshka={matryoshka}: give numbers from 1 to hidden={hidden}")
         self.lr, self.weight_decay = lr, weight_decay
-        self.rate = None if lr_schedule is None else piecewise_linear(by_step(lr_schedule))
+        self.lr_points = None if lr_schedule is None else by_step(lr_schedule)
+        if self.lr_points is not None:
+            piecewise_linear(self.lr_points)  # refuses what is none; a function is not pickled
         self.vocab_size, self.matryoshka, self.chunk = vocab_size, matryoshka, chunk
         self.first_weights = init
         self.tokenizer = Tokenizer()
@@ -115,9 +117,9 @@ class SentenceModel(Module):
         optimizer = torch.optim.AdamW(
             trained, lr=self.lr, weight_decay=self.weight_decay, fused=may_fuse(self)
         )
-        if self.rate is None:
+        if self.lr_points is None:
             return optimizer
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, piecewise_linear(self.lr_points))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def parts_to_shard(self) -> Sequence[nn.Module]:

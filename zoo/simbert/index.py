@@ -253,6 +253,8 @@ def _texts(folder: Path) -> Sequence[str]:
         if path.exists():
             raise ValueError(f"{folder} has texts.json and texts.bin: one is of another index")
         return MappedTexts(stem)
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} holds no index of sentences: -i FILE makes one")
     text = decoded(read_bytes(path), path)
     try:
         texts = parsed(text)

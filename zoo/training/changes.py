@@ -90,18 +90,21 @@ def check_weights(
     """Refuses weights of other shapes than the model's, by the option that is at fault."""
     shapes = _shapes(model)
     wrong = [n for n, shape in shapes.items() if n not in weights or weights[n].shape != shape]
-    if not wrong:
+    own_names = model.state_dict().keys()
+    more = [name for name in weights if name not in own_names]
+    if not wrong and not more:
         return
     own = {key: value for key, value in model.hparams.items() if not key.startswith("_")}
     options = {n.removeprefix("model."): v[0] for n, v in changed.items() if n.startswith("model.")}
-    guilty = [name for name, old in options.items() if _reshapes(model, own, name, old)] or options
+    guilty = [name for name, old in options.items() if _reshapes(model, own, name, old)]
+    guilty = guilty or (list(options) if wrong else [])
     if not guilty:
         return  # no option of the user's: the loading names the tensors
     values = ", ".join(f"model.{n} is {own.get(n)} and was {options[n]}" for n in guilty)
     back = " ".join(f"--model.{name} {json.dumps(options[name])}" for name in guilty)
     raise ValueError(
-        f"{source} does not fit the model: {values} ({len(wrong)} tensors have other shapes, the "
-        f"first is {wrong[0]}); give {back}, or begin a new run"
+        f"{source} does not fit the model: {values} ({len(wrong + more)} tensors have other "
+        f"shapes, the first is {(wrong + more)[0]}); give {back}, or begin a new run"
     )
 
 

@@ -41,8 +41,15 @@ def floats_of(batch: Sequence[Tensor]) -> Tensor:
 
 
 def check_given(*sets: Tensor, own: tuple[int, ...]) -> None:
-    """Raises ValueError unless images from a script are floats of a model's own shape (C, H, W)."""
+    """Raises ValueError unless images from a script are tensors of floats of a model's own shape.
+
+    Args:
+        sets: The images.
+        own: (C, H, W) of the model's.
+    """
     for x in sets:
+        if not isinstance(x, Tensor):
+            raise ValueError(f"images are a tensor, not a {type(x).__name__}: torch.as_tensor(x)")
         if x.shape[1:] != own:
             size = ", ".join(map(str, own))
             raise ValueError(f"images of shape {tuple(x.shape)}: this model takes (B, {size})")

@@ -152,7 +152,8 @@ class ImageVAE(Module):
         self.beta = BetaSchedule(beta, beta_start, warmup_steps, cycle_steps, cycles)
         # `lr` by its name, which Lightning's LearningRateFinder looks for and changes.
         self.lr, self.adam_betas, self.adam_eps = lr, tuple(adam_betas), adam_eps
-        self.rate = learning_rates(lr_schedule, lr_stages)
+        self.schedules = lr_schedule, lr_stages
+        learning_rates(*self.schedules)  # refuses what is none; a function is not pickled
         self.data_bias, self.compiles, self.compiled = data_bias, compile, False
         self.log_density_samples, self.widen, self.refine = log_density_samples, widen, refine
 
@@ -293,9 +294,10 @@ class ImageVAE(Module):
             eps=self.adam_eps,
             fused=may_fuse(self),
         )
-        if self.rate is None:
+        rate = learning_rates(*self.schedules)
+        if rate is None:
             return optimizer
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def setup(self, stage: str) -> None:
