@@ -58,6 +58,26 @@ def test_a_model_can_be_pickled_and_copied(name):
                 assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize(
+    "name", ["vae/digits", "vae/mnist-vmf-d2", "ddpm/digits", "wgan/mnist-gn", "wgan/8gaussians-gn"]
+)
+def test_a_model_in_float64_gives_the_same_numbers(name):
+    """As close as float32 has them; what is given may be of either precision."""
+    model, wide = zoo.load(name), zoo.load(name).double()
+    steps = {"steps": 3} if name.startswith("ddpm") else {}
+    drawn = model.sample(3, seed=1, **steps)
+    torch.testing.assert_close(
+        wide.sample(3, seed=1, **steps), drawn, rtol=1e-3, atol=1e-3, check_dtype=False
+    )
+    if not name.startswith("vae"):
+        return
+    for images in (drawn, drawn.double()):
+        found = [m.log_density(images, samples=20).log_density for m in (model, wide)]
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4, check_dtype=False)
+    pixels = [m.sample(3, seed=1, pixels="draw") for m in (model, wide)]
+    assert float((pixels[0] != pixels[1]).double().mean()) < 0.01  # a coin on the edge may fall
+
+
 @pytest.mark.parametrize("images", [np.zeros((1, 1, 8, 8)), [[0.0]], "images", None])
 def test_images_that_are_no_tensor_are_refused(model, images):
     with pytest.raises(ValueError, match="images are a tensor, not a "):

@@ -136,8 +136,8 @@ class Writer:
     def discard(self) -> None:
         """Removes what was written, the note last."""
         for split in get_args(Split):
-            for file in self.folder.glob(f"{split}*.bin"):
-                file.unlink()
+            for file in (self._index(split), *self.folder.glob(f"{split}-*.bin")):
+                file.unlink(missing_ok=True)
         (self.folder / PROGRESS).unlink(missing_ok=True)
 
     def finish(self) -> None:

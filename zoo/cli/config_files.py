@@ -91,6 +91,13 @@ def check_yaml(text: str) -> None:
     _check_keys(text)
 
 
+def _is_whole(number: str) -> bool:
+    try:
+        return float(number).is_integer()
+    except ValueError:  # YAML has forms of its own, such as .inf and 1:30.0
+        return False
+
+
 def _check_keys(text: str) -> None:
     """Raises ValueError if a key stands twice in one place, or is a number that is not whole.
 
@@ -113,7 +120,7 @@ def _check_keys(text: str) -> None:
                 raise ValueError(
                     f"the key {key.value} stands twice in one place, again in line {line}"
                 )
-            if key.tag == "tag:yaml.org,2002:float":  # a step, which would be rounded in silence
+            if key.tag == "tag:yaml.org,2002:float" and not _is_whole(key.value):  # a step of none
                 space = ", or lacks the space behind its colon" if ":" in key.value else ""
                 raise ValueError(f"the key {key.value} is no whole number{space}")
             known.add(name)

@@ -80,7 +80,8 @@ class Generation(ImageVAE):
         if pixels == "mean":
             return self.images_of(z)
         with evaluating(self, precise=True):
-            return self.likelihood.draw(self.decode(z), uniform(seed, index, _PIXELS, self.shape))
+            decoded = self.decode(z.to(self.dtype))
+            return self.likelihood.draw(decoded, uniform(seed, index, _PIXELS, self.shape))
 
     def encode(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """The likeliest code (B, d) of each image (B, C, H, W); `index` as for `prepare`."""

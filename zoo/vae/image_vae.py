@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.data.protocols import HasImages, HasReferenceImages, datamodule_of
 from zoo.layers.counter_rng import uniform
+from zoo.layers.precision import at_least_float32
 from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
 from zoo.training.fit_of_data import (
     check_given,
@@ -217,9 +218,9 @@ class ImageVAE(Module):
             index: Numbers of the images, int64 (B,): their noise is then a function of them, the
                 same in every epoch and run. Drawn from the global stream if not given.
         """
-        x = x.float()
+        x = at_least_float32(x.to(self.dtype))
         if self.binarization == "threshold":
-            return _black_or_white(x >= 0)
+            return _black_or_white(x >= 0, x.dtype)
         if self.binarization == "none" and not self.dequantize:
             return x
         if index is None:
@@ -227,7 +228,7 @@ class ImageVAE(Module):
         else:
             noise = uniform(EVALUATION_SEED, index, _PIXELS, self.shape)
         if self.binarization == "dynamic":
-            return _black_or_white(2 * noise - 1 < x)  # white with probability (x + 1) / 2
+            return _black_or_white(2 * noise - 1 < x, x.dtype)  # white with probability (x + 1) / 2
         half = 1 / (self.levels - 1)
         return x + half * (2 * noise - 1)
 
@@ -320,6 +321,6 @@ class ImageVAE(Module):
         return floats_of(batch)
 
 
-def _black_or_white(white: Tensor) -> Tensor:
+def _black_or_white(white: Tensor, dtype: torch.dtype) -> Tensor:
     """Pixels of 1 where white and -1 elsewhere, in half the time of `torch.where` on a CPU."""
-    return 2 * white.float() - 1
+    return 2 * white.to(dtype) - 1

@@ -81,7 +81,7 @@ class Evaluation(Module):
             raise ValueError(f"n={n}: draw at least one sample")
         if index is None:
             index = torch.arange(first, first + n, device=self.device)
-        z = normal(seed, index, 0, (self.latent_dim,))
+        z = normal(seed, index, 0, (self.latent_dim,)).to(self.dtype)
         with evaluating(self.generator):
             x: Tensor = self(z, labels_of(index, labels, self.num_classes, items="samples"))
         return x
