@@ -143,8 +143,10 @@ class ImageFiles:
             folder = self.root / inner
             status = folder.stat()
             above |= {(status.st_dev, status.st_ino)}
+            empty = bool(inner)
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    empty = False
                     try:
                         mode = (status := entry.stat()).st_mode
                     except OSError:
@@ -160,6 +162,8 @@ class ImageFiles:
                         folders.append((f"{inner}{entry.name}/", above))
                     else:
                         self.left_out["folders that may not be read"] += 1
+            if empty:
+                self.left_out["empty folders"] += 1
 
     def _listed(self) -> Iterator[str]:
         """Files of the .zip. Archives made on Windows may part folders by a backslash."""

@@ -62,7 +62,13 @@ def scanned(root: Path, *, single: bool) -> tuple[list[Source], list[str]]:
             found.append(source_of(path))
         else:
             other.append(path.name + "/" * path.is_dir())
-    if all(source.split is not None for source in found):
+    if found and all(source.split is not None for source in found):
+        kept = ", ".join(f"{source.path.name} is of {source.split}" for source in found[:5])
+        raise FileNotFoundError(
+            f"no file of sentences to train on in {root}: {kept}, by its name; rename one that "
+            "trains, or give it itself as --data.root"
+        )
+    if not found:
         names = ", ".join(other[:5]) or "nothing else"
         raise FileNotFoundError(f"no file of sentences to train on in {root} ({names}): {ACCEPTED}")
     shown = ", ".join(other[:5]) + (f" and {len(other) - 5} more" if len(other) > 5 else "")

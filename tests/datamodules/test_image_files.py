@@ -91,6 +91,7 @@ def test_what_is_left_out_is_said_with_its_reason(tmp_path: Path) -> None:
     picture(tmp_path / ".hidden.png")
     for name in ("a.txt", "b.txt", "c.svg"):
         (tmp_path / name).write_text("x")
+    (tmp_path / "c").mkdir()  # of a class whose pictures are gone
     data = ImageFolder(root=str(tmp_path), size=4, channels=1)
     found = counts(data)
     lines = data.describe()
@@ -107,6 +108,7 @@ def test_what_is_left_out_is_said_with_its_reason(tmp_path: Path) -> None:
         "2 .txt (no pictures)",
         "1 .svg (not a format that is read)",
         "1 hidden",
+        "1 empty folders",
         "1 outside of the folders (stray.png)",
     ):
         assert part in left

@@ -288,6 +288,11 @@ def test_a_root_alone_is_read_and_told(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no file of sentences to train on in .*empty"):
         SimilarGroups(root=str(tmp_path / "empty")).setup()
+    (tmp_path / "empty" / "test.tsv").write_text("a\tb\t1\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"to train on in .*test\.tsv is of test, by its name"
+    ):
+        SimilarGroups(root=str(tmp_path / "empty")).setup()
     with pytest.raises(FileNotFoundError, match="no such file or folder: nowhere"):
         SimilarGroups(root="nowhere").setup()
 
