@@ -97,7 +97,7 @@ def test_stopped_by_a_signal_and_resumed(tiny, zoo_cli, monkeypatch, accumulate,
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("verb", ["test", "validate", "predict"])
 def test_a_test_is_stopped_at_once(tiny, zoo_cli, monkeypatch, verb, number):
-    """Lightning alone notes a SIGTERM and goes on to the end."""
+    """Lightning goes on with a prediction, and with what a test computes of its last batch."""
     assert zoo_cli("fit", "-c", tiny, "--run_dir", "run", "--trainer.max_steps", 5)[0] == 0
     files = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     step = {"test": "test_step", "validate": "validation_step", "predict": "predict_step"}[verb]

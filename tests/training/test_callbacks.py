@@ -255,7 +255,7 @@ def test_a_signal_saves_after_the_step_and_stops(tmp_path, number):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("verb", ["validate", "test", "predict", "fit"])
 def test_a_signal_ends_at_once_what_does_not_train(tmp_path, verb, number):
-    """Lightning 2.6 notes a SIGTERM and goes on; before a training there is nothing to save."""
+    """Lightning 2.6 goes on with the batch, or with all; before a training nothing is to save."""
 
     class Evaluated(Small):
         batches = 0

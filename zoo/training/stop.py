@@ -49,7 +49,7 @@ class StopRequest:
 
         Args:
             at_once: Already the first one stops at once. Lightning, left to itself, notes a SIGTERM
-                and goes on: nothing but its training asks for it.
+                and looks after each batch, of a prediction and behind the last of a test never.
         """
         self.signal, self._at_once = None, at_once
         if threading.current_thread() is threading.main_thread() and not self._previous:
