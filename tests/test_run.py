@@ -194,3 +194,22 @@ def test_what_cannot_be_is_told():
     with pytest.raises(ValueError, match="no checkpoint of a Trainer"):
         small("run").fit(model, data, ckpt_path="bare.ckpt")
     assert not Path("run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode")
+def test_a_loaded_model_is_trained_in_training_mode(tmp_path: Path) -> None:
+    """zoo.load gives it in evaluation mode, which Lightning keeps: no dropout, no statistics."""
+
+    class Modes(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            seen.append([module.training for module in pl_module.modules()])
+
+    seen: list[list[bool]] = []
+    parts = {"accelerator": "cpu", "enable_progress_bar": False, "callbacks": [Modes()]}
+    model, data = zoo.load("vae/digits"), zoo.data.Digits()
+    zoo.trainer(tmp_path / "whole", max_steps=1, **parts).fit(model, data)
+    assert all(seen.pop())
+    model.train()
+    model.encoder.eval()  # a part that is frozen so stays so
+    zoo.trainer(tmp_path / "frozen", max_steps=1, **parts).fit(model, data)
+    assert seen.pop().count(False) == len(list(model.encoder.modules()))

@@ -181,7 +181,9 @@ class RunTrainer(Trainer):
     ) -> None:
         """Trains, and leaves the averaged weights in the model.
 
-        Ctrl-C saves the last step and then raises KeyboardInterrupt, SIGTERM SystemExit.
+        A model in evaluation mode, as `zoo.load` gives it, is put into training mode; parts of one
+        in training mode stay as they are. Ctrl-C saves the last step and then raises
+        KeyboardInterrupt, SIGTERM SystemExit.
 
         Args:
             model: The model.
@@ -203,6 +205,8 @@ class RunTrainer(Trainer):
                 if isinstance(part, FoundRate | MetricsCSV):
                     part.resume = file is not None
             rank_zero_info(f"run directory: {run_dir}")
+            if not model.training:  # Lightning leaves it so, without dropout and batch statistics
+                model.train()
             with _stoppable(), restoring(file):
                 super().fit(
                     model, train_dataloaders, val_dataloaders, datamodule, file, weights_only

@@ -20,12 +20,14 @@ GOOD = {
     "optimizer_kinds": ["Adam"],
     "optimizer_options": [[{"lr": 0.1, "betas": (0.9, 0.999)}]],
     "metrics_csv": {"columns": ["step"], "rows": 2, "row": {"step": 1, "loss": 0.5}},
+    "stopping_thresholds": {"EarlyStopping": [0.1, None, True]},
 }
 
 
 def test_what_was_written_is_taken():
     check_state(dict(GOOD), Path("x.ckpt"))
     notes = ("surroundings", "optimizer_kinds", "optimizer_options", "metrics_csv")
+    notes += ("stopping_thresholds",)
     check_state({k: v for k, v in GOOD.items() if k not in notes}, Path("x.ckpt"))
 
 
@@ -50,6 +52,9 @@ def test_what_was_written_is_taken():
         ("optimizer_options", [[{"lr": "x"}]]),
         ("optimizer_options", [[{"lr": torch.ones(2)}]]),
         ("optimizer_options", [[{"lr": 0.1, "betas": torch.ones(2)}]]),
+        ("stopping_thresholds", None),
+        ("stopping_thresholds", [0.1]),
+        ("stopping_thresholds", {"EarlyStopping": 0.1}),
         ("metrics_csv", None),
         ("metrics_csv", {"columns": ["step"], "rows": -1, "row": {}}),
         ("metrics_csv", {"columns": ["step"], "rows": "x", "row": {}}),

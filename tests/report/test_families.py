@@ -12,8 +12,10 @@ import yaml
 import zoo
 from tests.report.pages import Page
 from zoo.data.images.pixels import pixels_of
+from zoo.figures import Figure, write_figure
 from zoo.flash.figures import kind_of
 from zoo.layers.counter_rng import normal
+from zoo.report import run as report_run
 from zoo.report.drawing import draw
 from zoo.report.run import read_runs
 from zoo.simbert.figures import best_f1
@@ -359,3 +361,19 @@ def test_a_masked_model_shows_its_guesses_by_position_and_kind(fitted):
 )  # fmt: skip
 def test_kinds_of_symbols(symbol, kind):
     assert kind_of(symbol) == kind
+
+
+def test_a_figure_that_a_training_puts_away_meanwhile_is_none(tmp_path, monkeypatch):
+    """Those of some steps make room for later ones: between the listing and the reading, too."""
+    figure = Figure("bars", "t", {"x": np.zeros(2), "y": np.zeros(2)})
+    for step in (10, 20):
+        write_figure(figure, tmp_path / "report" / f"kl.step-{step:07}.npz")
+    read = report_run.read_figure
+
+    def late(path):
+        if path.name == "kl.step-0000010.npz":
+            path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(report_run, "read_figure", late)
+    assert list(report_run.Run(tmp_path, "r").figures()["kl"]) == ["20"]

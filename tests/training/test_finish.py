@@ -1,6 +1,8 @@
 """A rate that was found is used, a stop has its reason, and long runs are told."""
 
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +54,38 @@ def test_early_stopping(zoo_cli, mistake, tiny):
     code, _, err = zoo_cli("fit", "-c", tiny, *stopping, "val/loss", *more)
     assert code == 0, err
     assert "stopped early: Stopping threshold reached: val/loss = " in err
+
+
+def test_a_run_that_was_ended_early_is_at_its_end(zoo_cli, tiny):
+    """Asked to go on, as by a job that is queued again, it leaves all as it was."""
+    flags = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"]
+    flags += ["--trainer.val_check_interval", 1, "--trainer.limit_val_batches", 1]
+    flags += ["--checkpoint.monitor", "val/loss", "--run_dir", "a"]
+    for more in (
+        ["--trainer.callbacks.min_delta", 100, "--trainer.callbacks.patience", 2],
+        ["--trainer.callbacks.stopping_threshold", 1000],
+    ):
+        shutil.rmtree("a", ignore_errors=True)
+        assert zoo_cli("fit", "-c", tiny, *flags, *more)[0] == 0
+        kept = [*Path("a", "checkpoints").iterdir(), Path("a", "metrics.csv")]
+        files = {path: path.read_bytes() for path in kept}
+        code, _, err = zoo_cli("fit", "-c", tiny, *flags, *more, "--ckpt_path", "last")
+        assert code == 0, err
+        assert "stopped early: " in err
+        assert {path: path.read_bytes() for path in kept} == files
+    code, _, err = zoo_cli(
+        "fit",
+        "-c",
+        tiny,
+        *flags,
+        "--trainer.callbacks.stopping_threshold",
+        0.01,
+        "--ckpt_path",
+        "last",
+    )
+    assert code == 0, err
+    assert "stopped early: " not in err
+    assert saved("a")["global_step"] == 30
 
 
 def test_the_patience_of_a_resume_is_the_users(zoo_cli, tiny):

@@ -3,19 +3,21 @@
 from contextlib import nullcontext
 
 import pytest
+import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
 
 import zoo
 from zoo.data import Digits
 
 SMALL = {"image_size": 8, "channels": 1, "levels": 17}
 MODELS = {
-    "ddpm": lambda: zoo.DDPM(
-        **SMALL, width=8, groups=4, multipliers=[1], attention_levels=[], blocks=1
+    "ddpm": lambda **more: zoo.DDPM(
+        **SMALL, width=8, groups=4, multipliers=[1], attention_levels=[], blocks=1, **more
     ),
     "vae": lambda: zoo.VAE(**SMALL),
     "vmf-vae": lambda: zoo.VMFVAE(**SMALL),
-    "wgan": lambda: zoo.WGAN(
+    "wgan": lambda **more: zoo.WGAN(
         network="dcgan",
         latent_dim=4,
         generator_widths=[8, 4],
@@ -23,6 +25,7 @@ MODELS = {
         n_critic=1,
         critic_batch=20,
         **SMALL,
+        **more,
     ),
 }
 
@@ -48,3 +51,13 @@ def test_grey_levels_of_a_loader_are_no_images(name: str) -> None:
     with no_images if name != "wgan" else nullcontext():  # which counts what it is to draw
         trainer().predict(model(), data.val_dataloader())
     trainer().fit(model(), datamodule=data)
+    images = torch.zeros(40, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"a batch is a tensor: .*\(images, \.\.\.\)"):
+        trainer().fit(model(), DataLoader(images, 20))
+
+
+@pytest.mark.parametrize("name", ["ddpm", "wgan"])
+def test_a_model_of_classes_needs_labels(name: str) -> None:
+    made = MODELS[name](num_classes=3)
+    with pytest.raises(ValueError, match="a batch without labels, for a model of 3 classes"):
+        made.validation_step([torch.zeros(20, 1, 8, 8)], 0)

@@ -38,7 +38,13 @@ from zoo.ranges import (
     check_ranges,
 )
 from zoo.training.averages import Averages
-from zoo.training.fit_of_data import check_images, check_numbers, floats_of, image_shape
+from zoo.training.fit_of_data import (
+    check_images,
+    check_numbers,
+    classes_of,
+    floats_of,
+    image_shape,
+)
 from zoo.training.log import is_logging_step, log_every
 from zoo.training.module import by_step, numbers_of
 from zoo.training.optim import LAMB, may_fuse, piecewise_linear
@@ -272,7 +278,7 @@ class DDPM(Pages):
     def _unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         x0 = floats_of(batch)
         check_images(tuple(x0.shape[1:]), self.shape)
-        return x0, batch[1] if self.num_classes else None
+        return x0, classes_of(batch, self.num_classes)
 
     # Evaluation
 

@@ -87,6 +87,12 @@ class SampleQuality(Callback):
         """Finds mistakes of model, data and extractor before the long part of a run."""
         if self.enabled:  # also of a fit that only a test follows
             check_extractor(str(self.extractor))
+        data = datamodule_of(trainer)
+        if stage == "fit" and self.enabled and not isinstance(data, HasReferenceImages):
+            rank_zero_info(
+                f"zoo test will need --quality.extractor null: {type(data).__name__} has no "
+                "reference_images(split, count) to compare samples with"
+            )
         if not self.enabled or (stage != "test" and not self.validate) or stage == "predict":
             return
         # Another run of the same callback may have other data, on another device.
@@ -98,14 +104,13 @@ class SampleQuality(Callback):
             )
         if not isinstance(pl_module, HasSamples):
             raise ValueError(
-                f"{type(pl_module).__name__} has no sample(n, seed=, first=) to judge: leave out "
-                "--quality.extractor"
+                f"{type(pl_module).__name__} has no sample(n, seed=, first=) to judge: give "
+                "--quality.extractor null"
             )
-        data = datamodule_of(trainer)
         if not isinstance(data, HasReferenceImages):
             raise ValueError(
                 "no reference_images(split, count) to compare samples with: use an image data "
-                f"module instead of {type(data).__name__}, or leave out --quality.extractor"
+                f"module instead of {type(data).__name__}, or --quality.extractor null"
             )
         extractor = self._load(trainer)
         extractor.check_channels(getattr(data, "channels", extractor.channels))

@@ -107,7 +107,13 @@ class Run:
         for file in sorted((self.folder / "report").glob("*.*.npz")):
             name, when = file.stem.rsplit(".", 1)
             step = _STEP.fullmatch(when)
-            found.setdefault(name, {})[str(int(step[1])) if step else when] = read_figure(file)
+            try:
+                figure = read_figure(file)
+            except ValueError:
+                if file.exists():
+                    raise
+                continue  # a training beside it has put a later one in its place
+            found.setdefault(name, {})[str(int(step[1])) if step else when] = figure
         return found
 
 

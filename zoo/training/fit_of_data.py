@@ -24,12 +24,17 @@ def check_images(shape: tuple[int, ...], own: tuple[int, ...]) -> None:
         )
 
 
-def floats_of(batch: Sequence[Tensor]) -> Tensor:
+def floats_of(batch: Sequence[Tensor] | Tensor) -> Tensor:
     """The images or points of a batch as float32, whatever precision the Trainer converts them to.
 
     Raises:
-        ValueError: They are integers: grey levels, as they leave a loader.
+        ValueError: They are integers: grey levels, as they leave a loader; or a batch is a tensor.
     """
+    if isinstance(batch, Tensor):
+        raise ValueError(
+            "a batch is a tensor: models take batches (images, ...), such as TensorDataset gives, "
+            "with labels second where the model has classes"
+        )
     x = batch[0]
     if x.is_floating_point():
         return x.float()
@@ -38,6 +43,21 @@ def floats_of(batch: Sequence[Tensor]) -> Tensor:
         "of grey levels where the Trainer has it: trainer.fit(model, datamodule=data), not its "
         "loaders; zoo.data.to_float(x, levels) makes them of others"
     )
+
+
+def classes_of(batch: Sequence[Tensor], number: int) -> Tensor | None:
+    """The classes of a batch, int64 (B,), for a model of so many; None for one without.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if not number:
+        return None
+    if len(batch) < 2:
+        raise ValueError(
+            f"a batch without labels, for a model of {number} classes: batches are (images, labels)"
+        )
+    return batch[1]
 
 
 def check_given(*sets: Tensor, own: tuple[int, ...]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,6 +20,7 @@ Options = list[dict[str, Any]]
 # What a parameter's state holds that has not the parameter's shape.
 _NUMBERS = ("step", "eta", "mu", "mu_product")
 _FACTORS = ("row_var", "col_var", "variance")  # by a parameter's rank
+_NOT = EarlyStoppingReason.NOT_STOPPED
 
 
 class Resume(Callback):
@@ -57,6 +59,7 @@ class Resume(Callback):
         self._file = {
             "kinds": checkpoint.get("optimizer_kinds"),
             "options": checkpoint.get("optimizer_options"),
+            "thresholds": checkpoint.get("stopping_thresholds", {}),
             "schedules": len(checkpoint.get("lr_schedulers", [])),
             "sizes": [
                 [len(group["params"]) for group in state["param_groups"]]
@@ -78,6 +81,7 @@ class Resume(Callback):
         """Adds to the file what the optimisers were made with."""
         checkpoint["optimizer_kinds"] = self._kinds
         checkpoint["optimizer_options"] = self._asked
+        checkpoint["stopping_thresholds"] = {w.state_key: _thresholds(w) for w, _ in self._patience}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets what has changed; all states are restored by now."""
@@ -90,6 +94,9 @@ class Resume(Callback):
                     f"{watcher.patience}"
                 )
                 watcher.patience = patience
+            if not _holds(watcher, self._file["thresholds"].get(watcher.state_key)):
+                watcher.stopping_reason, watcher.stopping_reason_message = _NOT, None
+            trainer.should_stop |= watcher.stopping_reason is not _NOT
         file, self._file = self._file, None
         for optimizer in trainer.optimizers:
             if trainer.global_step and "betas" in optimizer.defaults and not optimizer.state:
@@ -235,3 +242,14 @@ def go_on(schedule: LambdaLR, count: int | None) -> None:
     for group, base, multiplier in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
         group["lr"] = base * multiplier(schedule.last_epoch)
     schedule._last_lr = [group["lr"] for group in groups]
+
+
+def _thresholds(watcher: EarlyStopping) -> list[Any]:
+    return [watcher.stopping_threshold, watcher.divergence_threshold, watcher.check_finite]
+
+
+def _holds(watcher: EarlyStopping, before: list[Any] | None) -> bool:
+    """Whether what ended the run still would: it may have more patience, or other thresholds."""
+    if watcher.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
+        return watcher.wait_count >= watcher.patience
+    return before is None or before == _thresholds(watcher)

@@ -94,13 +94,17 @@ def _check_notes(checkpoint: dict[str, Any], path: Path) -> None:
     best = checkpoint["callbacks"].get("Checkpoint", {}).get("best")
     if not (best is None or _is_number(best)):
         raise ValueError(f"{path}: callbacks: best is {best!r:.80}, not a number")
-    for key in ("surroundings", "metrics_csv", "optimizer_kinds", "optimizer_options"):
+    noted = ("surroundings", "metrics_csv", "optimizer_kinds", "optimizer_options")
+    for key in (*noted, "stopping_thresholds"):
         check_plain(checkpoint.get(key), f"{path}: {key}", tensors=key == "optimizer_options")
     surroundings = checkpoint.get("surroundings", {})
     if not isinstance(surroundings, dict) or not all(
         isinstance(value, str | int) for value in surroundings.values()
     ):
         raise ValueError(f"{path}: surroundings is {surroundings!r:.80}, not values by name")
+    thresholds = checkpoint.get("stopping_thresholds", {})
+    if not isinstance(thresholds, dict) or not _is_list(list(thresholds.values()), list):
+        raise ValueError(f"{path}: stopping_thresholds is {thresholds!r:.80}, not lists by name")
     table = checkpoint.get("metrics_csv", {"columns": ["step"], "rows": 0, "row": {}})
     match table:
         case {"columns": list(columns), "rows": int(rows), "row": dict(row)} if rows >= 0:

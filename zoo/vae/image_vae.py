@@ -317,8 +317,9 @@ class ImageVAE(Module):
             self.compiled = True
 
     def _images(self, batch: Sequence[Tensor]) -> Tensor:
-        check_images(tuple(batch[0].shape[1:]), self.shape)
-        return floats_of(batch)
+        x = floats_of(batch)
+        check_images(tuple(x.shape[1:]), self.shape)
+        return x
 
 
 def _black_or_white(white: Tensor, dtype: torch.dtype) -> Tensor:

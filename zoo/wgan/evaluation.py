@@ -11,7 +11,7 @@ from zoo.data.protocols import HasReferenceImages, HasReferencePoints, datamodul
 from zoo.layers.counter_rng import normal
 from zoo.layers.labels import Labels, labels_of
 from zoo.training.averages import Averages
-from zoo.training.fit_of_data import floats_of
+from zoo.training.fit_of_data import classes_of, floats_of
 from zoo.training.module import Module, evaluating, numbers_of
 from zoo.wgan.constraints.weights import Evaluated, Unconstrained
 from zoo.wgan.objectives import CTransform, Objective
@@ -125,7 +125,7 @@ class Evaluation(Module):
         self._check_shape(tuple(x.shape[1:]))
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        return x, batch[1] if self.num_classes else None
+        return x, classes_of(batch, self.num_classes)
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Adds to val/wasserstein_critic."""
