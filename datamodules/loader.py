@@ -100,19 +100,21 @@ class EpochLoader(DataLoader):
 
     sampler: EpochSampler
 
+    # By keyword, so that Lightning can put others in their place, also after an error in a loader's
+    # hook (2.6.6), which leaves every loader noting what it was made with.
     def __init__(
-        self, dataset: Any, sampler: EpochSampler | None, batch_size: int, **kwargs: Any
+        self, dataset: Any, *, sampler: EpochSampler | None, batch_size: int, **kwargs: Any
     ) -> None:
         self.done = 0
-        if sampler is None:
-            self._direct = False
-            super().__init__(dataset, batch_size=batch_size, **kwargs)
-            return
         by_batch = hasattr(dataset, "__getitems__")
         own = ("num_workers", "pin_memory", "collate_fn")
         self._direct = by_batch and not any(kwargs.get(name) for name in own)
         if by_batch:
             kwargs.setdefault("collate_fn", _as_is)
+        if sampler is None:
+            self._direct = False
+            super().__init__(dataset, batch_size=batch_size, **kwargs)
+            return
         # Its own generator: creating an iterator draws a base seed, which would otherwise come
         # from the global stream and make the run depend on how often it was resumed.
         super().__init__(
@@ -240,7 +242,7 @@ def epoch_loader(
     if train and batch_size * world_size > size:
         raise ValueError(larger_than(size, batch_size, world_size, advice=advice, limit=limit))
     sampler = EpochSampler(size, seed=seed, rank=rank, world_size=world_size, train=train)
-    return EpochLoader(dataset, sampler, batch_size, **kwargs)
+    return EpochLoader(dataset, sampler=sampler, batch_size=batch_size, **kwargs)
 
 
 class SplitLoaders(LightningDataModule, ABC):

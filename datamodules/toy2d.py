@@ -173,7 +173,9 @@ class Toy2D(SplitLoaders):
             )
         sampler = _FreshSampler(size, train=train, **where)
         points = _Points(self.name, seed, split, size)
-        return EpochLoader(points, sampler, self.batch_size if train else self.val_batch_size)
+        return EpochLoader(
+            points, sampler=sampler, batch_size=self.batch_size if train else self.val_batch_size
+        )
 
     def reference_points(self, split: Split, count: int | None = None) -> Tensor:
         """The first points of a split, float32 (count, 2).

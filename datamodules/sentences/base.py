@@ -403,7 +403,9 @@ class SentenceData(LightningDataModule, ABC):
             limit = self.limit if self._limited else None
             many = larger_than(sampler.size, self.batch_size, where["world_size"], limit=limit)
             raise ValueError(many)
-        return EpochLoader(dataset, sampler, self.batch_size, **worker_options(self))
+        return EpochLoader(
+            dataset, sampler=sampler, batch_size=self.batch_size, **worker_options(self)
+        )
 
     def _agree_on_length(self) -> None:
         words = self.words()
@@ -419,7 +421,9 @@ class SentenceData(LightningDataModule, ABC):
     def eval_loader(self, dataset: Any) -> EpochLoader:
         """Every item once, over all ranks, in order."""
         sampler = EpochSampler(len(dataset), train=False, **ranks(self))
-        return EpochLoader(dataset, sampler, self.val_batch_size, **worker_options(self))
+        return EpochLoader(
+            dataset, sampler=sampler, batch_size=self.val_batch_size, **worker_options(self)
+        )
 
     def labelled_loaders(self, split: Split) -> list[EpochLoader]:
         """A loader of all evaluation pairs of a split, if there are any."""

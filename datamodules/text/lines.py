@@ -203,5 +203,8 @@ class TextLines(TextData):
             world_size=order.world_size,
         )
         return EpochLoader(
-            self.split("train"), sampler, self.batch_size, pin_memory=loader.pin_memory
+            self.split("train"),
+            sampler=sampler,
+            batch_size=self.batch_size,
+            pin_memory=loader.pin_memory,
         )

@@ -1,11 +1,12 @@
 """Order as a function of (seed, epoch), starting inside an epoch, and exact shards."""
 
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from zoo.data import (
     Digits,
@@ -161,9 +162,16 @@ def test_a_loader_of_a_script_serves_predict_too() -> None:
         def predict_step(self, batch: list[int], batch_idx: int) -> list[int]:
             return batch
 
+    class Missing(LightningDataModule):
+        def predict_dataloader(self) -> Any:
+            raise FileNotFoundError
+
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(accelerator="cpu", **quiet)
     for train in (False, True):
+        with pytest.raises(FileNotFoundError) if train else nullcontext():
+            if train:  # after which Lightning's own notes stay on every loader
+                trainer.predict(Repeat(), Missing())
         given = loader(train=train)
         expected = [list(batch) for batch in loader(train=train)]
         found = trainer.predict(Repeat(), given)

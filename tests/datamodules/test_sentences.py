@@ -123,7 +123,7 @@ def test_resuming_inside_an_epoch_gives_the_rest_of_it():
         bucket, lengths = sampler()
         data = SentenceSet([np.full(n, 2) for n in lengths], end=0)
         bucket.set_epoch(2)
-        return EpochLoader(data, bucket, 8)
+        return EpochLoader(data, sampler=bucket, batch_size=8)
 
     batches = [batch.index.tolist() for batch in loader()]
     assert len(batches) == 62
