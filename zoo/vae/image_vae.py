@@ -9,7 +9,6 @@ from torch import Tensor
 
 from zoo.data.protocols import HasImages, HasReferenceImages, datamodule_of
 from zoo.layers.counter_rng import uniform
-from zoo.layers.precision import at_least_float32
 from zoo.ranges import AtLeastTwo, BelowOne, Count, NonNegative, Positive, Whole, check_ranges
 from zoo.training.fit_of_data import (
     check_given,
@@ -218,7 +217,7 @@ class ImageVAE(Module):
             index: Numbers of the images, int64 (B,): their noise is then a function of them, the
                 same in every epoch and run. Drawn from the global stream if not given.
         """
-        x = at_least_float32(x.to(self.dtype))
+        x = x.to(torch.promote_types(next(self.parameters()).dtype, torch.float32))
         if self.binarization == "threshold":
             return _black_or_white(x >= 0, x.dtype)
         if self.binarization == "none" and not self.dequantize:
