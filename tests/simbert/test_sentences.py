@@ -12,6 +12,7 @@ import zoo
 from tests.simbert.models import TOKENS, texts, tiny
 from zoo.data import Sentences
 from zoo.data.sentences.batches import TextBatch
+from zoo.layers.packed import packed
 from zoo.simbert.approximate import exact
 from zoo.simbert.evaluation import (
     SentenceNumbers,
@@ -63,6 +64,30 @@ def test_cosines_under_autocast_are_those_of_the_vectors():
     torch.testing.assert_close(cosines, a @ b.T, rtol=0, atol=1e-6)
     torch.testing.assert_close(scores, (unit[:3] @ unit.T).topk(2)[0], rtol=0, atol=1e-6)
     assert not torch.equal(ranked, ranked.bfloat16().float())
+
+
+def test_vectors_under_autocast_are_the_same_of_few_and_of_many(monkeypatch):
+    """Of many, weights are brought into order first."""
+    model, many = tiny(), texts(60)
+    exact = model.encode(many)
+    asked = []
+
+    def ordered(net, plain):
+        asked.append(plain)
+        return packed(net, plain)
+
+    monkeypatch.setattr("zoo.simbert.sentences.packed", ordered)
+    monkeypatch.setattr("zoo.simbert.sentences._CPU_TOKENS", 40)
+    before = {name: (type(part)) for name, part in model.net.named_modules()}
+    with torch.autocast("cpu", torch.bfloat16):
+        few = torch.cat([model.encode([text]) for text in many])
+        assert not asked
+        vectors = model.encode(many)
+    assert asked == [[f"layers.{len(model.net.layers) - 1}.qkv"]]
+    assert {name: type(part) for name, part in model.net.named_modules()} == before
+    for found in (few, vectors):
+        assert ((found * exact).sum(1) > 0.999).all()
+    torch.testing.assert_close(few, vectors, rtol=0, atol=0.02)
 
 
 def test_long_sentences_are_cut():

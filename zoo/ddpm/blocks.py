@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from zoo.layers.attention import attention
+
 
 class TimestepEmbedding(nn.Module):
     """The MLP that turns a sinusoid (B, E/4) into the conditioning (B, E)."""
@@ -62,12 +64,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        h_BNC = self.group_norm(x).flatten(2).transpose(1, 2)
+        h_BNC = self.group_norm(x).flatten(2).transpose(1, 2).contiguous()
         q, k, v = (
             f(h_BNC).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for f in (self.to_q, self.to_k, self.to_v)
         )
-        h_BNC = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        h_BNC = attention(q, k, v).transpose(1, 2).flatten(2)
         out: Tensor = self.to_out[0](h_BNC).transpose(1, 2).reshape(x.shape)
         return x + out
 

@@ -1,5 +1,8 @@
 """The precision in which losses and norms are taken."""
 
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,3 +21,13 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 def wide(device: torch.device) -> torch.dtype:
     """The dtype in which sums and scalars are computed: float64, but on Apple's GPUs."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+@cache
+def bf16_units() -> bool:
+    """Whether PyTorch says that this CPU has instructions for products in bf16.
+
+    On x86 those are AVX-512's or AMX's; without them such products are emulated.
+    """
+    told: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(told.get("avx512_bf16") or told.get("amx_bf16"))

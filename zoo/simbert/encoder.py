@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.layers.attention import attention
 from zoo.layers.rotary import RotaryEmbedding, rotate
 from zoo.ranges import check_ranges
 from zoo.simbert.cache import KeyValueCache
@@ -112,25 +113,11 @@ class Layer(nn.Module):
     def _attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         p = self.attention_dropout if self.training else 0.0
         v = v.to(q.dtype)
-        if q.shape[2] == 1 and q.device.type == "cpu" and not p:
-            a = _attend_once(q, k, v, mask)
-        else:
-            a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+        a = attention(q, k, v, mask, p)
         a = self.attention_out(a.transpose(1, 2).reshape(x.shape))
         x = self.attention_norm(x + F.dropout(a, self.dropout, self.training))
         y = self.down(F.gelu(self.up(x)))
         return self.norm(x + F.dropout(y, self.dropout, self.training))
-
-
-def _attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of one query a row and head, where the fused kernel of the CPU takes twice as long.
-
-    Of q (B, h, 1, d), and k and v (B, h, L, d).
-    """
-    s = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        s = s.masked_fill(~mask, -torch.inf)
-    return s.softmax(-1) @ v
 
 
 class Encoder(nn.Module):

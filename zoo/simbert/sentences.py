@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.sentences.batches import AnyBatch, LabelledBatch, padded
+from zoo.layers.packed import packed
 from zoo.layers.precision import product
 from zoo.simbert.approximate import Backend
 from zoo.simbert.base import SentenceModel
@@ -17,7 +18,10 @@ from zoo.simbert.index import SentenceIndex
 from zoo.training.module import evaluating
 from zoo.waiting import Bar
 
-_CPU_TOKENS = 512  # at a time: what the layers pass on then stays in the cache of a core
+# At a time: what the layers pass on, so many numbers or twice as many halves, then stays in the
+# cache of a core.
+_CPU_TOKENS = 512
+_OFTEN = 4  # times that many tokens, for which weights are brought into order
 
 
 def source_vectors(net: Encoder, batch: AnyBatch) -> Tensor:
@@ -54,12 +58,15 @@ class Neighbour(NamedTuple):
 class Encoding(SentenceModel):
     """Sentences to vectors, cosines and neighbours."""
 
-    def rows_vectors(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Vectors (B, H) of token rows, on the model's device and not normalised."""
+    def rows_vectors(self, rows: Sequence[Sequence[int]], net: Encoder | None = None) -> Tensor:
+        """Vectors (B, H) of token rows, on the model's device and not normalised.
+
+        By the model's encoder, or another form of it.
+        """
         tokens, lengths = padded(rows, self.tokenizer.pad)
         ragged = len({len(row) for row in rows}) > 1
         device = self.device
-        return self.net.vectors(
+        return (self.net if net is None else net).vectors(
             tokens.to(device, non_blocking=True),
             # No mask where none is needed.
             lengths.to(device, non_blocking=True) if ragged else None,
@@ -109,17 +116,21 @@ class Encoding(SentenceModel):
         rows = self.tokenizer.encode(texts, max_length) if len(texts) else []
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # the longest first: memory
         vectors = torch.empty(len(rows), dim or width)
-        tokens = _CPU_TOKENS if self.device.type == "cpu" else batch_size * max_length
         with (
             evaluating(self),
             Bar("encode", len(rows), "sentences", shown=progress) as bar,
         ):
+            net, tokens = self.net, batch_size * max_length
+            if self.device.type == "cpu":
+                tokens = _CPU_TOKENS * (2 if torch.is_autocast_enabled("cpu") else 1)
+                if sum(map(len, rows)) > _OFTEN * tokens:
+                    net = packed(net, [f"layers.{len(net.layers) - 1}.qkv"])  # see Layer.first
             start = 0
             while start < len(order):
                 size = min(batch_size, max(tokens // len(rows[order[start]]), 1))
                 chosen = order[start : start + size]
                 start += size
-                batch = self.rows_vectors([rows[i] for i in chosen])[:, :dim].float()
+                batch = self.rows_vectors([rows[i] for i in chosen], net)[:, :dim].float()
                 batch = F.normalize(batch, dim=-1) if normalize else batch
                 vectors[chosen] = batch.cpu()
                 bar.update(len(chosen))
