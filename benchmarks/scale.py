@@ -17,6 +17,7 @@ first and of the larger of the two.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -55,20 +56,21 @@ FIT_PICTURES = """\
 RATE_PICTURES = """\
 import sys, time
 from zoo.data import ImageFolder
-rates, options = {}, {"root": sys.argv[1], "num_workers": 2, "batch_size": 128}
-for cache in (False, True):
-    data = ImageFolder(cache=cache, memory_limit_gb=0, **options)
+rates = {}
+for name, cache, workers in (("lazy", False, 2), ("cache", True, 2), ("alone", True, 0)):
+    options = {"cache": cache, "num_workers": workers, "memory_limit_gb": 0, "batch_size": 128}
+    data = ImageFolder(root=sys.argv[1], **options)
     data.setup("fit")
-    rates[cache] = iter(data.train_dataloader())
-    next(rates[cache])  # both workers have begun
+    rates[name] = iter(data.train_dataloader())
+    next(rates[name])  # its workers have begun
 for turn in range(int(sys.argv[2])):
-    for cache, batches in rates.items():
+    for name, batches in rates.items():
         for _ in range(4):  # which lie ready
             next(batches)
         began = time.perf_counter()
-        for _ in range(8):
+        for _ in range(32):
             next(batches)
-        print("rate", cache, 8 * 128 / (time.perf_counter() - began), flush=True)
+        print("rate", name, 32 * 128 / (time.perf_counter() - began), flush=True)
 """
 SENTENCES = """\
 import re, sys, time
@@ -116,13 +118,14 @@ print("rate", Path(root).stat().st_size / 1e6 / ours, library / ours)
 
 
 def picture_rates(folder: Path, root: Path, turns: int) -> dict[str, list[float]]:
-    """Pictures a second of two workers, lazily and from the cache, of each turn."""
+    """Pictures a second of each turn: lazily and from the cache by two workers, and by none."""
     environment = {**os.environ, "PYTHONPATH": str(HERE), "ZOO_CACHE": str(folder / "cache")}
     command = [sys.executable, "-c", RATE_PICTURES, str(root), str(turns)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     found = re.findall(r"rate (\w+) ([\d.]+)", done.stdout)
     return {
-        kind: [float(rate) for name, rate in found if name == kind] for kind in ("False", "True")
+        way: [float(rate) for name, rate in found if name == way]
+        for way in ("lazy", "cache", "alone")
     }
 
 
@@ -200,7 +203,9 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="a checkout of the code to compare with")
     parser.add_argument("--before_most", type=int, default=100, help="MB that it is given at most")
     parser.add_argument("--folder", type=Path, help="for texts and cache; a temporary one")
+    parser.add_argument("--json", type=Path, help="for the rates of pictures")
     options = parser.parse_args()
+    report: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         print("| text | code | fit | first step | of this processor | most memory |")
@@ -232,14 +237,19 @@ def main() -> None:
                 seconds, own, memory, _ = fit(HERE, folder, root, FIT_PICTURES)
                 row = f"{seconds:.1f} s | {own:.1f} s | {memory:,.0f} MB"
                 print(f"| {count:,} pictures | here | {time_of} | {row} |", flush=True)
-            lazy, cached = picture_rates(folder, root, options.turns).values()
-            ratios = sorted(b / a for a, b in zip(lazy, cached, strict=True))
-            print(
-                f"rates of {count:,}: lazy {median(lazy):,.0f} a second, cache "
-                f"{median(cached):,.0f}, ratio {median(ratios):.1f} "
-                f"({ratios[0]:.1f} to {ratios[-1]:.1f})",
-                flush=True,
-            )
+            rates = picture_rates(folder, root, options.turns)
+            lazy = rates.pop("lazy")
+            for way, cached in rates.items():
+                ratios = sorted(b / a for a, b in zip(lazy, cached, strict=True))
+                row = {"ours_s": count / median(cached), "peer_s": count / median(lazy)}
+                row |= {"ratio": median(ratios), "ratio_min": ratios[0], "ratio_max": ratios[-1]}
+                report[way] = row
+                print(
+                    f"rates of {count:,}: lazy {median(lazy):,.0f} a second, {way} "
+                    f"{median(cached):,.0f}, ratio {row['ratio']:.1f} "
+                    f"({ratios[0]:.1f} to {ratios[-1]:.1f})",
+                    flush=True,
+                )
             shutil.rmtree(root)
         for count in map(int, filter(None, options.sentences.split(","))):
             for what in options.rows.split(","):
@@ -270,6 +280,8 @@ def main() -> None:
         for tokenizer in filter(None, options.rates.split(",")):
             megabytes, share = rate(folder, folder / "rate.txt", tokenizer)
             print(f"| {tokenizer} | {megabytes:.1f} | {share:.2f} |", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"pictures": report}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

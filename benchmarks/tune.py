@@ -79,13 +79,16 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     trials = halve(default, others, work.visit, options.seconds)
     searched, chosen = time.monotonic() - began, best(trials).setting
     print(f"\n{name}, batch {batch}, searched for {searched:.0f} s\n{table(trials, work)}")
-    ratios = [work.visit(default) / work.visit(chosen) for _ in range(options.rounds)]
+    pairs = [(work.visit(default), work.visit(chosen)) for _ in range(options.rounds)]
+    ratios = [a / b for a, b in pairs]
     print(
         f"{name}: {chosen} has {median(ratios):.2f} times the speed of {default} "
         f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds)",
         flush=True,
     )
     found = {"batch": batch, "chosen": str(chosen), "default": str(default), "ratios": ratios}
+    peer, ours = (median(times) for times in zip(*pairs, strict=True))
+    found |= {"peer_s": peer, "ours_s": ours}
     return {**found, "off": work.errors.get(chosen), "searched": searched}
 
 
