@@ -177,13 +177,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    parts = {"samples": samples, "vectors": vectors}
+    chosen = options.parts.split(",")
+    if unknown := [name for name in chosen if name not in parts]:
+        parser.error(f"--parts {unknown[0]}: none of {', '.join(parts)}")
+    if options.rounds < 1:
+        parser.error(f"--rounds {options.rounds}: give 1 or more")
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
     halves = not bf16_is_slow(CPU)
     print(machine("cpu"))
-    parts = {"samples": samples, "vectors": vectors}
     report: dict[str, Any] = {"machine": machine("cpu")}
-    for name in options.parts.split(","):
+    for name in chosen:
         report[name] = parts[name](options, halves)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")

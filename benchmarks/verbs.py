@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.rounds < 1 or options.vectors < 1:
+        parser.error("--rounds and --vectors: give 1 or more")
     report: dict[str, Any] = {"machine": machine("cpu"), "rows": {}}
     print(report["machine"])
     with tempfile.TemporaryDirectory() as name:

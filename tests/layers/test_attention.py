@@ -36,7 +36,7 @@ def some_mask(queries=5, keys=7):
 @pytest.fixture(params=[False, True], ids=["emulated", "units"])
 def units(request, monkeypatch):
     """A processor with instructions for bf16, and one without."""
-    monkeypatch.setattr(module, "bf16_units", lambda: request.param)
+    monkeypatch.setattr(module, "BF16_UNITS", request.param)
     return request.param
 
 
@@ -83,3 +83,10 @@ def test_dropout_leaves_weights_out_and_keeps_their_mean(dtype):
     spread = draws.std(0) / 20
     assert (draws.std(0) > 0.1).all()
     assert ((draws.mean(0) - 1).abs() < 5 * spread).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_compiler_sees_one_graph(dtype, units):
+    q, k, v = inputs(dtype)
+    compiled = torch.compile(attention, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(q, k, v, some_mask()), attention(q, k, v, some_mask()))

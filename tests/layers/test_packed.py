@@ -65,3 +65,37 @@ def test_a_network_stays_where_packing_gains_nothing_or_cannot_be_done(monkeypat
 
         monkeypatch.setattr(module, "PackedLinear", refuse)
         assert packed(net) is net
+
+
+def doubled(layer):
+    layer.register_forward_hook(lambda _, inputs, output: 2 * output)
+
+
+def own_forward(layer):
+    before = layer.forward
+    layer.forward = lambda x: 2 * before(x)
+
+
+def with_weight_norm(layer):
+    torch.nn.utils.weight_norm(layer)
+    with torch.no_grad():
+        layer.weight_g.mul_(2)
+
+
+@pytest.mark.parametrize("change", [doubled, own_forward, with_weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_layers_that_do_more_than_their_class_says_stay(change):
+    net, x = network(), torch.randn(5, 24)
+    change(net[0])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        other = packed(net)
+        assert type(other[0]) is nn.Linear
+        difference = (other(x) - net(x)).norm()
+    assert difference < 0.01 * net(x).norm()
+
+
+def test_a_compiled_network_stays():
+    net = network()
+    net.compile(backend="eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert packed(net) is net

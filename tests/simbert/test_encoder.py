@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.simbert.models import tiny
 from zoo.simbert.cache import KeyValueCache
 from zoo.simbert.encoder import Encoder, padding_mask, unilm_mask
 
@@ -230,3 +231,11 @@ def test_wrong_sizes_are_told():
     model = Encoder(**SIZES, positions="learned", max_positions=4)
     with pytest.raises(ValueError, match="a row of 5 tokens for a model of max_positions=4"):
         model(torch.zeros(1, 5).long())
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_a_compiler_sees_one_graph(halves):
+    net, tokens = tiny().net, torch.randint(5, 20, (2, 9))
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=halves):
+        torch.testing.assert_close(compiled(tokens), net(tokens), rtol=0, atol=0.05)

@@ -90,6 +90,21 @@ def test_vectors_under_autocast_are_the_same_of_few_and_of_many(monkeypatch):
     torch.testing.assert_close(few, vectors, rtol=0, atol=0.02)
 
 
+def test_a_subclass_makes_its_own_vectors_of_rows(monkeypatch):
+    class Own(zoo.RoFormerSim):
+        def rows_vectors(self, rows):
+            return 2 * super().rows_vectors(rows)
+
+    model = tiny()
+    model.__class__ = Own
+    monkeypatch.setattr("zoo.simbert.sentences._CPU_TOKENS", 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        vectors = model.encode(texts(60), normalize=False)
+        model.__class__ = zoo.RoFormerSim
+        plain = model.encode(texts(60), normalize=False)
+    torch.testing.assert_close(vectors, 2 * plain, rtol=0.02, atol=0.05)
+
+
 def test_long_sentences_are_cut():
     model = tiny()
     long = texts(1, shortest=40, longest=40)[0]

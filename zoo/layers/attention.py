@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.layers.precision import bf16_units
+from zoo.layers.precision import BF16_UNITS
 
 # Keys up to which two products and a softmax are the faster form in bf16 on a CPU with instructions
 # for it, whose fused kernel is slow: forward and backward take 0.15 of its time with 32 keys, 0.5
@@ -18,6 +18,9 @@ def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
     """softmax(q k^T / sqrt(d)) v (arXiv 1706.03762, equation 1), all of one dtype.
+
+    The form by two products has q k^T in the dtype itself, as attention that is written out always
+    has: a score of s is off by up to 2^-9 s in bf16, and with it the weights of large scores.
 
     Args:
         q: Queries, shape (B, h, L, d).
@@ -45,4 +48,4 @@ def _by_products(q: Tensor, k: Tensor, dropout: float) -> bool:
         return False
     if q.shape[-2] == 1 and not dropout:
         return True
-    return q.dtype == torch.bfloat16 and k.shape[-2] <= _KEYS and bf16_units()
+    return q.dtype == torch.bfloat16 and k.shape[-2] <= _KEYS and BF16_UNITS

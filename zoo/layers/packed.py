@@ -37,7 +37,8 @@ def packed(net: Net, plain: Collection[str] = ()) -> Net:
     """A copy of a network with packed linear layers, which shares all else with it.
 
     The network itself where nothing is to be gained, or it cannot be done: no CPU, no autocast to
-    bf16, layers that are split over processes. In float32 a plain product orders nothing.
+    bf16, parts that are compiled or split over processes. In float32 a plain product orders
+    nothing. Layers with hooks or a forward of their own stay.
 
     Args:
         net: The network, which stays as it is.
@@ -47,11 +48,12 @@ def packed(net: Net, plain: Collection[str] = ()) -> Net:
     layers = {
         name: part
         for name, part in net.named_modules()
-        if type(part) is nn.Linear and name not in plain
+        if type(part) is nn.Linear and name not in plain and not _changed(part)
     }
     if (
         not torch.is_autocast_enabled("cpu")
         or torch.get_autocast_dtype("cpu") != torch.bfloat16
+        or any(part._compiled_call_impl is not None for part in net.modules())
         or any(type(x) not in (Tensor, nn.Parameter) or x.device.type != "cpu" for x in tensors)
     ):
         return net
@@ -65,3 +67,9 @@ def packed(net: Net, plain: Collection[str] = ()) -> Net:
     for name, part in ready.items():
         copy.set_submodule(name, part)
     return copy
+
+
+def _changed(layer: nn.Module) -> bool:
+    """Whether it does more than its class says; old-style weight norm is a hook, too."""
+    own = vars(layer)
+    return "forward" in own or bool(own["_forward_hooks"] or own["_forward_pre_hooks"])

@@ -1,6 +1,5 @@
 """The precision in which losses and norms are taken."""
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -23,11 +22,13 @@ def wide(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-@cache
-def bf16_units() -> bool:
-    """Whether PyTorch says that this CPU has instructions for products in bf16.
-
-    On x86 those are AVX-512's or AMX's; without them such products are emulated.
-    """
+def _bf16_units() -> bool:
     told: Any = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
+    used: Any = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    return bool(told.get("avx512_bf16") or told.get("amx_bf16")) and bool(used())
+
+
+# Whether PyTorch says that this CPU has instructions for products in bf16, and oneDNN may use them.
+# On x86 those are AVX-512's or AMX's; without them such products are emulated. A constant, so that
+# a compiler has nothing to ask.
+BF16_UNITS = _bf16_units()

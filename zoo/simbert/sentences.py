@@ -1,6 +1,7 @@
 """Sentence vectors and what they are for: cosines and retrieval."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,15 +59,16 @@ class Neighbour(NamedTuple):
 class Encoding(SentenceModel):
     """Sentences to vectors, cosines and neighbours."""
 
-    def rows_vectors(self, rows: Sequence[Sequence[int]], net: Encoder | None = None) -> Tensor:
-        """Vectors (B, H) of token rows, on the model's device and not normalised.
+    def rows_vectors(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Vectors (B, H) of token rows, on the model's device and not normalised."""
+        return self._vectors_by(self.net, rows)
 
-        By the model's encoder, or another form of it.
-        """
+    def _vectors_by(self, net: Encoder, rows: Sequence[Sequence[int]]) -> Tensor:
+        """`rows_vectors` by another form of the encoder."""
         tokens, lengths = padded(rows, self.tokenizer.pad)
         ragged = len({len(row) for row in rows}) > 1
         device = self.device
-        return (self.net if net is None else net).vectors(
+        return net.vectors(
             tokens.to(device, non_blocking=True),
             # No mask where none is needed.
             lengths.to(device, non_blocking=True) if ragged else None,
@@ -120,17 +122,20 @@ class Encoding(SentenceModel):
             evaluating(self),
             Bar("encode", len(rows), "sentences", shown=progress) as bar,
         ):
-            net, tokens = self.net, batch_size * max_length
+            make: Callable[[Sequence[Sequence[int]]], Tensor] = self.rows_vectors
+            tokens = batch_size * max_length
             if self.device.type == "cpu":
                 tokens = _CPU_TOKENS * (2 if torch.is_autocast_enabled("cpu") else 1)
-                if sum(map(len, rows)) > _OFTEN * tokens:
-                    net = packed(net, [f"layers.{len(net.layers) - 1}.qkv"])  # see Layer.first
+                own = type(self).rows_vectors is not Encoding.rows_vectors  # a subclass's
+                if sum(map(len, rows)) > _OFTEN * tokens and not own:
+                    last = f"layers.{len(self.net.layers) - 1}.qkv"  # see Layer.first
+                    make = partial(self._vectors_by, packed(self.net, [last]))
             start = 0
             while start < len(order):
                 size = min(batch_size, max(tokens // len(rows[order[start]]), 1))
                 chosen = order[start : start + size]
                 start += size
-                batch = self.rows_vectors([rows[i] for i in chosen], net)[:, :dim].float()
+                batch = make([rows[i] for i in chosen])[:, :dim].float()
                 batch = F.normalize(batch, dim=-1) if normalize else batch
                 vectors[chosen] = batch.cpu()
                 bar.update(len(chosen))
