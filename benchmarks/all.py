@@ -164,12 +164,17 @@ def trained(n: int, peer: str, ours: str) -> Reader:
     return over("training", {"n": n, "contender": PEER}, peer=peer, ours=ours)
 
 
+def named(content: Any, start: str) -> Any:
+    """The one whose name begins so; numbers of samples follow."""
+    (row,) = (row for name, row in content.items() if name.startswith(start))
+    return row
+
+
 def refined(peer: str, number: str) -> Reader:
     """An estimate's error or time over those of the refined one."""
 
     def read(content: Any) -> Found:
-        (ours,) = (row for name, row in content.items() if name.startswith("refined"))
-        (other,) = (row for name, row in content.items() if name.startswith(peer))
+        ours, other = named(content, "refined"), named(content, peer)
         if number == "time":
             return Found(other["ratio"], *other["range"])
         return Found(*(other[number] / ours[number],) * 3)
@@ -179,8 +184,7 @@ def refined(peer: str, number: str) -> Reader:
 
 def reliable(content: Any) -> Found:
     """The share of the data whose refined estimate can be trusted."""
-    (ours,) = (row for name, row in content.items() if name.startswith("refined"))
-    return Found(*(1 - ours["unreliable"],) * 3)
+    return Found(*(1 - named(content, "refined")["unreliable"],) * 3)
 
 
 TRAIN = ("results", 0, "contenders", PEER)

@@ -32,6 +32,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
 from ddpm import build, interleave, machine
+from scale_made import versus
 from torch import Tensor
 from tune import work_of
 
@@ -41,20 +42,6 @@ from zoo.tuning.settings import Setting, bf16_is_slow, distance
 
 Calls = dict[str, Callable[[], Any]]
 CPU = torch.device("cpu")
-
-
-def ratio_of(times: dict[str, list[float]], peer: str, ours: str) -> dict[str, Any]:
-    """The peer's time over ours, turn by turn."""
-    ratios = [a / b for a, b in zip(times[peer], times[ours], strict=True)]
-    return {
-        "ours": ours,
-        "peer": peer,
-        "ours_s": median(times[ours]),
-        "peer_s": median(times[peer]),
-        "ratio": median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-    }
 
 
 def judged(
@@ -75,7 +62,10 @@ def contest(
         print(f"{title}  {name:<36}{1e3 * median(own):9.0f} ms  off {off[name]:.2%}")
     left = {name: (ours | theirs)[name] for name in dict.fromkeys((best, peer, default))}
     times = interleave(left, rounds, 0, CPU)
-    found = {"default": ratio_of(times, default, best), "best": ratio_of(times, peer, best)}
+    found = {
+        kind: {"ours": best, "peer": other} | versus(times[best], times[other])
+        for kind, other in (("default", default), ("best", peer))
+    }
     for row in found.values():
         span = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
         print(
@@ -186,8 +176,8 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
     halves = not bf16_is_slow(CPU)
-    print(machine("cpu"))
     report: dict[str, Any] = {"machine": machine("cpu")}
+    print(report["machine"])
     for name in chosen:
         report[name] = parts[name](options, halves)
     if options.json:

@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from scale_made import make_corpus, make_pictures, make_sentences, make_text, watch
+from scale_made import make_corpus, make_pictures, make_sentences, make_text, versus, watch
 
 HERE = Path(__file__).resolve().parents[1]
 PROBE = """\
@@ -240,14 +240,11 @@ def main() -> None:
             rates = picture_rates(folder, root, options.turns)
             lazy = rates.pop("lazy")
             for way, cached in rates.items():
-                ratios = sorted(b / a for a, b in zip(lazy, cached, strict=True))
-                row = {"ours_s": count / median(cached), "peer_s": count / median(lazy)}
-                row |= {"ratio": median(ratios), "ratio_min": ratios[0], "ratio_max": ratios[-1]}
-                report[way] = row
+                row = report[way] = versus(*([count / rate for rate in r] for r in (cached, lazy)))
                 print(
                     f"rates of {count:,}: lazy {median(lazy):,.0f} a second, {way} "
                     f"{median(cached):,.0f}, ratio {row['ratio']:.1f} "
-                    f"({ratios[0]:.1f} to {ratios[-1]:.1f})",
+                    f"({row['ratio_min']:.1f} to {row['ratio_max']:.1f})",
                     flush=True,
                 )
             shutil.rmtree(root)

@@ -1,4 +1,4 @@
-"""What `scale.py` and `scale_vectors.py` measure, made in bulk, and a watch of processes."""
+"""What `scale.py` and others measure, made in bulk, a watch of processes, and ratios of turns."""
 
 import os
 import random
@@ -7,6 +7,7 @@ import subprocess
 import time
 from itertools import accumulate
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,18 @@ from PIL import Image
 
 _BLOCK = 2**18
 _LETTERS = np.frombuffer(b"etaoinshrdlucm", np.uint8)
+
+
+def versus(ours: list[float], peer: list[float]) -> dict[str, float]:
+    """Median seconds of both, and the peer's over ours turn by turn."""
+    ratios = [a / b for a, b in zip(peer, ours, strict=True)]
+    return {
+        "ours_s": median(ours),
+        "peer_s": median(peer),
+        "ratio": median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+    }
 
 
 class Watched(NamedTuple):

@@ -16,12 +16,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from ddpm import machine
-from scale_made import make_index, watch
+from scale_made import make_index, versus, watch
 from scale_vectors import HERE, make_model
 
 WIDTH = 64
@@ -68,13 +67,10 @@ def main() -> None:
                     clock = watch(commands[place], folder, environment).clock
                     if turn:  # the first reads the files
                         times[place].append(clock)
-            ratios = [imports / own for own, imports in zip(*times, strict=True)]
-            row = {"ours_s": median(times[0]), "peer_s": median(times[1])}
-            row |= {"ratio": median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
-            report["rows"][verb] = row
+            row = report["rows"][verb] = versus(*times)
             print(
                 f"zoo {verb}: {row['ours_s']:.2f} s, its imports {row['peer_s']:.2f} s, imports / "
-                f"verb {row['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                f"verb {row['ratio']:.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})",
                 flush=True,
             )
     if options.json:

@@ -54,12 +54,8 @@ def test_a_ratio_is_the_peers_time_over_ours_with_the_seconds_of_both():
 def test_few_evaluations_are_compared_seed_by_seed():
     content = {"ddim:trailing:100": [[1.2, 10.0], [1.4, 12.0]]}
     content["dpmpp:logsnr:10"] = [[1.0, 100.0], [1.6, 90.0]]
-    distance, speed = (
-        row.read(content)
-        for script in bench.SCRIPTS
-        if script.name == "steps"
-        for row in script.rows
-    )
+    (script,) = (s for s in bench.SCRIPTS if s.name == "steps")
+    distance, speed = (row.read(content) for row in script.rows)
     assert distance[:3] == pytest.approx((1.0, 1.4 / 1.6, 1.2))
     assert speed[:3] == pytest.approx((190 / 22, 7.5, 10.0))
 

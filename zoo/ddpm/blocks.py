@@ -64,6 +64,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
+        # Once, not in each of the three products; in channels_last it lies so already.
         h_BNC = self.group_norm(x).flatten(2).transpose(1, 2).contiguous()
         q, k, v = (
             f(h_BNC).unflatten(2, (self.heads, -1)).transpose(1, 2)

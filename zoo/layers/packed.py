@@ -26,6 +26,7 @@ class PackedLinear(nn.Module):
         self.weight = ops._reorder_linear_weight(linear.weight.detach().bfloat16(), None)
         self.bias = None if bias is None else bias.detach().bfloat16()
         self.product = ops._linear_pointwise
+        self(torch.zeros(1, linear.in_features))  # raises here rather than later
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), in bf16."""
@@ -59,8 +60,6 @@ def packed(net: Net, plain: Collection[str] = ()) -> Net:
         return net
     try:
         ready: dict[str, nn.Module] = {n: PackedLinear(layer) for n, layer in layers.items()}
-        for name, layer in list(layers.items())[:1]:
-            ready[name](torch.zeros(1, layer.in_features))
         copy = deepcopy(net, {id(x): x for x in tensors})
     except (RuntimeError, AttributeError, TypeError):
         return net
